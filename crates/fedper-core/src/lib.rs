@@ -1,0 +1,9 @@
+//! The domain of personalised federated learning, and nothing else.
+//!
+//! No tensor library, socket, file, clock, thread or global random source: time and randomness arrive as arguments, and
+//! training arrives as the [`strategy::Learner`] trait. So what is decided here is the same in a simulation and on a network.
+//!
+//! Who imports whom: `params <- split <- round <- {strategy, aggregate} <- coordinator`; [`seed`] and [`metrics`] stand alone.
+
+pub mod params;
+pub mod seed;
