@@ -5,5 +5,6 @@
 //!
 //! Who imports whom: `params <- split <- round <- {strategy, aggregate} <- coordinator`; [`seed`] and [`metrics`] stand alone.
 
+pub mod metrics;
 pub mod params;
 pub mod seed;

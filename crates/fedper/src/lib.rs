@@ -1,0 +1,3 @@
+//! fedper: personalised federated learning on one machine.
+
+pub mod rundir;

@@ -1,0 +1,3 @@
+//! The run directory: everything about a run under one folder.
+
+pub mod records;
