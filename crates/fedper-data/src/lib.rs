@@ -1,6 +1,7 @@
 //! Datasets, partitioners and batches for federated learning experiments.
 //!
-//! [`load`] reads a dataset by name, [`partition`] deals its samples to devices. Nothing here knows of networks or federations, prints, or draws a random number
+//! [`load`] reads a dataset by name, [`partition`] deals its samples to devices, and a [`Batcher`] turns a device's
+//! samples into normalised batches. Nothing here knows of networks or federations, prints, or draws a random number
 //! that is not derived from a seed ([`fedper_core::seed`]).
 //!
 //! ```
@@ -20,6 +21,7 @@
 //! # Ok::<(), fedper_data::DataError>(())
 //! ```
 
+mod batch;
 mod catalogue;
 mod cifar;
 mod dataset;
@@ -30,6 +32,7 @@ mod images;
 mod locate;
 mod partition;
 
+pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
 pub use error::DataError;
