@@ -1,0 +1,82 @@
+//! What can go wrong with data, in words that say what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Everything that can go wrong with data from outside and with what is asked of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// No dataset has this name.
+    #[error("there is no dataset '{name}': choose one of {known}")]
+    UnknownDataset {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A dataset's files are nowhere.
+    #[error("dataset '{dataset}' is not on this machine: {missing} was looked for in {looked}; {advice}")]
+    NotFound {
+        /// The dataset.
+        dataset: &'static str,
+        /// The file that was looked for.
+        missing: String,
+        /// The folders it was looked for in.
+        looked: String,
+        /// How to get it.
+        advice: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {operation} {}: {source}; check that the path exists and that you may use it", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file is not what its name says.
+    #[error(
+        "cannot read {file} as {format}: expected {expected}, found {found}; the file is damaged or another one, get it again"
+    )]
+    Format {
+        /// The file.
+        file: String,
+        /// What it was read as.
+        format: &'static str,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// Pixels and labels do not make images.
+    #[error("cannot make images of shape {shape:?} (count, height, width, channels): expected {} bytes, found {found}; \
+             every side must be at least 1 and the count at most 4294967295",
+             expected.map_or("too many".into(), |n| n.to_string()))]
+    Shape {
+        /// Count, height, width, channels.
+        shape: [usize; 4],
+        /// How many bytes that is, unless it does not fit the machine.
+        expected: Option<usize>,
+        /// How many bytes there were.
+        found: usize,
+    },
+    /// A partition was asked for that cannot be.
+    #[error("cannot partition dataset '{dataset}': {problem}; {advice}")]
+    Partition {
+        /// The dataset.
+        dataset: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// Turns an I/O error into [`DataError::Io`]; for `map_err`.
+pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> DataError {
+    let path = path.into();
+    move |source| DataError::Io { operation, path, source }
+}
