@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fedper_core::params::ParamsError;
 use fedper_data::DataError;
 use fedper_nn::NnError;
 use thiserror::Error;
@@ -19,14 +18,6 @@ pub enum Error {
     /// The network cannot be built.
     #[error(transparent)]
     Network(#[from] NnError),
-    /// Weights that belong to another network.
-    #[error("{what}: {source}")]
-    Params {
-        /// Where they come from.
-        what: String,
-        /// What does not fit.
-        source: ParamsError,
-    },
     /// A file that cannot be read or written.
     #[error("cannot {verb} {}: {source}", path.display())]
     File {
@@ -74,5 +65,5 @@ impl Error {
 
 /// Whether the user asked for something that does not exist, as opposed to files that are broken.
 fn is_configuration(error: &DataError) -> bool {
-    matches!(error, DataError::UnknownDataset { .. })
+    matches!(error, DataError::UnknownDataset { .. } | DataError::Partition { .. })
 }

@@ -76,11 +76,11 @@ pub struct Config {
     /// Whether a last batch that is not full is left out.
     pub drop_last: bool,
     /// Learning rate.
-    pub lr: f32,
+    pub lr: f64,
     /// Momentum of SGD.
-    pub momentum: f32,
+    pub momentum: f64,
     /// L2 weight decay.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Whether a device's samples are shuffled in each epoch.
     pub shuffle: bool,
     /// Whether training images are cropped and flipped at random.
@@ -213,9 +213,9 @@ impl Config {
             }
         }
         let ranges = [
-            ("lr", f64::from(self.lr), self.lr > 0.0, "greater than 0"),
-            ("momentum", f64::from(self.momentum), (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),
-            ("weight_decay", f64::from(self.weight_decay), self.weight_decay >= 0.0, "0 or greater"),
+            ("lr", self.lr, self.lr > 0.0, "greater than 0"),
+            ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or greater"),
             (
                 "participation",
                 self.participation,
@@ -278,6 +278,27 @@ impl Config {
         toml::to_string(self).expect("a configuration is a flat table")
     }
 
+    /// The command line that repeats the run: what differs from the defaults, as flags.
+    pub fn command(&self) -> String {
+        let table = |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
+        let defaults = table(&Self::resolve(&Settings::default()).expect("the defaults are valid"));
+        let mut command = "fedper run".to_owned();
+        for (key, value) in table(self).iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
+            let flag = key.replace('_', "-");
+            match value {
+                toml::Value::Boolean(true) => command += &format!(" --{flag}"),
+                toml::Value::Boolean(false) => command += &format!(" --no-{flag}"),
+                toml::Value::String(text) => command += &format!(" --{flag} {}", quoted(text)),
+                toml::Value::Array(items) => {
+                    let items: Vec<&str> = items.iter().filter_map(toml::Value::as_str).collect();
+                    command += &format!(" --{flag} {}", quoted(&items.join(",")));
+                }
+                number => command += &format!(" --{flag} {number}"),
+            }
+        }
+        command
+    }
+
     /// The keys whose values differ between two texts of `config.toml`, with both values.
     pub fn differences(ours: &str, theirs: &str) -> Vec<String> {
         let table = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
@@ -296,6 +317,16 @@ impl Config {
 
 fn parse<T: std::str::FromStr<Err = fedper_nn::NnError>>(text: &str) -> Result<T, Error> {
     text.parse().map_err(|error: fedper_nn::NnError| Error::Config(error.to_string()))
+}
+
+/// `text` as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,=:+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// A path that means the same when the run is repeated from elsewhere.

@@ -82,13 +82,13 @@ pub struct Settings {
     pub drop_last: Option<bool>,
     /// Learning rate of SGD [default: 0.01]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
-    pub lr: Option<f32>,
+    pub lr: Option<f64>,
     /// Momentum of SGD; starts at zero in each round [default: 0.9]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
-    pub momentum: Option<f32>,
+    pub momentum: Option<f64>,
     /// L2 weight decay [default: 0]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
-    pub weight_decay: Option<f32>,
+    pub weight_decay: Option<f64>,
     /// Keep each device's samples in order
     #[arg(long, help_heading = "Training")]
     #[serde(skip)]

@@ -76,3 +76,18 @@ fn differences_name_the_keys() {
     let differences = Config::differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 'x'\n");
     assert_eq!(differences, ["b is 2 here and 3 there", "c is not set here and \"x\" there"]);
 }
+
+#[test]
+fn the_command_repeats_the_configuration() {
+    assert_eq!(resolve("").unwrap().command(), "fedper run");
+    let config = resolve(
+        "lr = 0.005\nshuffle = false\naugment = true\niid = true\nalgorithm = ['fedper', 'fedavg-ft']\n\
+         personal_pattern = ['fc.*']\nmodel = 'cnn'",
+    )
+    .unwrap();
+    assert_eq!(
+        config.command(),
+        "fedper run --model cnn --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle \
+         --augment"
+    );
+}

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_data::ClassTable;
 use serde::Serialize;
 
 use self::checkpoint::{Checkpoint, Progress};
@@ -242,19 +243,17 @@ pub fn read_summary(path: &Path) -> Result<Summary, Error> {
 
 /// What `partition.json` says of an experiment.
 pub fn partition_record(experiment: &Experiment) -> PartitionRecord {
-    let labels = experiment.dataset.images.labels();
-    let count = |samples: &[u32]| {
-        let mut counts = vec![0u32; experiment.dataset.classes.len()];
-        samples.iter().for_each(|&sample| counts[usize::from(labels[sample as usize])] += 1);
-        counts
-    };
-    let devices = experiment.partition.devices.iter().enumerate().map(|(device, shard)| DevicePartition {
-        device: device as u64,
-        train: shard.train.clone(),
-        test: shard.test.clone(),
-        train_classes: count(&shard.train),
-        test_classes: count(&shard.test),
-    });
+    let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
+    let counts = classes.train.into_iter().zip(classes.test);
+    let devices = experiment.partition.devices.iter().zip(counts).enumerate().map(
+        |(device, (shard, (train_classes, test_classes)))| DevicePartition {
+            device: device as u64,
+            train: shard.train.clone(),
+            test: shard.test.clone(),
+            train_classes,
+            test_classes,
+        },
+    );
     PartitionRecord {
         dataset: experiment.dataset.name.clone(),
         classes: experiment.dataset.classes.clone(),

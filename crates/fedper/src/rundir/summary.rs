@@ -23,7 +23,7 @@ pub(super) fn summarise(
         seed: config.seed,
         cpu: cpu(),
         workers: options.workers,
-        command: options.command.clone(),
+        command: config.command(),
         complete: algorithms.values().all(|algorithm| algorithm.rounds == config.rounds),
         seconds,
         peak_rss_bytes: peak_rss_bytes(),

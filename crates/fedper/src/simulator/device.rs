@@ -94,7 +94,11 @@ impl Learner for SimulatedDevice<'_> {
         let crops = if purpose == Purpose::Shuffle { "train" } else { "finetune" };
         let mut augment =
             config.augment.then(|| seed::named(config.seed, Purpose::Augment, self.id.0, round, crops));
-        let sgd = Sgd { lr: config.lr, momentum: config.momentum, weight_decay: config.weight_decay };
+        let sgd = Sgd {
+            lr: config.lr as f32,
+            momentum: config.momentum as f32,
+            weight_decay: config.weight_decay as f32,
+        };
         let Bench { network, batcher, pixels, labels, .. } = &mut *self.bench;
         let mut metrics = TrainMetrics::default();
         network.reset_momentum();

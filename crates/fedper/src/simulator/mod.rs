@@ -51,8 +51,6 @@ pub struct RunOptions<'a> {
     pub workers: usize,
     /// Set from outside to end the run at its last checkpoint.
     pub stop: &'a AtomicBool,
-    /// The command line that repeats the run, for the summary.
-    pub command: String,
 }
 
 /// Runs `experiment` to its end, or on from where `dir` left off, and writes the run directory.

@@ -1,0 +1,102 @@
+//! `fedper data`.
+
+use std::path::PathBuf;
+
+use fedper_data::ClassTable;
+
+use super::table::{Align, table};
+use crate::config::{Settings, read_settings};
+use crate::error::Error;
+use crate::experiment::Experiment;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// The datasets there are, and where their files are looked for
+    List,
+    /// Print who would hold what, for the same flags as `fedper run`
+    #[command(after_help = PARTITION_EXAMPLES)]
+    Partition(Box<PartitionArgs>),
+}
+
+const PARTITION_EXAMPLES: &str = "\
+Examples:
+  fedper data partition --clients 20 --classes-per-client 2
+  fedper data partition --dataset fashion-mnist --dirichlet 0.1 --test-fraction 0.25 --svg partition.svg";
+
+#[derive(clap::Args)]
+pub(super) struct PartitionArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Take the configuration from this TOML file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn main(command: Command) -> Result<(), Error> {
+    match command {
+        Command::List => list(),
+        Command::Partition(args) => partition(*args),
+    }
+}
+
+fn list() -> Result<(), Error> {
+    let rows: Vec<Vec<String>> = fedper_data::catalogue()
+        .iter()
+        .map(|info| {
+            vec![info.name.to_owned(), info.description.to_owned(), info.looked_for.to_owned()]
+        })
+        .collect();
+    let columns = ["dataset", "what", "where"].map(|title| (title, Align::Left));
+    super::print(&table(&columns, &rows))
+}
+
+fn partition(args: PartitionArgs) -> Result<(), Error> {
+    let settings = match &args.config {
+        Some(file) => args.settings.over(read_settings(file)?),
+        None => args.settings.over(Settings::default()),
+    };
+    let experiment = Experiment::prepare(&settings)?;
+    let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
+    super::print(&picture(&classes))
+}
+
+/// How many devices the terminal gets to see.
+const SHOWN: usize = 50;
+
+/// A row a device: its counts of training samples by class, and the same as shades.
+fn picture(classes: &ClassTable) -> String {
+    let largest = classes.train.iter().flatten().copied().max().unwrap_or(0).max(1);
+    let shade = |count: u32| match count {
+        0 => '·',
+        _ => ['░', '▒', '▓', '█'][((4 * (count - 1)) / largest) as usize],
+    };
+    let mut columns = vec![("device".to_owned(), Align::Right)];
+    columns.extend((0..classes.classes.len()).map(|class| (class.to_string(), Align::Right)));
+    columns.extend([("train".to_owned(), Align::Right), ("test".to_owned(), Align::Right), (String::new(), Align::Left)]);
+    let columns: Vec<(&str, Align)> = columns.iter().map(|(title, align)| (title.as_str(), *align)).collect();
+    let rows: Vec<Vec<String>> = classes
+        .train
+        .iter()
+        .zip(&classes.test)
+        .enumerate()
+        .take(SHOWN)
+        .map(|(device, (train, test))| {
+            let mut row = vec![device.to_string()];
+            row.extend(train.iter().map(|&count| if count == 0 { String::new() } else { count.to_string() }));
+            row.push(train.iter().sum::<u32>().to_string());
+            row.push(test.iter().sum::<u32>().to_string());
+            row.push(train.iter().map(|&count| shade(count)).collect());
+            row
+        })
+        .collect();
+    let mut text = "Training samples of each device by class:\n\n".to_owned();
+    text += &table(&columns, &rows);
+    if classes.train.len() > SHOWN {
+        text += &format!("... and {} more devices\n", classes.train.len() - SHOWN);
+    }
+    text += "\n";
+    for (label, name) in classes.classes.iter().enumerate() {
+        text += &format!("{label:>6}  {name}\n");
+    }
+    text
+}
