@@ -1,1 +1,26 @@
-//! Networks.
+//! Networks, layers and SGD: a CPU training engine.
+//!
+//! A network is described as data ([`Architecture`]), and [`Network`] trains it: explicit layers with hand-written
+//! forward and backward passes, buffers allocated once, one thread. Semantics are PyTorch's, parameters carry the
+//! field's names and PyTorch's memory order ([`fedper_core::params`]), and results repeat bit for bit on a machine.
+//!
+//! ```text
+//! arch     networks as data          layer    forward and backward passes of one layer
+//! network  a network in memory       kernel   inner loops, per instruction set
+//! optim    SGD                       weights  safetensors
+//! ```
+
+mod arch;
+mod error;
+mod kernel;
+mod layer;
+mod network;
+mod optim;
+#[cfg(test)]
+mod testing;
+
+pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Op, Stem};
+pub use error::NnError;
+pub use layer::loss::StepMetrics;
+pub use network::{Batch, Network};
+pub use optim::Sgd;

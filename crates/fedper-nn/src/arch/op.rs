@@ -1,0 +1,235 @@
+//! The vocabulary networks are written in.
+
+use std::fmt;
+
+/// The size of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputShape {
+    /// Values per pixel: 1 for grey, 3 for colour.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl InputShape {
+    /// Values per image.
+    pub fn numel(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+}
+
+impl fmt::Display for InputShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+/// One operation of a network. `name` is the prefix of its parameters' names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Cross-correlation with zero padding, as PyTorch's `Conv2d`: parameters `name.weight`
+    /// `[out, in / groups, kernel_h, kernel_w]` and, with `bias`, `name.bias` `[out]`.
+    Conv2d {
+        /// Prefix of the parameters' names.
+        name: String,
+        /// Channels of the input.
+        in_channels: usize,
+        /// Channels of the output.
+        out_channels: usize,
+        /// Height and width of the kernel.
+        kernel: [usize; 2],
+        /// Step between output positions, both ways.
+        stride: usize,
+        /// Zeros around the input, on all four sides.
+        padding: usize,
+        /// Into how many independent convolutions the channels are divided; `in_channels` makes it depthwise.
+        groups: usize,
+        /// Whether there is a bias.
+        bias: bool,
+    },
+    /// Batch normalisation over batch and positions, eps 1e-5, momentum 0.1: parameters `name.weight`, `name.bias`,
+    /// buffers `name.running_mean`, `name.running_var`, all `[channels]`.
+    BatchNorm2d {
+        /// Prefix of the parameters' names.
+        name: String,
+        /// Channels of input and output.
+        channels: usize,
+    },
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// The largest value in each square window; padding never wins.
+    MaxPool {
+        /// Side of the window, at most 15.
+        kernel: usize,
+        /// Step between windows.
+        stride: usize,
+        /// Positions around the input, at most half a window.
+        padding: usize,
+    },
+    /// The mean over all positions; leaves one.
+    GlobalAvgPool,
+    /// Reads what comes as one vector, in PyTorch's order: channel, row, column.
+    Flatten,
+    /// A fully connected layer with bias: parameters `name.weight` `[out, in]`, `name.bias` `[out]`.
+    Linear {
+        /// Prefix of the parameters' names.
+        name: String,
+        /// Values that come in.
+        in_features: usize,
+        /// Values that go out.
+        out_features: usize,
+    },
+    /// The sum of two paths from the same input; an empty path is the input itself.
+    Residual {
+        /// The first path.
+        main: Vec<Op>,
+        /// The second path.
+        shortcut: Vec<Op>,
+    },
+}
+
+impl Op {
+    /// The prefix of its parameters' names, if it has parameters of its own.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Op::Conv2d { name, .. } | Op::BatchNorm2d { name, .. } | Op::Linear { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// A run of operations that is base or personal as a whole: the unit that `K_P` counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// For people: `stem`, `layer3.0`, `classifier`.
+    pub name: String,
+    /// What it does, in order.
+    pub ops: Vec<Op>,
+}
+
+/// Channels, height and width of what flows between operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) channels: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// After [`Op::Flatten`] the values are one vector, though the engine keeps them where they are.
+    pub(crate) flat: bool,
+}
+
+impl Shape {
+    pub(crate) fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width, flat: false }
+    }
+
+    pub(crate) fn positions(&self) -> usize {
+        self.height * self.width
+    }
+
+    pub(crate) fn numel(&self) -> usize {
+        self.positions() * self.channels
+    }
+
+    /// What `op` makes of it, or why it cannot.
+    pub(crate) fn after(&self, op: &Op) -> Result<Shape, String> {
+        let spatial = |what: &str| match self.flat && self.positions() > 1 {
+            true => Err(format!("{what} of a flattened input")),
+            false => Ok(()),
+        };
+        let windows = |extent: usize, kernel: usize, stride: usize, padding: usize| {
+            if kernel == 0 || stride == 0 {
+                return Err("a kernel or a stride of 0".to_owned());
+            }
+            if extent + 2 * padding < kernel {
+                return Err(format!(
+                    "the input is too small: a window of {kernel} does not fit {extent} positions with padding {padding}"
+                ));
+            }
+            Ok((extent + 2 * padding - kernel) / stride + 1)
+        };
+        let channels = |expected: usize| match expected == self.channels {
+            true => Ok(()),
+            false => Err(format!("expects {expected} channels, but {} come", self.channels)),
+        };
+        match op {
+            Op::Conv2d { in_channels, out_channels, kernel, stride, padding, groups, .. } => {
+                spatial("a convolution")?;
+                channels(*in_channels)?;
+                if *out_channels == 0 {
+                    return Err("0 output channels".to_owned());
+                }
+                if *groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
+                    return Err(format!(
+                        "{groups} groups do not divide {in_channels} and {out_channels} channels"
+                    ));
+                }
+                Ok(Shape::new(
+                    *out_channels,
+                    windows(self.height, kernel[0], *stride, *padding)?,
+                    windows(self.width, kernel[1], *stride, *padding)?,
+                ))
+            }
+            Op::BatchNorm2d { channels: expected, .. } => {
+                spatial("batch norm")?;
+                channels(*expected)?;
+                Ok(*self)
+            }
+            Op::Relu | Op::Relu6 => Ok(*self),
+            Op::MaxPool { kernel, stride, padding } => {
+                spatial("max-pool")?;
+                if *kernel > 15 {
+                    return Err(format!("a max-pool window of {kernel}, at most 15 are supported"));
+                }
+                if 2 * padding > *kernel {
+                    return Err(format!("max-pool padding {padding} is more than half its window {kernel}"));
+                }
+                Ok(Shape::new(
+                    self.channels,
+                    windows(self.height, *kernel, *stride, *padding)?,
+                    windows(self.width, *kernel, *stride, *padding)?,
+                ))
+            }
+            Op::GlobalAvgPool => {
+                spatial("average pool")?;
+                Ok(Shape::new(self.channels, 1, 1))
+            }
+            Op::Flatten => Ok(Shape { flat: true, ..*self }),
+            Op::Linear { in_features, out_features, .. } => {
+                if !self.flat && self.positions() > 1 {
+                    return Err("a linear layer needs a flattened input".to_owned());
+                }
+                if *in_features != self.numel() {
+                    return Err(format!("expects {in_features} features, but {} come", self.numel()));
+                }
+                if *out_features == 0 {
+                    return Err("0 output features".to_owned());
+                }
+                Ok(Shape { flat: true, ..Shape::new(*out_features, 1, 1) })
+            }
+            Op::Residual { main, shortcut } => {
+                if main.is_empty() && shortcut.is_empty() {
+                    return Err("a residual of two empty paths".to_owned());
+                }
+                let path = |ops: &[Op]| {
+                    ops.iter().try_fold(*self, |shape, op| {
+                        shape.after(op).map_err(|reason| match op.name() {
+                            Some(name) => format!("`{name}`: {reason}"),
+                            None => reason,
+                        })
+                    })
+                };
+                let (a, b) = (path(main)?, path(shortcut)?);
+                if a != b {
+                    return Err(format!(
+                        "the two paths of a residual end in different shapes: {a:?} and {b:?}"
+                    ));
+                }
+                Ok(a)
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The matrix kernel: a tile of up to 14 rows by one panel of columns, kept in registers while it runs over a list of
+//! segments (the taps of a convolution), so that a convolution needs no im2col and its output is written once.
+//!
+//! Why not the `gemm` crate: it allocates on every call, and adding tap after tap with it reads and writes the output
+//! once per tap.
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Portable, Simd};
+
+/// One term of a sum of products: where its left and right matrix begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) a: *const f32,
+    pub(crate) b: *const f32,
+}
+
+/// How element (row, k) of the left matrix is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// `a[row * stride + k]`
+    Rows,
+    /// `a[k * stride + row]`: the left matrix is transposed.
+    Columns,
+}
+
+/// What a tile of the output starts from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    Zero,
+    /// What is there already.
+    Add,
+    /// The same row of values, one per column, in every row.
+    Row(*const f32),
+}
+
+/// `c[row * c_stride + col] = start + sum over segments, k of a(row, k) * b[k * b_stride + col]`
+///
+/// # Shapes
+/// `cols` is 1 to the panel width. `b` must be readable for the full panel width unless `cols` is less.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product<'a> {
+    pub(crate) segments: &'a [Segment],
+    pub(crate) k: usize,
+    pub(crate) left: Left,
+    pub(crate) a_stride: usize,
+    pub(crate) b_stride: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
+    pub(crate) cols: usize,
+    pub(crate) start: Start,
+}
+
+type Tile = unsafe fn(&Product<'_>, row: usize);
+
+/// The matrix kernel of one instruction set.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// Columns of a panel.
+    pub(crate) panel: usize,
+    /// By rows - 1, for `Left::Rows` and `Left::Columns`, full and partial panels.
+    tiles: [[&'static [Tile]; 2]; 2],
+    dot: unsafe fn(&[f32], &[f32]) -> f32,
+}
+
+impl Kernel {
+    /// The best one for this machine.
+    pub(crate) fn best() -> &'static Kernel {
+        static BEST: OnceLock<&'static Kernel> = OnceLock::new();
+        BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// All that this machine can run, best first.
+    pub(crate) fn available() -> Vec<&'static Kernel> {
+        let mut kernels: Vec<&'static Kernel> = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if super::Isa::best() == super::Isa::Avx512 {
+                kernels.push(&AVX512);
+            }
+            if super::Isa::best() != super::Isa::Baseline {
+                kernels.push(&AVX2);
+            }
+        }
+        kernels.push(&PORTABLE);
+        kernels
+    }
+
+    /// Computes `rows` rows of a product, in tiles of about equal height.
+    ///
+    /// # Safety
+    /// All pointers of `product` must be valid for what its formula touches, and `c` must not overlap `a` and `b`.
+    pub(crate) unsafe fn run(&self, product: &Product<'_>, rows: usize) {
+        debug_assert!((1..=self.panel).contains(&product.cols));
+        if rows == 0 {
+            return;
+        }
+        let tiles =
+            self.tiles[usize::from(product.left == Left::Columns)][usize::from(product.cols < self.panel)];
+        let count = rows.div_ceil(tiles.len());
+        let (height, extra) = (rows / count, rows % count);
+        let mut row = 0;
+        for i in 0..count {
+            let height = height + usize::from(i < extra);
+            // SAFETY: the caller vouches for the pointers; the kernel is one that this machine can run.
+            unsafe { tiles[height - 1](product, row) };
+            row += height;
+        }
+    }
+
+    /// The scalar product of two slices of the same length.
+    pub(crate) fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len());
+        // SAFETY: the lengths are equal; the kernel is one that this machine can run.
+        unsafe { (self.dot)(a, b) }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`]; the machine must have `S`.
+#[inline(always)]
+unsafe fn tile<S: Simd, const ROWS: usize, const COLUMNS: bool, const PART: bool>(
+    p: &Product<'_>,
+    row: usize,
+) {
+    let lanes = S::LANES;
+    let first = p.cols.min(lanes);
+    let second = p.cols - first;
+    // SAFETY: the caller vouches for rows `row..row + ROWS` of `a` and `c`, for `cols` columns of `b` and `c`, and for
+    // the second vector of a full panel; partial loads and stores touch `first + second == cols` lanes only.
+    unsafe {
+        let load = |at: *const f32| match PART {
+            true => [S::load_part(at, first), S::load_part(at.wrapping_add(lanes), second)],
+            false => [S::load(at), S::load(at.add(lanes))],
+        };
+        let c = p.c.add(row * p.c_stride);
+        let mut sums = [[S::zero(); 2]; ROWS];
+        match p.start {
+            Start::Zero => {}
+            Start::Add => {
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = load(c.add(r * p.c_stride));
+                }
+            }
+            Start::Row(values) => sums = [load(values); ROWS],
+        }
+        for segment in p.segments {
+            let mut b = segment.b;
+            if COLUMNS {
+                let mut a = segment.a.add(row);
+                for _ in 0..p.k {
+                    let [b0, b1] = load(b);
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let v = S::splat(*a.add(r));
+                        *sum = [S::mul_add(v, b0, sum[0]), S::mul_add(v, b1, sum[1])];
+                    }
+                    a = a.wrapping_add(p.a_stride);
+                    b = b.wrapping_add(p.b_stride);
+                }
+            } else {
+                let mut a = segment.a.add(row * p.a_stride);
+                for _ in 0..p.k {
+                    let [b0, b1] = load(b);
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let v = S::splat(*a.add(r * p.a_stride));
+                        *sum = [S::mul_add(v, b0, sum[0]), S::mul_add(v, b1, sum[1])];
+                    }
+                    a = a.wrapping_add(1);
+                    b = b.wrapping_add(p.b_stride);
+                }
+            }
+        }
+        for (r, sum) in sums.iter().enumerate() {
+            let to = c.add(r * p.c_stride);
+            if PART {
+                S::store_part(to, sum[0], first);
+                S::store_part(to.wrapping_add(lanes), sum[1], second);
+            } else {
+                S::store(to, sum[0]);
+                S::store(to.add(lanes), sum[1]);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The slices must have the same length; the machine must have `S`.
+#[inline(always)]
+unsafe fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
+    // SAFETY: loads stay within the common length.
+    unsafe {
+        let mut sums = [S::zero(); 4];
+        let step = 4 * S::LANES;
+        let full = a.len() / step * step;
+        let (pa, pb) = (a.as_ptr(), b.as_ptr());
+        for i in (0..full).step_by(step) {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                let at = i + j * S::LANES;
+                *sum = S::mul_add(S::load(pa.add(at)), S::load(pb.add(at)), *sum);
+            }
+        }
+        for at in (full..a.len()).step_by(S::LANES) {
+            let n = (a.len() - at).min(S::LANES);
+            sums[0] = S::mul_add(S::load_part(pa.add(at), n), S::load_part(pb.add(at), n), sums[0]);
+        }
+        S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])))
+    }
+}
+
+/// The functions of one instruction set, compiled for it.
+macro_rules! kernel {
+    ($static:ident, $module:ident, $simd:ty, $(#[$feature:meta])?, [$($rows:literal)*]) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            unsafe fn at<const ROWS: usize, const COLUMNS: bool, const PART: bool>(p: &Product<'_>, row: usize) {
+                // SAFETY: passed on to the caller.
+                unsafe { tile::<$simd, ROWS, COLUMNS, PART>(p, row) }
+            }
+
+            $(#[$feature])?
+            unsafe fn dot(a: &[f32], b: &[f32]) -> f32 {
+                // SAFETY: passed on to the caller.
+                unsafe { super::dot::<$simd>(a, b) }
+            }
+
+            pub(super) static $static: Kernel = Kernel {
+                panel: 2 * <$simd as Simd>::LANES,
+                tiles: [
+                    [&[$(at::<$rows, false, false>),*], &[$(at::<$rows, false, true>),*]],
+                    [&[$(at::<$rows, true, false>),*], &[$(at::<$rows, true, true>),*]],
+                ],
+                dot,
+            };
+        }
+        use $module::$static;
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512, avx512, Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")],
+    [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX2, avx2, Avx2, #[target_feature(enable = "avx2,fma")], [1 2 3 4 5 6]);
+#[cfg(not(target_arch = "aarch64"))]
+kernel!(PORTABLE, portable, Portable, , [1 2 3 4 5 6]);
+#[cfg(target_arch = "aarch64")]
+kernel!(PORTABLE, portable, Portable, , [1 2 3 4 5 6 7 8 9 10 11 12]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise;
+
+    /// Every kernel, both left layouts, every tile height, partial panels, all three starts, several segments.
+    #[test]
+    fn products_match_plain_loops_on_odd_shapes() {
+        for kernel in Kernel::available() {
+            for left in [Left::Rows, Left::Columns] {
+                for rows in [1, 2, 3, 5, 7, 11, 13, 14, 15, 17, 29, 31] {
+                    for cols in
+                        [1, 2, 3, kernel.panel / 2, kernel.panel / 2 + 1, kernel.panel - 1, kernel.panel]
+                    {
+                        for k in [0, 1, 2, 7, 33] {
+                            for start in 0..3 {
+                                check(kernel, left, rows, cols, k, start);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(kernel: &Kernel, left: Left, rows: usize, cols: usize, k: usize, start: usize) {
+        let (segments, b_stride, c_stride) = (2, kernel.panel + 3, cols + 2);
+        let a_stride = 1 + match left {
+            Left::Rows => k,
+            Left::Columns => rows,
+        };
+        // Exactly as long as the formula reaches, so that Miri or a guard page would see a read beyond the end.
+        let a_len = match left {
+            Left::Rows => (rows - 1) * a_stride + k,
+            Left::Columns => k.saturating_sub(1) * a_stride + rows,
+        };
+        let a: Vec<Vec<f32>> = (0..segments).map(|s| noise(a_len, 1 + s)).collect();
+        let b: Vec<Vec<f32>> =
+            (0..segments).map(|s| noise(k.saturating_sub(1) * b_stride + cols, 5 + s)).collect();
+        let before = noise((rows - 1) * c_stride + cols, 9);
+        let bias = noise(cols, 11);
+        let mut c = before.clone();
+        let list: Vec<Segment> =
+            a.iter().zip(&b).map(|(a, b)| Segment { a: a.as_ptr(), b: b.as_ptr() }).collect();
+        let product = Product {
+            segments: &list,
+            k,
+            left,
+            a_stride,
+            b_stride,
+            c: c.as_mut_ptr(),
+            c_stride,
+            cols,
+            start: [Start::Zero, Start::Add, Start::Row(bias.as_ptr())][start],
+        };
+        // SAFETY: the vectors are as long as the formula reaches.
+        unsafe { kernel.run(&product, rows) };
+        for i in 0..before.len() {
+            let (row, col) = (i / c_stride, i % c_stride);
+            if col >= cols {
+                assert_eq!(c[i], before[i], "wrote beyond the columns");
+                continue;
+            }
+            let mut expected = [0.0, f64::from(before[i]), f64::from(bias[col])][start];
+            for (a, b) in a.iter().zip(&b) {
+                for x in 0..k {
+                    let left = match left {
+                        Left::Rows => a[row * a_stride + x],
+                        Left::Columns => a[x * a_stride + row],
+                    };
+                    expected += f64::from(left) * f64::from(b[x * b_stride + col]);
+                }
+            }
+            assert!(
+                (f64::from(c[i]) - expected).abs() < 1e-5 * (1.0 + k as f64),
+                "{left:?} {rows} {cols} {k}"
+            );
+        }
+    }
+
+    #[test]
+    fn dot_matches_a_plain_loop() {
+        for kernel in Kernel::available() {
+            for len in [0, 1, 3, 4, 15, 16, 17, 63, 64, 65, 200, 1023] {
+                let (a, b) = (noise(len, 1), noise(len, 2));
+                let expected: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                assert!((f64::from(kernel.dot(&a, &b)) - expected).abs() < 1e-4);
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The inner loops, each in several versions for the instruction sets there are, one of which is chosen at run time.
+//!
+//! Two kinds: [`gemm`] is written in intrinsics; everything else is a plain loop that the compiler vectorises, compiled
+//! once per instruction set by [`versions!`]. On a given machine the choice never changes, so results repeat bit for
+//! bit. Plain loops never fuse multiply and add, so they give the same bits on every instruction set too.
+
+pub(crate) mod buffer;
+pub(crate) mod depthwise;
+pub(crate) mod elementwise;
+pub(crate) mod gemm;
+pub(crate) mod norm;
+pub(crate) mod pool;
+mod simd;
+pub(crate) mod transpose;
+
+/// Instruction sets that the plain loops are compiled for.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Avx512,
+    Avx2,
+    Baseline,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Isa {
+    /// The best one that this machine has.
+    #[inline]
+    pub(crate) fn best() -> Self {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+        {
+            Isa::Avx512
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            Isa::Avx2
+        } else {
+            Isa::Baseline
+        }
+    }
+}
+
+/// Compiles a function once per instruction set and calls the best one. A macro, because `#[target_feature]` cannot be
+/// a generic parameter. What the body calls must be `#[inline(always)]` to be compiled along.
+macro_rules! versions {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments, reason = "said once for all kernels: they take what they touch")]
+            fn plain($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments, reason = "as above")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                #[allow(clippy::too_many_arguments, reason = "as above")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
+                match $crate::kernel::Isa::best() {
+                    // SAFETY: `best` has found every feature that the function is compiled for.
+                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernel::Isa::Baseline => {}
+                }
+            }
+            #[allow(unreachable_code, reason = "reached without AVX2")]
+            plain($($arg),*)
+        }
+    };
+}
+pub(crate) use versions;

@@ -1,0 +1,211 @@
+//! Which positions of the input each position of the output reads, tap by tap, with padding left out.
+
+use std::ops::Range;
+
+/// How windows lie over positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// Height and width of the input.
+    pub(crate) input: [usize; 2],
+    /// Height and width of the kernel.
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+}
+
+/// A position that is read, and the tap through which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tap {
+    pub(crate) from: usize,
+    pub(crate) tap: usize,
+}
+
+/// Neighbouring positions that are written from the same taps: position `to + i` reads `from + i` of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) to: usize,
+    pub(crate) len: usize,
+    pub(crate) taps: Range<usize>,
+}
+
+/// Runs and the taps they refer to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Walk {
+    pub(crate) runs: Vec<Run>,
+    pub(crate) taps: Vec<Tap>,
+}
+
+/// For weight gradients: a tap and the neighbouring positions `x + i`, `y + i` that it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) tap: usize,
+    pub(crate) x: usize,
+    pub(crate) y: usize,
+    pub(crate) len: usize,
+}
+
+impl Window {
+    pub(crate) fn output(&self) -> [usize; 2] {
+        [0, 1].map(|d| (self.input[d] + 2 * self.padding - self.kernel[d]) / self.stride + 1)
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// The input position that output position `(oh, ow)` reads through tap `(kh, kw)`, unless it is padding.
+    fn read(&self, output: [usize; 2], tap: [usize; 2]) -> Option<usize> {
+        let at = |d: usize| {
+            (output[d] * self.stride + tap[d]).checked_sub(self.padding).filter(|&i| i < self.input[d])
+        };
+        Some(at(0)? * self.input[1] + at(1)?)
+    }
+
+    /// Every (output position, tap, input position), output-major.
+    fn reads(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (window, [height, width]) = (*self, self.output());
+        (0..height * width).flat_map(move |to| {
+            (0..window.taps()).filter_map(move |tap| {
+                let from = window
+                    .read([to / width, to % width], [tap / window.kernel[1], tap % window.kernel[1]])?;
+                Some((to, tap, from))
+            })
+        })
+    }
+
+    /// The walk that computes outputs from inputs.
+    pub(crate) fn forward(&self) -> Walk {
+        let [height, width] = self.output();
+        let mut by_position = vec![Vec::new(); height * width];
+        for (to, tap, from) in self.reads() {
+            by_position[to].push(Tap { from, tap });
+        }
+        merge(&by_position)
+    }
+
+    /// The walk that computes input gradients from output gradients: the same taps, the other way.
+    pub(crate) fn backward(&self) -> Walk {
+        let mut by_position = vec![Vec::new(); self.input[0] * self.input[1]];
+        for (to, tap, from) in self.reads() {
+            by_position[from].push(Tap { from: to, tap });
+        }
+        for taps in &mut by_position {
+            taps.sort_by_key(|t: &Tap| t.tap);
+        }
+        merge(&by_position)
+    }
+
+    /// What weight gradients are summed over, in the order in which it stays in the cache: a row of outputs at a time.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        let width = self.output()[1];
+        let mut reads: Vec<_> = self.reads().collect();
+        reads.sort_by_key(|&(to, tap, _)| (to / width, tap, to));
+        let mut links: Vec<Link> = Vec::new();
+        for (y, tap, x) in reads {
+            match links.last_mut() {
+                Some(l) if l.tap == tap && l.x + l.len == x && l.y + l.len == y => l.len += 1,
+                _ => links.push(Link { tap, x, y, len: 1 }),
+            }
+        }
+        if self.taps() == 1 {
+            // One tap: rows of outputs may join across the end of a row.
+            links.dedup_by(|next, last| {
+                let joins = last.x + last.len == next.x && last.y + last.len == next.y;
+                if joins {
+                    last.len += next.len;
+                }
+                joins
+            });
+        }
+        links
+    }
+}
+
+/// Joins neighbouring positions whose taps move along with them.
+fn merge(by_position: &[Vec<Tap>]) -> Walk {
+    let mut walk = Walk::default();
+    for (to, taps) in by_position.iter().enumerate() {
+        if let Some(last) = walk.runs.last_mut() {
+            let previous = &walk.taps[last.taps.clone()];
+            let follows = previous.len() == taps.len()
+                && previous.iter().zip(taps).all(|(p, t)| p.tap == t.tap && p.from + last.len == t.from);
+            if follows {
+                last.len += 1;
+                continue;
+            }
+        }
+        let start = walk.taps.len();
+        walk.taps.extend(taps);
+        walk.runs.push(Run { to, len: 1, taps: start..walk.taps.len() });
+    }
+    walk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(input: [usize; 2], kernel: [usize; 2], stride: usize, padding: usize) -> Window {
+        Window { input, kernel, stride, padding }
+    }
+
+    #[test]
+    fn a_pointwise_convolution_is_one_run() {
+        let w = window([3, 5], [1, 1], 1, 0);
+        assert_eq!(w.forward().runs, [Run { to: 0, len: 15, taps: 0..1 }]);
+        assert_eq!(w.backward().runs, [Run { to: 0, len: 15, taps: 0..1 }]);
+        assert_eq!(w.links(), [Link { tap: 0, x: 0, y: 0, len: 15 }]);
+    }
+
+    #[test]
+    fn taps_on_padding_are_left_out() {
+        // 1x1 input, 3x3 kernel, padding 1: only the middle tap remains.
+        let w = window([1, 1], [3, 3], 1, 1);
+        assert_eq!(w.forward().taps, [Tap { from: 0, tap: 4 }]);
+        assert_eq!(w.links(), [Link { tap: 4, x: 0, y: 0, len: 1 }]);
+    }
+
+    #[test]
+    fn every_walk_holds_the_same_reads() {
+        for w in [
+            window([5, 7], [3, 3], 1, 1),
+            window([6, 4], [3, 2], 2, 1),
+            window([5, 5], [5, 5], 1, 0),
+            window([7, 3], [1, 1], 2, 0),
+            window([2, 9], [3, 3], 3, 2),
+        ] {
+            let [height, width] = w.output();
+            let mut expected = Vec::new();
+            for to in 0..height * width {
+                for tap in 0..w.taps() {
+                    let row = (to / width * w.stride + tap / w.kernel[1]) as isize - w.padding as isize;
+                    let col = (to % width * w.stride + tap % w.kernel[1]) as isize - w.padding as isize;
+                    if (0..w.input[0] as isize).contains(&row) && (0..w.input[1] as isize).contains(&col) {
+                        expected.push((to, tap, row as usize * w.input[1] + col as usize));
+                    }
+                }
+            }
+            let unroll = |walk: Walk| {
+                let mut reads = Vec::new();
+                for run in &walk.runs {
+                    for i in 0..run.len {
+                        reads.extend(
+                            walk.taps[run.taps.clone()].iter().map(|t| (run.to + i, t.tap, t.from + i)),
+                        );
+                    }
+                }
+                reads
+            };
+            let sorted = |mut reads: Vec<(usize, usize, usize)>| {
+                reads.sort_unstable();
+                reads
+            };
+            assert_eq!(sorted(unroll(w.forward())), expected);
+            let back = unroll(w.backward()).into_iter().map(|(x, tap, y)| (y, tap, x)).collect();
+            assert_eq!(sorted(back), expected);
+            let links = w.links();
+            let reads = links.iter().flat_map(|l| (0..l.len).map(|i| (l.y + i, l.tap, l.x + i))).collect();
+            assert_eq!(sorted(reads), expected);
+        }
+    }
+}

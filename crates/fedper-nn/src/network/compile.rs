@@ -1,0 +1,256 @@
+//! From an architecture to nodes: layers with the slots they read and write.
+
+use super::gradients::{self, Gradients};
+use crate::NnError;
+use crate::arch::{Architecture, Op, Shape};
+use crate::kernel::elementwise::Activation;
+use crate::kernel::gemm::Kernel;
+use crate::layer::conv::Conv;
+use crate::layer::depthwise::Depthwise;
+use crate::layer::geometry::Window;
+use crate::layer::norm::Norm;
+use crate::layer::pool::MaxPool;
+use crate::layer::stem::Stem;
+
+/// What a node does.
+pub(crate) enum Layer {
+    /// Image-major input into position-major activations.
+    Input {
+        channels: usize,
+    },
+    /// A first convolution straight from image-major input.
+    Stem(Stem, Activation),
+    Conv(Conv, Activation),
+    Depthwise(Depthwise, Activation),
+    Norm(Norm),
+    Activation(Activation),
+    /// The sum of the source and the residual.
+    Add(Activation),
+    MaxPool(MaxPool),
+    AveragePool,
+}
+
+/// A layer and the slots it reads (`from`, `residual`) and writes (`to`).
+pub(crate) struct Node {
+    pub(crate) layer: Layer,
+    pub(crate) from: usize,
+    pub(crate) residual: Option<usize>,
+    pub(crate) to: usize,
+    pub(crate) gradients: Gradients,
+}
+
+/// The slot of the network's input, which needs no gradient.
+pub(crate) const INPUT: usize = 0;
+
+/// A network ready to be given memory.
+pub(crate) struct Program {
+    pub(crate) nodes: Vec<Node>,
+    /// Values per sample of each slot; the last one is the logits.
+    pub(crate) slots: Vec<usize>,
+    /// Values per sample of each gradient buffer.
+    pub(crate) buffers: Vec<usize>,
+    /// The gradient buffer of the logits.
+    pub(crate) logits_gradient: usize,
+    /// A batch norm that sees one position per image.
+    pub(crate) single: Option<String>,
+}
+
+struct Compiler {
+    nodes: Vec<Node>,
+    slots: Vec<usize>,
+    single: Option<String>,
+    max_batch: usize,
+    kernel: &'static Kernel,
+}
+
+/// # Errors
+/// [`NnError::Architecture`] if the blocks do not fit each other.
+pub(crate) fn compile(
+    architecture: &Architecture,
+    max_batch: usize,
+    kernel: &'static Kernel,
+) -> Result<Program, NnError> {
+    architecture.validate()?;
+    let ops: Vec<Op> = architecture.blocks.iter().flat_map(|block| block.ops.iter().cloned()).collect();
+    let shape = architecture.input_shape();
+    let mut compiler =
+        Compiler { nodes: Vec::new(), slots: vec![shape.numel()], single: None, max_batch, kernel };
+    let (slot, shape, rest) = compiler.stem(&ops, shape);
+    let (last, _) = compiler.path(rest, slot, shape);
+    let Compiler { mut nodes, slots, single, .. } = compiler;
+    assert_eq!(last, slots.len() - 1, "the last node writes the last slot");
+    let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots);
+    Ok(Program { nodes, slots, buffers, logits_gradient, single })
+}
+
+impl Compiler {
+    /// Begins with a convolution or linear layer from image-major input if that is what the network begins with;
+    /// otherwise reorders the input. Returns where its output is, and the operations that are left.
+    fn stem<'a>(&mut self, ops: &'a [Op], shape: Shape) -> (usize, Shape, &'a [Op]) {
+        let (first, skipped) = match ops {
+            [Op::Flatten, first, ..] => (Some(first), 1),
+            [first, ..] => (Some(first), 0),
+            [] => (None, 0),
+        };
+        let stem = match first {
+            Some(Op::Conv2d { name, out_channels, groups: 1, bias, .. }) => {
+                Some((name, *out_channels, *bias))
+            }
+            Some(Op::Linear { name, out_features, .. }) => Some((name, *out_features, true)),
+            _ => None,
+        };
+        let Some((op, (name, outputs, bias))) = first.zip(stem) else {
+            let to = self.slot(shape);
+            self.push(Layer::Input { channels: shape.channels }, INPUT, None, to);
+            return (to, shape, ops);
+        };
+        let shape = if skipped == 1 { Shape { flat: true, ..shape } } else { shape };
+        let after = shape.after(op).expect("validated");
+        let (activation, used) = activation(&ops[skipped + 1..]);
+        let stem = Stem::new(name, &window(op, shape), [shape.channels, outputs], bias, self.kernel);
+        let to = self.slot(after);
+        self.push(Layer::Stem(stem, activation), INPUT, None, to);
+        (to, after, &ops[skipped + 1 + used..])
+    }
+
+    /// Compiles `ops` from slot `from`; returns the slot of the result.
+    fn path(&mut self, ops: &[Op], mut from: usize, mut shape: Shape) -> (usize, Shape) {
+        let mut rest = ops;
+        while let [op, next @ ..] = rest {
+            let (follows, used) = activation(next);
+            let after = shape.after(op).expect("validated");
+            rest = match op {
+                Op::Relu => self.elementwise(Activation::Relu, &mut from, after, next),
+                Op::Relu6 => self.elementwise(Activation::Relu6, &mut from, after, next),
+                Op::Flatten => next,
+                Op::Residual { main, shortcut } => {
+                    from = self.residual(main, shortcut, from, shape, follows);
+                    &next[used..]
+                }
+                Op::MaxPool { .. } => {
+                    let pool = MaxPool::new(&window(op, shape), shape.channels, self.max_batch);
+                    from = self.node(Layer::MaxPool(pool), from, after);
+                    next
+                }
+                Op::GlobalAvgPool => {
+                    from = self.node(Layer::AveragePool, from, after);
+                    next
+                }
+                Op::BatchNorm2d { name, channels } => {
+                    from = self.norm(name, *channels, from, None, shape, follows);
+                    &next[used..]
+                }
+                Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
+                    let window = window(op, shape);
+                    let layer = if groups == in_channels && groups == out_channels && *groups > 1 {
+                        Layer::Depthwise(Depthwise::new(name, &window, *groups, *bias), follows)
+                    } else {
+                        let channels = [*in_channels, *out_channels];
+                        Layer::Conv(Conv::new(name, &window, channels, *groups, *bias, self.kernel), follows)
+                    };
+                    from = self.node(layer, from, after);
+                    &next[used..]
+                }
+                Op::Linear { name, out_features, .. } => {
+                    let channels = [shape.channels, *out_features];
+                    let conv = Conv::new(name, &window(op, shape), channels, 1, true, self.kernel);
+                    from = self.node(Layer::Conv(conv, follows), from, after);
+                    &next[used..]
+                }
+            };
+            shape = after;
+        }
+        (from, shape)
+    }
+
+    fn elementwise<'a>(
+        &mut self,
+        activation: Activation,
+        from: &mut usize,
+        shape: Shape,
+        next: &'a [Op],
+    ) -> &'a [Op] {
+        *from = self.node(Layer::Activation(activation), *from, shape);
+        next
+    }
+
+    /// A residual sum. If a path ends in a batch norm, that batch norm adds the other path to its output.
+    fn residual(
+        &mut self,
+        main: &[Op],
+        shortcut: &[Op],
+        from: usize,
+        shape: Shape,
+        follows: Activation,
+    ) -> usize {
+        let (ends_in_norm, other) = match (main, shortcut) {
+            ([.., Op::BatchNorm2d { .. }], _) => (main, shortcut),
+            (_, [.., Op::BatchNorm2d { .. }]) => (shortcut, main),
+            _ => {
+                let (a, after) = self.path(main, from, shape);
+                let (b, _) = self.path(shortcut, from, shape);
+                let to = self.slot(after);
+                self.push(Layer::Add(follows), a, Some(b), to);
+                return to;
+            }
+        };
+        let (added, _) = self.path(other, from, shape);
+        let [before @ .., Op::BatchNorm2d { name, channels }] = ends_in_norm else {
+            unreachable!("the path was chosen for its end")
+        };
+        let (y, shape) = self.path(before, from, shape);
+        self.norm(name, *channels, y, Some(added), shape, follows)
+    }
+
+    fn norm(
+        &mut self,
+        name: &str,
+        channels: usize,
+        from: usize,
+        residual: Option<usize>,
+        shape: Shape,
+        follows: Activation,
+    ) -> usize {
+        if shape.positions() == 1 && self.single.is_none() {
+            self.single = Some(name.to_owned());
+        }
+        let to = self.slot(shape);
+        self.push(Layer::Norm(Norm::new(name, channels, follows)), from, residual, to);
+        to
+    }
+
+    fn node(&mut self, layer: Layer, from: usize, after: Shape) -> usize {
+        let to = self.slot(after);
+        self.push(layer, from, None, to);
+        to
+    }
+
+    fn slot(&mut self, shape: Shape) -> usize {
+        self.slots.push(shape.numel());
+        self.slots.len() - 1
+    }
+
+    fn push(&mut self, layer: Layer, from: usize, residual: Option<usize>, to: usize) {
+        self.nodes.push(Node { layer, from, residual, to, gradients: Gradients::default() });
+    }
+}
+
+/// The activation that `ops` begin with, and how many operations that is.
+fn activation(ops: &[Op]) -> (Activation, usize) {
+    match ops.first() {
+        Some(Op::Relu) => (Activation::Relu, 1),
+        Some(Op::Relu6) => (Activation::Relu6, 1),
+        _ => (Activation::Identity, 0),
+    }
+}
+
+/// How the windows of `op` lie over an input of `shape`. A linear layer has one window, the whole input: PyTorch's
+/// flattened order (channel, row, column) is then that of a convolution's weight.
+fn window(op: &Op, shape: Shape) -> Window {
+    let input = [shape.height, shape.width];
+    match *op {
+        Op::Conv2d { kernel, stride, padding, .. } => Window { input, kernel, stride, padding },
+        Op::MaxPool { kernel, stride, padding } => Window { input, kernel: [kernel; 2], stride, padding },
+        _ => Window { input, kernel: input, stride: 1, padding: 0 },
+    }
+}

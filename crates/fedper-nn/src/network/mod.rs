@@ -1,0 +1,277 @@
+//! One resident network: parameters, velocities and every buffer that a step needs.
+
+mod compile;
+mod gradients;
+mod run;
+
+use std::sync::Arc;
+
+use fedper_core::params::{Kind, Layout, Params, ParamsError};
+
+use crate::NnError;
+use crate::arch::Architecture;
+use crate::kernel::buffer::Buffer;
+use crate::kernel::gemm::Kernel;
+use crate::layer::Scratch;
+use crate::layer::loss::{StepMetrics, cross_entropy};
+use crate::optim::{Sgd, Sink};
+use compile::{INPUT, Layer, Program};
+use run::Memory;
+
+/// Samples to train on or to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Normalised pixels, `[batch][height][width][channels]`.
+    pub images: &'a [f32],
+    /// Classes, `[batch]`.
+    pub labels: &'a [u32],
+}
+
+/// A network in memory, ready to train and to evaluate, on one thread.
+///
+/// A worker keeps one and loads device after device into it: nothing but the loaded parameters, and the velocities
+/// until [`Network::reset_momentum`], carries over from one use to the next. After [`Network::new`] nothing allocates.
+///
+/// ```
+/// use fedper_core::seed::{Purpose, SERVER, named};
+/// use fedper_nn::{Architecture, Batch, InputShape, Model, Network, Sgd, Stem};
+///
+/// let input = InputShape { channels: 1, height: 4, width: 4 };
+/// let arch = Architecture::new(Model::Mlp, Stem::Cifar, input, 3)?;
+/// let mut params = arch.init(|name| named(0, Purpose::Init, SERVER, 0, name));
+/// let mut network = Network::new(&arch, 2)?;
+/// network.load(&params)?;
+///
+/// let batch = Batch { images: &[0.5; 2 * 16], labels: &[0, 2] };
+/// let sgd = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.0 };
+/// let before = network.train_step(batch, &sgd)?.loss_sum;
+/// assert!(network.evaluate(batch)?.loss_sum < before);
+/// network.store(&mut params)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Network {
+    program: Program,
+    memory: Memory,
+    layout: Arc<Layout>,
+    classes: usize,
+    max_batch: usize,
+}
+
+impl Network {
+    /// A network with all parameters zero, and memory for batches of up to `max_batch` samples.
+    ///
+    /// # Errors
+    /// [`NnError::Architecture`] if the blocks do not fit each other, [`NnError::BatchSize`] if `max_batch` is 0.
+    pub fn new(arch: &Architecture, max_batch: usize) -> Result<Self, NnError> {
+        if max_batch == 0 {
+            return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
+        }
+        let program = compile::compile(arch, max_batch, Kernel::best())?;
+        let mut scratch = Scratch::default();
+        for node in &program.nodes {
+            match &node.layer {
+                Layer::Stem(stem, _) => stem.reserve(&mut scratch, max_batch),
+                Layer::Conv(conv, _) => conv.reserve(&mut scratch, node.gradients.source.is_some()),
+                Layer::Depthwise(conv, _) => conv.reserve(&mut scratch),
+                _ => {}
+            }
+        }
+        let buffers = |sizes: &[usize]| sizes.iter().map(|size| Buffer::zeros(size * max_batch)).collect();
+        let mut slots: Vec<Buffer> = buffers(&program.slots);
+        slots[INPUT] = Buffer::default();
+        let gradients = buffers(&program.buffers);
+        let memory = Memory { slots, gradients, sizes: program.slots.clone(), scratch };
+        Ok(Self { program, memory, layout: arch.layout(), classes: arch.classes, max_batch })
+    }
+
+    /// Names, shapes and kinds of the network's parameters.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The largest batch there is memory for.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Takes over all parameters and running statistics, matched by name and shape. Velocities stay.
+    ///
+    /// # Errors
+    /// [`ParamsError::Missing`], [`ParamsError::Unknown`] or [`ParamsError::Shape`] if `params` does not hold exactly
+    /// this network's parameters, in whatever order; nothing is changed then.
+    pub fn load(&mut self, params: &Params) -> Result<(), ParamsError> {
+        self.check(params.layout())?;
+        for node in &mut self.program.nodes {
+            match &mut node.layer {
+                Layer::Stem(layer, _) => layer.load(params),
+                Layer::Conv(layer, _) => layer.load(params),
+                Layer::Depthwise(layer, _) => layer.load(params),
+                Layer::Norm(layer) => layer.load(params),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all parameters and running statistics, matched by name and shape.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn store(&self, params: &mut Params) -> Result<(), ParamsError> {
+        self.check(params.layout())?;
+        for node in &self.program.nodes {
+            match &node.layer {
+                Layer::Stem(layer, _) => layer.store(params),
+                Layer::Conv(layer, _) => layer.store(params),
+                Layer::Depthwise(layer, _) => layer.store(params),
+                Layer::Norm(layer) => layer.store(params),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets all velocities to zero, as at the start of a round.
+    pub fn reset_momentum(&mut self) {
+        for node in &mut self.program.nodes {
+            match &mut node.layer {
+                Layer::Stem(layer, _) => layer.reset_velocity(),
+                Layer::Conv(layer, _) => layer.reset_velocity(),
+                Layer::Depthwise(layer, _) => layer.reset_velocity(),
+                Layer::Norm(layer) => layer.reset_velocity(),
+                _ => {}
+            }
+        }
+    }
+
+    /// One step of SGD on the mean loss of a batch, in train mode. The metrics are those before the step.
+    ///
+    /// # Errors
+    /// [`NnError::BatchSize`], [`NnError::ImageLength`], [`NnError::Label`] or [`NnError::SingleValue`]; nothing is
+    /// changed then.
+    pub fn train_step(&mut self, batch: Batch<'_>, sgd: &Sgd) -> Result<StepMetrics, NnError> {
+        self.forward_backward(batch, &mut Sink::Step(sgd))
+    }
+
+    /// The gradient of the mean loss of a batch, in train mode, written to the trainable parameters of `out`; buffers
+    /// of `out` become 0. Changes nothing in the network but the running statistics.
+    ///
+    /// # Errors
+    /// As [`Network::train_step`], and [`NnError::Params`] if `out` does not hold exactly this network's parameters.
+    pub fn gradients(&mut self, batch: Batch<'_>, out: &mut Params) -> Result<StepMetrics, NnError> {
+        self.check(out.layout())?;
+        let metrics = self.forward_backward(batch, &mut Sink::Store(out))?;
+        let layout = out.layout().clone();
+        for (i, _) in layout.specs().iter().enumerate().filter(|(_, spec)| spec.kind == Kind::Buffer) {
+            out.at_mut(i).fill(0.0);
+        }
+        Ok(metrics)
+    }
+
+    /// Loss and accuracy on a batch, in eval mode.
+    ///
+    /// # Errors
+    /// [`NnError::BatchSize`], [`NnError::ImageLength`] or [`NnError::Label`].
+    pub fn evaluate(&mut self, batch: Batch<'_>) -> Result<StepMetrics, NnError> {
+        self.check_batch(batch)?;
+        let samples = batch.labels.len();
+        run::forward(&mut self.program.nodes, &mut self.memory, batch.images, samples, false);
+        Ok(cross_entropy(self.last(samples), batch.labels, self.classes, None))
+    }
+
+    /// The logits of images, in eval mode.
+    ///
+    /// # Shapes
+    /// `images` `[samples][height][width][channels]`, result `[samples][classes]`.
+    ///
+    /// # Errors
+    /// [`NnError::BatchSize`] or [`NnError::ImageLength`].
+    pub fn logits(&mut self, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
+        self.check_images(images, samples)?;
+        run::forward(&mut self.program.nodes, &mut self.memory, images, samples, false);
+        Ok(self.last(samples))
+    }
+
+    /// The logits of images, in train mode: batch norms use the batch's statistics and move their running ones.
+    ///
+    /// # Shapes
+    /// As [`Network::logits`].
+    ///
+    /// # Errors
+    /// [`NnError::BatchSize`], [`NnError::ImageLength`] or [`NnError::SingleValue`].
+    pub fn train_logits(&mut self, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
+        self.check_images(images, samples)?;
+        self.check_single(samples)?;
+        run::forward(&mut self.program.nodes, &mut self.memory, images, samples, true);
+        Ok(self.last(samples))
+    }
+
+    fn forward_backward(&mut self, batch: Batch<'_>, sink: &mut Sink<'_>) -> Result<StepMetrics, NnError> {
+        self.check_batch(batch)?;
+        let samples = batch.labels.len();
+        self.check_single(samples)?;
+        let Program { nodes, logits_gradient, .. } = &mut self.program;
+        run::forward(nodes, &mut self.memory, batch.images, samples, true);
+        let mut buffer = std::mem::take(&mut self.memory.gradients[*logits_gradient]);
+        let logits = &self.memory.slots[self.memory.slots.len() - 1][..samples * self.classes];
+        let gradient = &mut buffer[..samples * self.classes];
+        let metrics = cross_entropy(logits, batch.labels, self.classes, Some(gradient));
+        self.memory.gradients[*logits_gradient] = buffer;
+        run::backward(nodes, &mut self.memory, batch.images, samples, sink);
+        Ok(metrics)
+    }
+
+    fn last(&self, samples: usize) -> &[f32] {
+        &self.memory.slots[self.memory.slots.len() - 1][..samples * self.classes]
+    }
+
+    fn check(&self, layout: &Arc<Layout>) -> Result<(), ParamsError> {
+        if Arc::ptr_eq(layout, &self.layout) {
+            return Ok(());
+        }
+        for spec in self.layout.specs() {
+            let position =
+                layout.position(&spec.name).ok_or_else(|| ParamsError::Missing(spec.name.clone()))?;
+            let found = &layout.specs()[position].shape;
+            if *found != spec.shape {
+                return Err(ParamsError::Shape {
+                    name: spec.name.clone(),
+                    expected: spec.shape.clone(),
+                    found: found.clone(),
+                });
+            }
+        }
+        match layout.specs().iter().find(|spec| self.layout.position(&spec.name).is_none()) {
+            Some(spec) => Err(ParamsError::Unknown(spec.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_images(&self, images: &[f32], samples: usize) -> Result<(), NnError> {
+        if samples == 0 || samples > self.max_batch {
+            return Err(NnError::BatchSize { maximum: self.max_batch, found: samples });
+        }
+        let per_sample = self.memory.sizes[INPUT];
+        if images.len() != samples * per_sample {
+            return Err(NnError::ImageLength { samples, per_sample, found: images.len() });
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self, batch: Batch<'_>) -> Result<(), NnError> {
+        self.check_images(batch.images, batch.labels.len())?;
+        match batch.labels.iter().position(|&label| label as usize >= self.classes) {
+            Some(sample) => {
+                Err(NnError::Label { sample, label: batch.labels[sample], classes: self.classes })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_single(&self, samples: usize) -> Result<(), NnError> {
+        match &self.program.single {
+            Some(layer) if samples == 1 => Err(NnError::SingleValue { layer: layer.clone() }),
+            _ => Ok(()),
+        }
+    }
+}
