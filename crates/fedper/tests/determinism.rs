@@ -76,8 +76,7 @@ fn no_personal_layer_is_fedavg_and_all_personal_layers_are_local_training() {
     for (model, all, extra) in [("mlp", 3, ""), ("mobilenet_v1", 15, "rounds = 2\n"), ("cnn", 4, "")] {
         let dir = tempfile::tempdir().unwrap();
         let config = MLP.replace("'mlp'", &format!("'{model}'"));
-        let config =
-            if extra.is_empty() { config } else { config.replace("rounds = 3\n", extra) };
+        let config = if extra.is_empty() { config } else { config.replace("rounds = 3\n", extra) };
         for (k_p, twin) in [(0, "fedavg"), (all, "local")] {
             let path = dir.path().join(k_p.to_string());
             let config = format!("{config}algorithm = ['fedper', '{twin}']\npersonal_layers = {k_p}");

@@ -29,9 +29,7 @@ fn personal_pairs(dir: &Path, algorithm: &str, names: &[&str]) -> HashSet<u64> {
         let params = fedper_nn::weights::read_safetensors(&std::fs::read(file.path()).unwrap()).unwrap();
         for (_, values) in params.iter().filter(|(spec, _)| names.contains(&spec.name.as_str())) {
             let neighbours = values.windows(2).filter(|pair| pair[0].to_bits() != pair[1].to_bits());
-            pairs.extend(
-                neighbours.map(|p| u64::from(p[0].to_bits()) | u64::from(p[1].to_bits()) << 32),
-            );
+            pairs.extend(neighbours.map(|p| u64::from(p[0].to_bits()) | u64::from(p[1].to_bits()) << 32));
         }
     }
     assert!(pairs.len() > 1000, "too little to look for");

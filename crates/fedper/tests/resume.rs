@@ -14,9 +14,27 @@ const KILLS: usize = 20;
 
 fn args<'a>(out: &'a str, seed: &'a str) -> Vec<&'a str> {
     vec![
-        "run", "--model", "mlp", "--clients", "6", "--samples-per-client", "60", "--rounds", "25",
-        "--batch-size", "10", "--participation", "0.7", "--failure-rate", "0.1", "--algorithm",
-        "fedper,fedavg,local", "--seed", seed, "--out", out,
+        "run",
+        "--model",
+        "mlp",
+        "--clients",
+        "6",
+        "--samples-per-client",
+        "60",
+        "--rounds",
+        "25",
+        "--batch-size",
+        "10",
+        "--participation",
+        "0.7",
+        "--failure-rate",
+        "0.1",
+        "--algorithm",
+        "fedper,fedavg,local",
+        "--seed",
+        seed,
+        "--out",
+        out,
     ]
 }
 
@@ -36,15 +54,18 @@ fn twenty_kills_at_random_moments_leave_no_trace() {
         run += 1;
         assert!(run <= 20, "the run ends too soon to be killed");
         let seed = run.to_string();
-        let (whole, killed) = (dir.path().join(format!("whole-{run}")), dir.path().join(format!("killed-{run}")));
+        let (whole, killed) =
+            (dir.path().join(format!("whole-{run}")), dir.path().join(format!("killed-{run}")));
         let start = Instant::now();
-        let status = fedper(&args(text(&whole), &seed)).arg("--quiet").stdout(Stdio::null()).status().unwrap();
+        let status =
+            fedper(&args(text(&whole), &seed)).arg("--quiet").stdout(Stdio::null()).status().unwrap();
         assert!(status.success());
         let time = start.elapsed();
 
         let mut command = fedper(&args(text(&killed), &seed));
         loop {
-            let mut child = command.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut child =
+                command.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
             // Early in the run, late, and in between; some kills come before the run directory is there.
             let wait = time.mul_f64(0.4 * seed::uniform(&mut random));
             sleep(wait);

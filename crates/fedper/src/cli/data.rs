@@ -42,9 +42,7 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
 fn list() -> Result<(), Error> {
     let rows: Vec<Vec<String>> = fedper_data::catalogue()
         .iter()
-        .map(|info| {
-            vec![info.name.to_owned(), info.description.to_owned(), info.looked_for.to_owned()]
-        })
+        .map(|info| vec![info.name.to_owned(), info.description.to_owned(), info.looked_for.to_owned()])
         .collect();
     let columns = ["dataset", "what", "where"].map(|title| (title, Align::Left));
     super::print(&table(&columns, &rows))
@@ -72,7 +70,11 @@ fn picture(classes: &ClassTable) -> String {
     };
     let mut columns = vec![("device".to_owned(), Align::Right)];
     columns.extend((0..classes.classes.len()).map(|class| (class.to_string(), Align::Right)));
-    columns.extend([("train".to_owned(), Align::Right), ("test".to_owned(), Align::Right), (String::new(), Align::Left)]);
+    columns.extend([
+        ("train".to_owned(), Align::Right),
+        ("test".to_owned(), Align::Right),
+        (String::new(), Align::Left),
+    ]);
     let columns: Vec<(&str, Align)> = columns.iter().map(|(title, align)| (title.as_str(), *align)).collect();
     let rows: Vec<Vec<String>> = classes
         .train

@@ -107,8 +107,7 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
 fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config, Architecture), Error> {
     let settings = Settings { model: network.model.clone(), stem: network.stem.clone(), ..settings };
     let config = Config::resolve(&settings)?;
-    let architecture =
-        Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
+    let architecture = Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
     Ok((config, architecture))
 }
 
@@ -177,7 +176,8 @@ fn summary(args: SummaryArgs) -> Result<(), Error> {
 /// What a device receives and sends in a round, with and without personalization.
 fn traffic(cut: &Split) -> String {
     let trainable = |layout: &fedper_core::params::Layout| {
-        layout.specs().iter().filter(|spec| spec.kind == Kind::Trainable).map(Spec::numel).sum::<usize>() as u64
+        layout.specs().iter().filter(|spec| spec.kind == Kind::Trainable).map(Spec::numel).sum::<usize>()
+            as u64
     };
     let row = |name: &str, layout: &fedper_core::params::Layout| {
         let size = 4 * layout.numel() as u64;
@@ -211,7 +211,7 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
             architecture.init(|name| seed::named(config.seed, Purpose::Init, SERVER, 0, name))
         }
     };
-    let bytes = fedper_nn::weights::write_safetensors(&params, None)
+    let bytes = fedper_nn::weights::write_safetensors(&params)
         .map_err(|error| Error::Foreign { path: args.out.clone(), reason: error.to_string() })?;
     write_atomically(&args.out, &bytes)?;
     super::print(&format!(
@@ -226,7 +226,11 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
 fn trained(run: &Path, algorithm: &str, device: Option<u64>) -> Result<Params, Error> {
     let known = Config::resolve(&RunDir::settings(run)?)?.algorithm;
     if !known.iter().any(|name| name == algorithm) {
-        return Err(Error::Config(format!("{} has run {}, not {algorithm}", run.display(), known.join(", "))));
+        return Err(Error::Config(format!(
+            "{} has run {}, not {algorithm}",
+            run.display(),
+            known.join(", ")
+        )));
     }
     let folder = run.join("weights").join(algorithm);
     let mut parts = vec![read_weights(&folder.join("base.safetensors"))?];

@@ -280,7 +280,8 @@ impl Config {
 
     /// The command line that repeats the run: what differs from the defaults, as flags.
     pub fn command(&self) -> String {
-        let table = |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
+        let table =
+            |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
         let defaults = table(&Self::resolve(&Settings::default()).expect("the defaults are valid"));
         let mut command = "fedper run".to_owned();
         for (key, value) in table(self).iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {

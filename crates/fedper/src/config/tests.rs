@@ -40,7 +40,10 @@ fn flags_override_the_file() {
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
     for (text, expected) in [
-        ("algorithm = ['fedsgd']", "there is no algorithm `fedsgd`; there are fedper, fedavg, local, fedavg-ft"),
+        (
+            "algorithm = ['fedsgd']",
+            "there is no algorithm `fedsgd`; there are fedper, fedavg, local, fedavg-ft",
+        ),
         ("algorithm = ['local', 'local']", "algorithm `local` is given twice"),
         ("algorithm = []", "algorithm is empty"),
         ("iid = true\ndirichlet = 1.0", "contradict each other"),

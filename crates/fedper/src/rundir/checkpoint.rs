@@ -130,14 +130,13 @@ impl Checkpoint {
         type Raw = (u32, Vec<u8>, Vec<(u64, Vec<u8>)>);
         let read = || -> Result<Option<Raw>, redb::Error> {
             let transaction = self.database.begin_read()?;
-            let Some(round) = transaction.open_table(ROUNDS)?.get(algorithm)?.map(|round| round.value()) else {
+            let Some(round) = transaction.open_table(ROUNDS)?.get(algorithm)?.map(|round| round.value())
+            else {
                 return Ok(None);
             };
             let base = transaction.open_table(BASES)?.get(algorithm)?.map(|base| base.value().to_vec());
             let mut devices = Vec::new();
-            for entry in
-                transaction.open_table(PERSONAL)?.range((algorithm, 0)..=(algorithm, u64::MAX))?
-            {
+            for entry in transaction.open_table(PERSONAL)?.range((algorithm, 0)..=(algorithm, u64::MAX))? {
                 let (key, value) = entry?;
                 devices.push((key.value().1, value.value().to_vec()));
             }
@@ -146,9 +145,8 @@ impl Checkpoint {
         let Some((round, base, devices)) = read().map_err(|error| failed(&self.path, error))? else {
             return Ok(None);
         };
-        let base = split
-            .adopt_base(&self.params(split.base(), &base)?)
-            .expect("made with the base's own layout");
+        let base =
+            split.adopt_base(&self.params(split.base(), &base)?).expect("made with the base's own layout");
         let mut personal = BTreeMap::new();
         for (device, bytes) in devices {
             let params = split

@@ -89,7 +89,10 @@ impl RunDir {
     /// [`Error::Config`] if there is no run.
     pub fn settings(path: &Path) -> Result<Settings, Error> {
         if !path.join(CONFIG).is_file() {
-            return Err(Error::Config(format!("{} holds no run: there is no {CONFIG} in it", path.display())));
+            return Err(Error::Config(format!(
+                "{} holds no run: there is no {CONFIG} in it",
+                path.display()
+            )));
         }
         read_settings(&path.join(CONFIG))
     }
@@ -118,8 +121,7 @@ impl RunDir {
                 changed.join(", ")
             )));
         }
-        let stored =
-            fs::read(path.join(PARTITION)).map_err(Error::file("read", &path.join(PARTITION)))?;
+        let stored = fs::read(path.join(PARTITION)).map_err(Error::file("read", &path.join(PARTITION)))?;
         if stored != to_json(&partition_record(experiment)) {
             return Err(Error::Config(format!(
                 "the dataset `{}` is no longer dealt as {} says: its files have changed since the run began",
@@ -196,7 +198,7 @@ impl RunDir {
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         let write = |name: String, params: &Params| {
             let path = folder.join(name);
-            let bytes = fedper_nn::weights::write_safetensors(params, None)
+            let bytes = fedper_nn::weights::write_safetensors(params)
                 .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
             write_atomically(&path, &bytes)
         };

@@ -64,8 +64,7 @@ pub fn weights(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut out = BTreeMap::new();
     for algorithm in std::fs::read_dir(dir.join("weights")).unwrap().flatten() {
         for file in std::fs::read_dir(algorithm.path()).unwrap().flatten() {
-            let name =
-                format!("{}/{}", algorithm.file_name().display(), file.file_name().display());
+            let name = format!("{}/{}", algorithm.file_name().display(), file.file_name().display());
             out.insert(name, std::fs::read(file.path()).unwrap());
         }
     }
