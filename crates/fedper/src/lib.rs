@@ -1,3 +1,4 @@
 //! fedper: personalised federated learning on one machine.
 
+pub mod report;
 pub mod rundir;
