@@ -102,19 +102,24 @@ impl Axis {
         for tick in &mut axis.ticks {
             tick.label = text::decimal(tick.value / divisor, 6);
         }
+        if !axis.log {
+            // Equal steps have equal decimals.
+            let decimals = |tick: &Tick| tick.label.split_once('.').map_or(0, |(_, places)| places.len());
+            let places = axis.ticks.iter().map(decimals).max().unwrap_or(0);
+            for tick in axis.ticks.iter_mut().filter(|tick| tick.value > 0.0) {
+                tick.label = format!("{:.places$}", tick.value / divisor);
+            }
+        }
         (axis, Some(unit))
     }
 
-    /// Positive values `low..=high`: a log axis where they span most of a decade or more, else from zero.
+    /// Positive values `low..=high`: a log axis, with ticks labelled by `label`, where they span at least
+    /// `least_ratio`, else one from zero.
     pub(super) fn log_or_linear(low: f64, high: f64, least_ratio: f64, label: fn(f64) -> String) -> Self {
         if low > 0.0 && high / low >= least_ratio {
             return Self { min: low, max: high, log: true, ticks: log_ticks(low, high, label) };
         }
-        let mut axis = Self::from_zero(high);
-        for tick in &mut axis.ticks {
-            tick.label = label(tick.value);
-        }
-        axis
+        Self::from_zero(high)
     }
 
     /// A row for each label, the first on top.
@@ -220,6 +225,16 @@ mod tests {
         assert!(wide.ticks.len() <= 7 && wide.ticks.len() >= 4, "{:?}", wide.ticks);
         assert!(!Axis::log_or_linear(0.0, 1e6, 5.0, text::bytes).is_log());
         assert!(!Axis::log_or_linear(9e5, 1e6, 5.0, text::bytes).is_log());
+    }
+
+    #[test]
+    fn an_axis_of_bytes_names_its_unit_once() {
+        let (axis, unit) = Axis::bytes(3e8, 5.2e9);
+        assert_eq!((labels(&axis), unit), (vec!["0.5", "1", "2", "5"], Some("GB")));
+        let (axis, unit) = Axis::bytes(1.1e9, 1.3e9);
+        assert_eq!((labels(&axis), unit), (vec!["0", "0.5", "1.0", "1.5"], Some("GB")));
+        let (axis, unit) = Axis::bytes(1e3, 1e9);
+        assert_eq!((axis.ticks[0].label.as_str(), unit), ("1 kB", None));
     }
 
     #[test]

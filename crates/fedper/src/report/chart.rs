@@ -4,7 +4,7 @@
 use super::axis::Axis;
 use super::style::Style;
 use super::svg::{Anchor, FAINT, INK, SIZE, Svg, Type};
-use super::text::{shorten, width};
+use super::text::{shorten_middle, width};
 
 /// Width of a figure: one column of a paper.
 pub(super) const COLUMN: f64 = 400.0;
@@ -198,7 +198,7 @@ impl Chart {
                 self.svg.line((x - 2.0, want), (x + 5.0, y), style.colour, 0.6);
             }
             let how = Type { colour: style.text, bold: style.prominent, ..Type::default() };
-            let name = shorten(name, WIDEST_NAME, SIZE, style.prominent);
+            let name = shorten_middle(name, WIDEST_NAME, SIZE, style.prominent);
             self.svg.text(x + 7.0, y + SIZE * 0.36, &name, how);
         }
     }
@@ -219,7 +219,7 @@ impl Chart {
                     }
                 }
                 let how = Type { colour: INK, bold: style.prominent, ..Type::default() };
-                let name = shorten(name, WIDEST_LEGEND_NAME, SIZE, style.prominent);
+                let name = shorten_middle(name, WIDEST_LEGEND_NAME, SIZE, style.prominent);
                 self.svg.text(x + key_width(key), y + SIZE * 0.36, &name, how);
             }
         }

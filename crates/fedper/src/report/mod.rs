@@ -68,7 +68,7 @@ pub enum ReportError {
     },
 }
 
-/// Writes `report.html` and its figures (`accuracy.svg`, `bytes.svg`, `devices.svg`, `partition.svg`, `loss.svg`) into the
+/// Writes `report.html` and its figures (`accuracy.svg`, `bytes.svg`, `loss.svg`, `devices.svg`, `partition.svg`) into the
 /// folder `out`, making it if need be, and returns their paths, `report.html` first.
 ///
 /// Each file appears whole or not at all; those of an earlier report are replaced. Runs whose configurations differ only

@@ -23,6 +23,8 @@ pub(super) struct Synthetic {
     pub(super) personal_layers: u32,
     pub(super) bytes_per_device: u64,
     pub(super) complete: bool,
+    /// Name of its directory, if not one made of its settings.
+    pub(super) name: Option<&'static str>,
 }
 
 impl Default for Synthetic {
@@ -38,6 +40,7 @@ impl Default for Synthetic {
             personal_layers: 1,
             bytes_per_device: 12_870_000,
             complete: true,
+            name: None,
         }
     }
 }

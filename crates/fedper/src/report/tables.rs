@@ -147,7 +147,10 @@ pub(super) fn results(of: &Comparison<'_>) -> String {
                 if !outcomes.is_empty() {
                     let class = if algorithm == "fedper" { "mean main" } else { "mean" };
                     let mut row = group_row(&outcomes, algorithm);
-                    row.insert(0, format!("<em>{}, mean ± std</em>", escape(&group.label)));
+                    row.insert(
+                        0,
+                        format!("<em>{}, <span class=\"whole\">mean ± std</span></em>", escape(&group.label)),
+                    );
                     rows.push((class, row));
                 }
             }
@@ -282,7 +285,9 @@ pub(super) fn rounds(of: &Comparison<'_>) -> String {
 pub(super) fn configuration(run: &RunData) -> String {
     let section = |key: &str| key.rsplit_once('.').map_or(String::new(), |(section, _)| section.to_owned());
     let mut out = String::from("<div class=\"sections\">\n");
-    for settings in run.config.chunk_by(|a, b| section(&a.0) == section(&b.0)) {
+    let sections = run.config.chunk_by(|a, b| section(&a.0) == section(&b.0));
+    // Long sections are broken, so that they fill the page's columns.
+    for settings in sections.flat_map(|settings| settings.chunks(12)) {
         let rows = settings
             .iter()
             .map(|(key, value)| ("", vec![format!("<code>{}</code>", escape(last_part(key))), escape(value)]))

@@ -66,6 +66,35 @@ fn gallery() -> Vec<(&'static str, Vec<Synthetic>)> {
         ("going-on", vec![Synthetic { complete: false, rounds: 3, ..d() }]),
         ("seeds", (1..=3).map(|seed| seeds(1, seed)).collect()),
         ("sweep", (1..=4).map(sweep).collect()),
+        (
+            "long-run-names",
+            vec![
+                Synthetic {
+                    name: Some("cifar10-mobilenet-v1-four-classes-a-device-one-personal-layer"),
+                    ..seeds(1, 1)
+                },
+                Synthetic {
+                    name: Some("cifar10-mobilenet-v1-four-classes-a-device-two-personal-layers"),
+                    ..seeds(2, 1)
+                },
+            ],
+        ),
+        (
+            "long-run-names-alone",
+            vec![
+                Synthetic { name: Some("cifar10-mobilenet-v1-four-classes-a-device-kp1"), ..sweep(1) },
+                Synthetic { name: Some("cifar10-mobilenet-v1-four-classes-a-device-kp2"), ..sweep(2) },
+            ],
+        ),
+        (
+            "imagenet",
+            vec![Synthetic {
+                classes: (0..1000).map(|i| format!("n{:08}", 1_440_764 + 31 * i)).collect(),
+                classes_per_device: 50,
+                devices: 40,
+                ..d()
+            }],
+        ),
         ("mixed", vec![seeds(1, 1), seeds(1, 2), seeds(2, 1), seeds(3, 1)]),
     ]
 }
@@ -74,7 +103,9 @@ fn make(name: &str, runs: &[Synthetic], folder: &Path) -> (Vec<RunData>, Vec<Pat
     let data: Vec<RunData> = runs
         .iter()
         .map(|run| {
-            let dir = folder.join(format!("kp{}-seed{}", run.personal_layers, run.seed));
+            let dir = folder.join(
+                run.name.map_or_else(|| format!("kp{}-seed{}", run.personal_layers, run.seed), str::to_owned),
+            );
             run.write(&dir);
             RunData::read(&dir).unwrap()
         })
@@ -139,7 +170,7 @@ fn check_page(name: &str, html: &str) {
         tree.descendants().filter(|e| e.has_tag_name("figure")).filter_map(|e| e.attribute("id")).collect();
     assert_eq!(
         figures,
-        ["figure-accuracy", "figure-bytes", "figure-devices", "figure-partition", "figure-loss"],
+        ["figure-accuracy", "figure-bytes", "figure-loss", "figure-devices", "figure-partition"],
         "{name}"
     );
     let mut ids: Vec<&str> = tree.descendants().filter_map(|e| e.attribute("id")).collect();
@@ -180,7 +211,7 @@ fn every_kind_of_run_gives_a_readable_report() {
         let names: Vec<_> = paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(
             names,
-            ["report.html", "accuracy.svg", "bytes.svg", "devices.svg", "partition.svg", "loss.svg"]
+            ["report.html", "accuracy.svg", "bytes.svg", "loss.svg", "devices.svg", "partition.svg"]
         );
         let html = fs::read_to_string(&paths[0]).unwrap();
         check_page(name, &html);

@@ -47,14 +47,27 @@ pub(super) fn width(text: &str, size: f64, bold: bool) -> f64 {
     f64::from(thousandths) / 1000.0 * size * if bold { 1.08 } else { 1.0 }
 }
 
-/// The text, cut with an ellipsis so that it is no wider than `limit`.
+/// The text, its end cut with an ellipsis so that it is no wider than `limit`.
 pub(super) fn shorten(text: &str, limit: f64, size: f64, bold: bool) -> String {
+    cut(text, limit, size, bold, |_| 0)
+}
+
+/// The same with the cut in the middle: names of runs often differ only at their end.
+pub(super) fn shorten_middle(text: &str, limit: f64, size: f64, bold: bool) -> String {
+    cut(text, limit, size, bold, |kept| kept / 2)
+}
+
+/// `tail` says how many of the kept characters are the last ones.
+fn cut(text: &str, limit: f64, size: f64, bold: bool, tail: fn(usize) -> usize) -> String {
     if width(text, size, bold) <= limit {
         return text.to_owned();
     }
-    let mut kept: String = text.to_owned();
-    while kept.pop().is_some() {
-        let candidate = format!("{}…", kept.trim_end());
+    let chars: Vec<char> = text.chars().collect();
+    for kept in (1..chars.len()).rev() {
+        let tail = tail(kept);
+        let head: String = chars[..kept - tail].iter().collect();
+        let tail: String = chars[chars.len() - tail..].iter().collect();
+        let candidate = format!("{}…{}", head.trim_end(), tail.trim_start());
         if width(&candidate, size, bold) <= limit {
             return candidate;
         }
@@ -168,6 +181,9 @@ mod tests {
         let cut = shorten("a very long class name indeed", 60.0, 10.0, false);
         assert!(cut.ends_with('…') && cut.starts_with("a very"), "{cut}");
         assert!(width(&cut, 10.0, false) <= 60.0);
+        let cut = shorten_middle("experiment-with-many-settings-kp2", 100.0, 10.0, false);
+        assert!(cut.starts_with("exper") && cut.ends_with("kp2") && cut.contains('…'), "{cut}");
+        assert!(width(&cut, 10.0, false) <= 100.0);
         assert_eq!(shorten("wide", 0.0, 10.0, false), "…");
     }
 

@@ -17,7 +17,7 @@ const FEW_POINTS: usize = 13;
 pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     let drawn: Vec<(&Series<'_>, Vec<Point>)> =
         of.series.iter().map(|s| (s, s.accuracy())).filter(|(_, points)| !points.is_empty()).collect();
-    let bands = drawn.len() <= MOST_BANDS;
+    let bands = drawn.len() <= if of.groups.len() > 1 { MOST_BANDS / 2 } else { MOST_BANDS };
     let before = before_aggregation(&drawn);
     let values = drawn.iter().flat_map(|(_, points)| points).flat_map(|p| {
         let spread = if bands { p.spread } else { 0.0 };
@@ -82,7 +82,11 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     if bands {
         caption.push_str(of.band());
     } else {
-        caption.push_str("Line: mean over devices (and over runs that differ only by seed).");
+        caption.push_str(if of.over_seeds() {
+            "Line: mean over devices, and over runs that differ only by seed; thin lines: single runs."
+        } else {
+            "Line: mean over devices."
+        });
     }
     if let Some((series, _)) = before.first() {
         caption.push_str(&format!(

@@ -13,10 +13,10 @@ const AXES: (&str, &str) = ("Data sent by and to all devices", "Accuracy (%)");
 pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     let drawn: Vec<(&Series<'_>, Vec<(f64, Point)>)> =
         of.series.iter().map(|s| (s, s.bytes())).filter(|(_, points)| !points.is_empty()).collect();
-    let Some((low, high)) = extent(drawn.iter().flat_map(|(_, points)| points).map(|(_, p)| p.mean)) else {
+    let Some((low, high)) = extent(drawn.iter().flat_map(|(_, points)| shown(points)).map(|(_, p)| p.mean))
+    else {
         return empty(NAME, HEADING, AXES, "No round has been evaluated yet.");
     };
-    let silent = |points: &[(f64, Point)]| points.last().is_none_or(|(bytes, _)| *bytes <= 0.0);
     let sent =
         extent(drawn.iter().flat_map(|(_, p)| p).map(|&(bytes, _)| bytes).filter(|&bytes| bytes > 0.0));
     let (x, unit) = sent.map_or((Axis::blank(), None), |(least, most)| Axis::bytes(least, most));
@@ -53,6 +53,18 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
         let curve: Vec<(f64, f64)> =
             points.iter().filter(|(bytes, _)| *bytes > 0.0).map(|&(bytes, p)| (bytes, p.mean)).collect();
         chart.curve(&curve, &series.style, series.style.width, series.style.dash, 1.0);
+        // Lines end where all rounds are done, not at the edge, so the end is marked.
+        if let Some(&(bytes, accuracy)) = curve.last().filter(|_| curve.len() >= 13) {
+            let tooltip =
+                format!("{}: {} % after {}", series.label, text::percent(accuracy), text::bytes(bytes));
+            chart.point(
+                bytes,
+                accuracy,
+                &series.style,
+                if series.style.prominent { 3.2 } else { 2.4 },
+                &tooltip,
+            );
+        }
         if curve.len() < 13 {
             for &(bytes, accuracy) in &curve {
                 let tooltip =
@@ -74,4 +86,14 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
         caption.push_str(" An algorithm that sends nothing is a dashed line at its last accuracy.");
     }
     Figure { name: NAME, heading: HEADING, caption, svg }
+}
+
+/// Whether nothing was sent.
+fn silent(points: &[(f64, Point)]) -> bool {
+    points.last().is_none_or(|(bytes, _)| *bytes <= 0.0)
+}
+
+/// Of a series that sends nothing, only the end is shown.
+fn shown(points: &[(f64, Point)]) -> &[(f64, Point)] {
+    if silent(points) { &points[points.len().saturating_sub(1)..] } else { points }
 }

@@ -17,7 +17,7 @@ const ACCURACY: &str = "Accuracy (%)";
 const MOST_ROWS: usize = 30;
 const MOST_RANKS: usize = 150;
 const MOST_MARKERS: usize = 6;
-const ROW: f64 = 14.0;
+const ROW: f64 = 15.0;
 
 pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     let drawn: Vec<&Series<'_>> =
@@ -138,7 +138,7 @@ fn shifts(chart: &Chart, found: &[(&Series<'_>, f64)]) -> Vec<f64> {
             end += 1;
         }
         if end - start > 1 {
-            let room = (ROW / 2.0 - 3.0).min(2.4 * (end - start - 1) as f64);
+            let room = (ROW / 2.0 - 3.2).min(3.5 * (end - start - 1) as f64);
             for (place, y) in apart(&vec![0.0; end - start], 2.0 * room, -room, room).into_iter().enumerate()
             {
                 shifts[order[start + place]] = y;

@@ -24,9 +24,9 @@ pub(super) fn all(of: &Comparison<'_>) -> Vec<Figure> {
     vec![
         accuracy::figure(of),
         bytes::figure(of),
+        loss::figure(of),
         devices::figure(of),
         partition::figure(of),
-        loss::figure(of),
     ]
 }
 

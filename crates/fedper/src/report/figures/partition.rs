@@ -11,6 +11,7 @@ const NAME: &str = "partition";
 const HEADING: &str = "Who holds which classes";
 const CIRCLES: (usize, usize) = (32, 26);
 const MOST_DEVICES: usize = 200;
+const MOST_CLASSES: usize = 200;
 const MOST_CELLS: usize = 10_000;
 const TITLE: f64 = 16.0;
 const FILL: &str = "#0072b2";
@@ -40,13 +41,20 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
         let all = counted(partition.devices.len(), "device");
         caption.push_str(&format!(" The first {} of {all}.", grouped(table.shown as u64)));
     }
+    if table.classes.len() < table.all_classes {
+        caption.push_str(&format!(
+            " The first {} of {} classes.",
+            table.classes.len(),
+            grouped(table.all_classes as u64)
+        ));
+    }
     if of.runs.iter().any(|other| other.partition.is_some() && other.partition != run.partition) {
         caption.push_str(&format!(" The partition of run {}; other runs have others.", of.names[place]));
     }
     let description = format!(
-        "{} and {}; {} per device on average; at most {} samples of one class on one device.",
+        "{} and {} classes; {} per device on average; at most {} samples of one class on one device.",
         counted(partition.devices.len(), "device"),
-        counted(table.classes.len(), "class").replace("classs", "classes"),
+        grouped(table.all_classes as u64),
         per_device(partition),
         grouped(u64::from(table.most))
     );
@@ -67,13 +75,16 @@ struct Table {
     counts: Vec<Vec<u32>>,
     classes: Vec<String>,
     shown: usize,
+    /// How many classes there are, shown or not.
+    all_classes: usize,
     most: u32,
 }
 
 impl Table {
     fn of(partition: &Partition) -> Self {
         let labels = partition.devices.iter().map(|d| d.train_classes.len()).max().unwrap_or(0);
-        let count = labels.max(partition.classes.len());
+        let all_classes = labels.max(partition.classes.len());
+        let count = all_classes.min(MOST_CLASSES);
         let classes: Vec<String> = (0..count)
             .map(|label| partition.classes.get(label).cloned().unwrap_or_else(|| format!("class {label}")))
             .collect();
@@ -83,7 +94,14 @@ impl Table {
             .map(|label| devices.iter().map(|d| d.train_classes.get(label).copied().unwrap_or(0)).collect())
             .collect();
         let most = counts.iter().flatten().copied().max().unwrap_or(0);
-        Self { devices: devices.iter().map(|d| d.device).collect(), counts, classes, shown, most }
+        Self {
+            devices: devices.iter().map(|d| d.device).collect(),
+            counts,
+            classes,
+            shown,
+            all_classes,
+            most,
+        }
     }
 }
 
