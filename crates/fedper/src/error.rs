@@ -6,6 +6,8 @@ use fedper_data::DataError;
 use fedper_nn::NnError;
 use thiserror::Error;
 
+use crate::report::ReportError;
+
 /// What can go wrong in a run.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -36,6 +38,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A report cannot be drawn.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Training came to nothing.
     #[error("{0}")]
     Training(String),
@@ -50,7 +55,7 @@ impl Error {
         match self {
             Self::Config(_) => 2,
             Self::Data(error) if is_configuration(error) => 2,
-            Self::Network(_) => 2,
+            Self::Network(_) | Self::Report(ReportError::NotARun(_)) => 2,
             Self::Interrupted(_) => 130,
             _ => 1,
         }

@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod experiment;
+pub mod report;
 pub mod rundir;
 pub mod simulator;

@@ -8,6 +8,8 @@ use super::table::{Align, table};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::report;
+use crate::rundir::{partition_record, write_atomically};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -30,6 +32,9 @@ pub(super) struct PartitionArgs {
     /// Take the configuration from this TOML file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
+    /// Draw it into this SVG file too
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    svg: Option<PathBuf>,
 }
 
 pub(super) fn main(command: Command) -> Result<(), Error> {
@@ -55,6 +60,9 @@ fn partition(args: PartitionArgs) -> Result<(), Error> {
     };
     let experiment = Experiment::prepare(&settings)?;
     let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
+    if let Some(path) = &args.svg {
+        write_atomically(path, report::partition_svg(&partition_record(&experiment)).as_bytes())?;
+    }
     super::print(&picture(&classes))
 }
 

@@ -1,7 +1,7 @@
 //! Writing a file whole or not at all, and reading records back.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -14,8 +14,13 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::File`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut name = path.file_name().expect("a file has a name").to_owned();
-    name.push(".tmp");
+    replace(path, bytes).map_err(Error::file("write", path))
+}
+
+/// [`write_atomically`] with the system's own error.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     let written = File::create(&temporary)
         .and_then(|mut file| {
@@ -23,11 +28,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
             file.sync_data()
         })
         .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|error| {
-        // What was left half-written is of no use to anybody.
+    if written.is_err() {
+        // What was left half-written is of no use to anybody; the first error is the one to tell.
         let _ = fs::remove_file(&temporary);
-        Error::file("write", path)(error)
-    })
+    }
+    written
 }
 
 /// Every line of a `.jsonl` file.

@@ -22,6 +22,7 @@ use fedper_data::ClassTable;
 use serde::Serialize;
 
 use self::checkpoint::{Checkpoint, Progress};
+pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
 use self::records::{DevicePartition, DeviceRecord, PartitionRecord, RoundRecord, Summary};
 use crate::config::{Config, Settings, read_settings};
@@ -172,8 +173,9 @@ impl RunDir {
         state: FederationState<'_>,
         seconds: f64,
     ) -> Result<(), Error> {
-        let rounds_len = append(&mut self.rounds, &self.path.join(ROUNDS), std::slice::from_ref(round))?;
+        // A round's devices before the round itself: whoever reads a running run finds each round complete.
         let devices_len = append(&mut self.devices, &self.path.join(DEVICES), devices)?;
+        let rounds_len = append(&mut self.rounds, &self.path.join(ROUNDS), std::slice::from_ref(round))?;
         let progress = Progress { rounds_len, devices_len, seconds, ..self.progress.clone() };
         self.checkpoint().commit(&progress, &state)?;
         self.progress = progress;

@@ -71,8 +71,10 @@ fn a_failed_write_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     write_atomically(&path, b"old").unwrap();
-    // A folder where the temporary file would go makes the write fail.
-    fs::create_dir(dir.path().join("file.tmp")).unwrap();
-    assert!(write_atomically(&path, b"new").is_err());
+    // A folder in the file's place cannot be replaced by a file.
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    assert!(write_atomically(&folder, b"new").is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left lying about");
     assert_eq!(fs::read(&path).unwrap(), b"old");
 }

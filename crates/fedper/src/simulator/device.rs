@@ -137,6 +137,9 @@ impl Learner for SimulatedDevice<'_> {
                 samples: step.samples,
             });
         }
+        if !metrics.loss_sum.is_finite() {
+            return Err(LearnError::Diverged(format!("the test loss is {}", metrics.loss_sum)));
+        }
         Ok(metrics)
     }
 }
