@@ -63,6 +63,48 @@ pub enum DataError {
         /// How many bytes there were.
         found: usize,
     },
+    /// A folder of images has another structure than expected.
+    #[error("cannot use {} as a dataset: {problem}; expected DIR/train/CLASS/* (and DIR/test/CLASS/*), DIR/CLASS/* or \
+             DIR/DEVICE/CLASS/* with .jpg, .jpeg or .png files", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file is not an image.
+    #[error("cannot decode the image {}: {problem}; repair the file or remove it", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        problem: String,
+    },
+    /// The images of a folder differ in size.
+    #[error("the images differ in size: {} is {}x{}, {} is {}x{} (height x width); give one size for all with --image-size",
+            first.display(), first_size.0, first_size.1, other.display(), other_size.0, other_size.1)]
+    ImageSizes {
+        /// The first image.
+        first: PathBuf,
+        /// Its height and width.
+        first_size: (usize, usize),
+        /// The first one that differs.
+        other: PathBuf,
+        /// Its height and width.
+        other_size: (usize, usize),
+    },
+    /// Images cannot have this size.
+    #[error(
+        "cannot resize images to {height}x{width} (height x width): give --image-size with sides from 1 to {longest}"
+    )]
+    ImageSize {
+        /// The height asked for.
+        height: usize,
+        /// The width asked for.
+        width: usize,
+        /// The longest side.
+        longest: usize,
+    },
     /// A partition was asked for that cannot be.
     #[error("cannot partition dataset '{dataset}': {problem}; {advice}")]
     Partition {

@@ -27,10 +27,12 @@ mod cifar;
 mod dataset;
 mod embedded;
 mod error;
+mod folder;
 mod idx;
 mod images;
 mod locate;
 mod partition;
+mod resize;
 
 pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
