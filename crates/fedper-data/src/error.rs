@@ -105,6 +105,46 @@ pub enum DataError {
         /// The longest side.
         longest: usize,
     },
+    /// A dataset has no files on the network.
+    #[error("there is nothing to download for dataset '{dataset}': it is looked for in {looked_for}")]
+    NothingToFetch {
+        /// The dataset.
+        dataset: &'static str,
+        /// Where it is looked for.
+        looked_for: &'static str,
+    },
+    /// There is no place to download to.
+    #[error("there is no cache directory to download to: set XDG_CACHE_HOME or HOME to an absolute path")]
+    NoCache,
+    /// Another process holds the lock.
+    #[error("another process is downloading dataset '{dataset}': wait for it to end, then try again")]
+    FetchBusy {
+        /// The dataset.
+        dataset: String,
+    },
+    /// A download failed.
+    #[error("cannot download {url}: {problem}; {advice}")]
+    Fetch {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+    /// What was downloaded is not the official file.
+    #[error(
+        "{url} is not the file it should be: expected SHA-256 {expected}, found {found}; it was thrown away, try again \
+             or from another network"
+    )]
+    Checksum {
+        /// The address.
+        url: String,
+        /// The official checksum.
+        expected: String,
+        /// The checksum of what came.
+        found: String,
+    },
     /// A partition was asked for that cannot be.
     #[error("cannot partition dataset '{dataset}': {problem}; {advice}")]
     Partition {
