@@ -12,6 +12,8 @@ pub enum DatasetKind {
     Cifar10,
     /// The binary version of CIFAR-100, with its fine classes.
     Cifar100,
+    /// A folder of image files.
+    Folder,
 }
 
 /// One file to download.
@@ -55,7 +57,7 @@ pub fn catalogue() -> &'static [DatasetInfo] {
 
 const IN_DATA_DIR: &str = "--data-dir, the cache directory ($XDG_CACHE_HOME/fedper or ~/.cache/fedper)";
 
-static CATALOGUE: [DatasetInfo; 5] = [
+static CATALOGUE: [DatasetInfo; 6] = [
     DatasetInfo {
         name: "fashion-mnist-small",
         description: "10,000 grey 28x28 images of clothes, 10 classes; part of the program",
@@ -162,6 +164,17 @@ static CATALOGUE: [DatasetInfo; 5] = [
         }],
         licence: "no licence stated; its authors ask to cite Krizhevsky (2009)",
         classes: &CIFAR100,
+    },
+    DatasetInfo {
+        name: "folder",
+        description: "your own JPEG and PNG files: DIR/train/CLASS/* and DIR/test/CLASS/*, DIR/CLASS/*, DIR/DEVICE/CLASS/*",
+        kind: DatasetKind::Folder,
+        looked_for: "--data-dir",
+        subfolder: None,
+        system_folder: None,
+        archives: &[],
+        licence: "yours",
+        classes: &[],
     },
 ];
 

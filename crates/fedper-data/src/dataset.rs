@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::catalogue::{DatasetInfo, DatasetKind, catalogue};
 use crate::error::io;
-use crate::{DataError, Images, cifar, embedded, idx, locate};
+use crate::resize::Resize;
+use crate::{DataError, Images, cifar, embedded, folder, idx, locate};
 
 /// Images with labels, in train and test splits or in devices' folders.
 #[derive(Clone, Debug)]
@@ -48,10 +49,9 @@ pub struct LoadOptions {
 /// If there is no such dataset, its files are not found, or they are not what they should be.
 pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dataset, DataError> {
     let info = find_info(name)?;
-    let _ = options;
-    match info.kind {
-        DatasetKind::Embedded => embedded::load(info),
-        DatasetKind::Idx => load_idx(info, dir),
+    let mut dataset = match info.kind {
+        DatasetKind::Embedded => embedded::load(info)?,
+        DatasetKind::Idx => load_idx(info, dir)?,
         DatasetKind::Cifar10 => load_cifar(
             info,
             dir,
@@ -65,11 +65,26 @@ pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dat
             ],
             "test_batch.bin",
             "batches.meta.txt",
-        ),
+        )?,
         DatasetKind::Cifar100 => {
-            load_cifar(info, dir, cifar::CIFAR100, &["train.bin"], "test.bin", "fine_label_names.txt")
+            load_cifar(info, dir, cifar::CIFAR100, &["train.bin"], "test.bin", "fine_label_names.txt")?
         }
+        DatasetKind::Folder => {
+            let dir = dir.ok_or_else(|| DataError::NotFound {
+                dataset: info.name,
+                missing: "a folder of images".into(),
+                looked: "no folder".into(),
+                advice: "name it with --data-dir".into(),
+            })?;
+            return folder::load(dir, options.image_size);
+        }
+    };
+    if let Some((height, width)) = options.image_size
+        && (height, width) != (dataset.images.height, dataset.images.width)
+    {
+        dataset.images = Resize::new((height, width))?.apply_all(&dataset.images)?;
     }
+    Ok(dataset)
 }
 
 /// The entry of the catalogue.

@@ -63,6 +63,88 @@ pub enum DataError {
         /// How many bytes there were.
         found: usize,
     },
+    /// A folder of images has another structure than expected.
+    #[error("cannot use {} as a dataset: {problem}; expected DIR/train/CLASS/* (and DIR/test/CLASS/*), DIR/CLASS/* or \
+             DIR/DEVICE/CLASS/* with .jpg, .jpeg or .png files", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file is not an image.
+    #[error("cannot decode the image {}: {problem}; repair the file or remove it", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        problem: String,
+    },
+    /// The images of a folder differ in size.
+    #[error("the images differ in size: {} is {}x{}, {} is {}x{} (height x width); give one size for all with --image-size",
+            first.display(), first_size.0, first_size.1, other.display(), other_size.0, other_size.1)]
+    ImageSizes {
+        /// The first image.
+        first: PathBuf,
+        /// Its height and width.
+        first_size: (usize, usize),
+        /// The first one that differs.
+        other: PathBuf,
+        /// Its height and width.
+        other_size: (usize, usize),
+    },
+    /// Images cannot have this size.
+    #[error(
+        "cannot resize images to {height}x{width} (height x width): give --image-size with sides from 1 to {longest}"
+    )]
+    ImageSize {
+        /// The height asked for.
+        height: usize,
+        /// The width asked for.
+        width: usize,
+        /// The longest side.
+        longest: usize,
+    },
+    /// A dataset has no files on the network.
+    #[error("there is nothing to download for dataset '{dataset}': it is looked for in {looked_for}")]
+    NothingToFetch {
+        /// The dataset.
+        dataset: &'static str,
+        /// Where it is looked for.
+        looked_for: &'static str,
+    },
+    /// There is no place to download to.
+    #[error("there is no cache directory to download to: set XDG_CACHE_HOME or HOME to an absolute path")]
+    NoCache,
+    /// Another process holds the lock.
+    #[error("another process is downloading dataset '{dataset}': wait for it to end, then try again")]
+    FetchBusy {
+        /// The dataset.
+        dataset: String,
+    },
+    /// A download failed.
+    #[error("cannot download {url}: {problem}; {advice}")]
+    Fetch {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+    /// What was downloaded is not the official file.
+    #[error(
+        "{url} is not the file it should be: expected SHA-256 {expected}, found {found}; it was thrown away, try again \
+             or from another network"
+    )]
+    Checksum {
+        /// The address.
+        url: String,
+        /// The official checksum.
+        expected: String,
+        /// The checksum of what came.
+        found: String,
+    },
     /// A partition was asked for that cannot be.
     #[error("cannot partition dataset '{dataset}': {problem}; {advice}")]
     Partition {

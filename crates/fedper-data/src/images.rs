@@ -32,7 +32,7 @@ impl Images {
     ) -> Result<Self, DataError> {
         let expected =
             [height, width, channels, labels.len()].iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
-        if height * width * channels == 0
+        if [height, width, channels].contains(&0)
             || expected != Some(pixels.len())
             || u32::try_from(labels.len()).is_err()
         {

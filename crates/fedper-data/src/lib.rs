@@ -27,15 +27,24 @@ mod cifar;
 mod dataset;
 mod embedded;
 mod error;
+mod fetch;
+mod folder;
 mod idx;
 mod images;
 mod locate;
 mod partition;
+mod resize;
 
 pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
 pub use error::DataError;
+pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
 pub use images::Images;
 pub use locate::cache_dir;
 pub use partition::{ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, partition};
+
+/// Bytes in hexadecimal, as checksums are written.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

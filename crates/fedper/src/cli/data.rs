@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fedper_data::ClassTable;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::table::{Align, table};
 use crate::config::{Settings, read_settings};
@@ -15,6 +16,11 @@ use crate::rundir::{partition_record, write_atomically};
 pub(super) enum Command {
     /// The datasets there are, and where their files are looked for
     List,
+    /// Download a dataset's official files, check and unpack them
+    Fetch {
+        /// One of `fedper data list`
+        name: String,
+    },
     /// Print who would hold what, for the same flags as `fedper run`
     #[command(after_help = PARTITION_EXAMPLES)]
     Partition(Box<PartitionArgs>),
@@ -40,17 +46,35 @@ pub(super) struct PartitionArgs {
 pub(super) fn main(command: Command) -> Result<(), Error> {
     match command {
         Command::List => list(),
+        Command::Fetch { name } => fetch(&name),
         Command::Partition(args) => partition(*args),
     }
 }
 
 fn list() -> Result<(), Error> {
-    let rows: Vec<Vec<String>> = fedper_data::catalogue()
-        .iter()
-        .map(|info| vec![info.name.to_owned(), info.description.to_owned(), info.looked_for.to_owned()])
-        .collect();
-    let columns = ["dataset", "what", "where"].map(|title| (title, Align::Left));
-    super::print(&table(&columns, &rows))
+    let mut text = String::new();
+    for info in fedper_data::catalogue() {
+        let fetched = if info.archives.is_empty() { "" } else { "; `fedper data fetch` downloads it" };
+        text +=
+            &format!("{}\n    {}\n    where: {}{fetched}\n", info.name, info.description, info.looked_for);
+    }
+    super::print(&text)
+}
+
+fn fetch(name: &str) -> Result<(), Error> {
+    let bar = ProgressBar::new(0);
+    let template = "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).expect("a valid template").progress_chars("━╸ "));
+    let folder = fedper_data::fetch(name, &mut |progress| {
+        if bar.message() != progress.file {
+            bar.set_message(progress.file.to_owned());
+            bar.reset();
+        }
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+    });
+    bar.finish_and_clear();
+    super::print(&format!("{name} is in {}\n", folder?.display()))
 }
 
 fn partition(args: PartitionArgs) -> Result<(), Error> {

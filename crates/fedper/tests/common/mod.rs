@@ -1,5 +1,5 @@
 //! What the tests of whole runs share.
-#![allow(dead_code, reason = "each test uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
