@@ -7,13 +7,3 @@ pub(crate) fn noise(len: usize, seed: u64) -> Vec<f32> {
     fedper_core::seed::fill_uniform(&mut rng, 1.0, &mut values);
     values
 }
-
-/// The largest difference, relative to the largest expected magnitude.
-pub(crate) fn difference(found: &[f32], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let scale = expected.iter().fold(1e-12f64, |a, e| a.max(e.abs()));
-    found.iter().zip(expected).fold(0f64, |a, (&f, e)| {
-        assert!(f.is_finite());
-        a.max((f64::from(f) - e).abs())
-    }) / scale
-}

@@ -62,7 +62,8 @@ pub(crate) struct Kernel {
     pub(crate) panel: usize,
     /// By rows - 1, for `Left::Rows` and `Left::Columns`, full and partial panels.
     tiles: [[&'static [Tile]; 2]; 2],
-    dot: unsafe fn(&[f32], &[f32]) -> f32,
+    /// By rows - 1.
+    dots: [unsafe fn(&Dots, row: usize); DOT_ROWS],
 }
 
 impl Kernel {
@@ -110,13 +111,34 @@ impl Kernel {
         }
     }
 
-    /// The scalar product of two slices of the same length.
-    pub(crate) fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), b.len());
-        // SAFETY: the lengths are equal; the kernel is one that this machine can run.
-        unsafe { (self.dot)(a, b) }
+    /// `dx[row][i] (+)= sum over o of dy[row][o] * w[o / panel][i][o % panel]`: an input gradient straight from weights
+    /// in panels, for few rows, where writing the transposed weights first would cost more than the product itself.
+    ///
+    /// # Safety
+    /// `dy` must hold `rows` rows of `outputs`, `dx` `rows` rows of `inputs`, and `w` for every panel of outputs, at
+    /// `panel_stride`, `inputs` rows of a panel.
+    pub(crate) unsafe fn dots(&self, p: &Dots, rows: usize) {
+        for row in (0..rows).step_by(DOT_ROWS) {
+            // SAFETY: passed on to the caller; the kernel is one that this machine can run.
+            unsafe { self.dots[DOT_ROWS.min(rows - row) - 1](p, row) };
+        }
     }
 }
+
+/// Operands of [`Kernel::dots`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dots {
+    pub(crate) dy: *const f32,
+    pub(crate) outputs: usize,
+    pub(crate) w: *const f32,
+    pub(crate) panel_stride: usize,
+    pub(crate) dx: *mut f32,
+    pub(crate) inputs: usize,
+    pub(crate) add: bool,
+}
+
+/// Rows of [`Kernel::dots`] that share a load of weights.
+const DOT_ROWS: usize = 10;
 
 /// # Safety
 /// As [`Kernel::run`]; the machine must have `S`.
@@ -186,26 +208,34 @@ unsafe fn tile<S: Simd, const ROWS: usize, const COLUMNS: bool, const PART: bool
 }
 
 /// # Safety
-/// The slices must have the same length; the machine must have `S`.
+/// As [`Kernel::dots`], for rows `row..row + ROWS`; the machine must have `S`.
 #[inline(always)]
-unsafe fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
-    // SAFETY: loads stay within the common length.
+unsafe fn dots<S: Simd, const ROWS: usize>(p: &Dots, row: usize) {
+    // SAFETY: loads of `dy` stop at `outputs`, the last panel of `w` is filled up, `dx` is written at `inputs` places.
     unsafe {
-        let mut sums = [S::zero(); 4];
-        let step = 4 * S::LANES;
-        let full = a.len() / step * step;
-        let (pa, pb) = (a.as_ptr(), b.as_ptr());
-        for i in (0..full).step_by(step) {
-            for (j, sum) in sums.iter_mut().enumerate() {
-                let at = i + j * S::LANES;
-                *sum = S::mul_add(S::load(pa.add(at)), S::load(pb.add(at)), *sum);
+        let width = 2 * S::LANES;
+        for input in 0..p.inputs {
+            let mut sums = [S::zero(); ROWS];
+            let (mut w, mut output) = (p.w.add(input * width), 0);
+            while output < p.outputs {
+                for half in 0..2 {
+                    let at = output + half * S::LANES;
+                    let lanes = p.outputs.saturating_sub(at);
+                    let v = S::load(w.add(half * S::LANES));
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        let dy = p.dy.wrapping_add((row + r) * p.outputs + at);
+                        let dy = if lanes >= S::LANES { S::load(dy) } else { S::load_part(dy, lanes) };
+                        *sum = S::mul_add(dy, v, *sum);
+                    }
+                }
+                w = w.wrapping_add(p.panel_stride);
+                output += width;
+            }
+            for (r, sum) in sums.iter().enumerate() {
+                let dx = p.dx.add((row + r) * p.inputs + input);
+                *dx = S::sum(*sum) + if p.add { *dx } else { 0.0 };
             }
         }
-        for at in (full..a.len()).step_by(S::LANES) {
-            let n = (a.len() - at).min(S::LANES);
-            sums[0] = S::mul_add(S::load_part(pa.add(at), n), S::load_part(pb.add(at), n), sums[0]);
-        }
-        S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])))
     }
 }
 
@@ -222,9 +252,9 @@ macro_rules! kernel {
             }
 
             $(#[$feature])?
-            unsafe fn dot(a: &[f32], b: &[f32]) -> f32 {
+            unsafe fn dots<const ROWS: usize>(p: &Dots, row: usize) {
                 // SAFETY: passed on to the caller.
-                unsafe { super::dot::<$simd>(a, b) }
+                unsafe { super::dots::<$simd, ROWS>(p, row) }
             }
 
             pub(super) static $static: Kernel = Kernel {
@@ -233,7 +263,10 @@ macro_rules! kernel {
                     [&[$(at::<$rows, false, false>),*], &[$(at::<$rows, false, true>),*]],
                     [&[$(at::<$rows, true, false>),*], &[$(at::<$rows, true, true>),*]],
                 ],
-                dot,
+                dots: [
+                    dots::<1>, dots::<2>, dots::<3>, dots::<4>, dots::<5>, dots::<6>, dots::<7>, dots::<8>,
+                    dots::<9>, dots::<10>,
+                ],
             };
         }
         use $module::$static;
@@ -331,12 +364,36 @@ mod tests {
     }
 
     #[test]
-    fn dot_matches_a_plain_loop() {
+    fn dots_match_plain_loops_on_odd_shapes() {
         for kernel in Kernel::available() {
-            for len in [0, 1, 3, 4, 15, 16, 17, 63, 64, 65, 200, 1023] {
-                let (a, b) = (noise(len, 1), noise(len, 2));
-                let expected: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-                assert!((f64::from(kernel.dot(&a, &b)) - expected).abs() < 1e-4);
+            for (rows, outputs, inputs) in
+                [(1usize, 1usize, 1usize), (3, 17, 5), (10, 32, 2), (11, 33, 3), (23, 70, 7), (2, 8, 4)]
+            {
+                let width = kernel.panel;
+                let panels = outputs.div_ceil(width);
+                let (dy, mut w) = (noise(rows * outputs, 1), noise(panels * inputs * width, 2));
+                for (i, w) in w.iter_mut().enumerate() {
+                    if i / (inputs * width) * width + i % width >= outputs {
+                        *w = 0.0;
+                    }
+                }
+                for add in [false, true] {
+                    let before = noise(rows * inputs, 3);
+                    let mut dx = before.clone();
+                    let panel_stride = inputs * width;
+                    let (p, q, out) = (dy.as_ptr(), w.as_ptr(), dx.as_mut_ptr());
+                    let operands = Dots { dy: p, outputs, w: q, panel_stride, dx: out, inputs, add };
+                    // SAFETY: the vectors have these shapes.
+                    unsafe { kernel.dots(&operands, rows) };
+                    for (i, &found) in dx.iter().enumerate() {
+                        let (row, input) = (i / inputs, i % inputs);
+                        let at = |o: usize| w[(o / width * inputs + input) * width + o % width];
+                        let sum = |o: usize| f64::from(dy[row * outputs + o]) * f64::from(at(o));
+                        let start = if add { f64::from(before[i]) } else { 0.0 };
+                        let expected = start + (0..outputs).map(sum).sum::<f64>();
+                        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
+                    }
+                }
             }
         }
     }

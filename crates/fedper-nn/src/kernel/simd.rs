@@ -18,7 +18,6 @@ pub(super) trait Simd: Copy {
     unsafe fn store_part(to: *mut f32, v: Self::V, lanes: usize);
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 }
 
@@ -71,11 +70,6 @@ mod x86 {
         unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
             // SAFETY: as in `zero`.
             unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: __m512, b: __m512) -> __m512 {
-            // SAFETY: as in `zero`.
-            unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {
@@ -139,11 +133,6 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
-        unsafe fn add(a: __m256, b: __m256) -> __m256 {
-            // SAFETY: as in `zero`.
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
             // SAFETY: both are 32 bytes of `f32`.
             let lanes: [f32; 8] = unsafe { std::mem::transmute(v) };
@@ -202,10 +191,6 @@ impl Simd for Portable {
         } else {
             std::array::from_fn(|i| a[i] * b[i] + c[i])
         }
-    }
-    #[inline(always)]
-    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
     unsafe fn sum(v: [f32; 4]) -> f32 {

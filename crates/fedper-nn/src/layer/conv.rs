@@ -6,7 +6,7 @@ use fedper_core::params::Params;
 use super::Scratch;
 use super::geometry::{Link, Walk, Window};
 use super::weight::Weight;
-use crate::kernel::gemm::{Kernel, Left, Product, Segment, Start};
+use crate::kernel::gemm::{Dots, Kernel, Left, Product, Segment, Start};
 use crate::kernel::norm::column_sums;
 use crate::optim::{Parameter, Sink};
 
@@ -16,6 +16,9 @@ const MAX_SEGMENTS: usize = 64;
 const GRADIENT_ROWS: usize = 256;
 /// Bytes of input that stay in the second-level cache while all panels of weights pass over them.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// Rows up to which an input gradient is taken from the weights as they lie.
+const FEW_ROWS: usize = 32;
 
 /// The bias of a convolution.
 pub(crate) struct Bias {
@@ -161,6 +164,14 @@ impl Conv {
         scratch: &mut Scratch,
     ) {
         let w = &self.weight;
+        let whole = self.forward.runs.len() == 1 && self.forward.runs[0].len == 1;
+        if whole
+            && w.groups == 1
+            && samples <= FEW_ROWS
+            && self.backward.runs.iter().all(|r| r.taps.len() == 1)
+        {
+            return self.few_rows(dy, dx, samples, add);
+        }
         let transposed = &mut scratch.transposed[..w.transposed_len()];
         w.transpose(&self.alive, transposed);
         let from = Side { values: dy, channels: w.groups * w.outputs, group: w.outputs };
@@ -169,6 +180,30 @@ impl Conv {
             true => Start::Add,
             false => Start::Zero,
         });
+    }
+
+    /// [`Conv::input_gradient`] of a single output position, as in a linear layer, for few samples.
+    fn few_rows(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
+        let w = &self.weight;
+        assert!(dy.len() >= samples * w.outputs);
+        for run in &self.backward.runs {
+            let first = &self.backward.taps[run.taps.start];
+            for i in 0..run.len {
+                // Neighbours in a run share their tap.
+                let dx = &mut dx[(run.to + i) * samples * w.inputs..][..samples * w.inputs];
+                let dots = Dots {
+                    dy: dy.as_ptr(),
+                    outputs: w.outputs,
+                    w: w.values()[first.tap * w.inputs * w.width..].as_ptr(),
+                    panel_stride: w.panel_len(),
+                    dx: dx.as_mut_ptr(),
+                    inputs: w.inputs,
+                    add,
+                };
+                // SAFETY: `dy` and `dx` hold `samples` rows; every panel holds `inputs` rows of this tap.
+                unsafe { self.kernel.dots(&dots, samples) };
+            }
+        }
     }
 
     pub(crate) fn weight_gradient(

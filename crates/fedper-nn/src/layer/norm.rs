@@ -58,6 +58,7 @@ impl Norm {
             // The first row is as good a pivot as any: it is within the spread of the values.
             let pivot = &y[..channels];
             shifted_sums(y, pivot, sum, squares);
+            #[allow(clippy::needless_range_loop, reason = "`c` goes through half a dozen arrays")]
             for c in 0..channels {
                 let shifted = self.sums[0][c] / rows as f64;
                 let variance = (self.sums[1][c] / rows as f64 - shifted * shifted).max(0.0);

@@ -194,12 +194,12 @@ impl Compiler {
                 return to;
             }
         };
-        let (added, _) = self.path(other, from, shape);
         let [before @ .., Op::BatchNorm2d { name, channels }] = ends_in_norm else {
             unreachable!("the path was chosen for its end")
         };
-        let (y, shape) = self.path(before, from, shape);
-        self.norm(name, *channels, y, Some(added), shape, follows)
+        let (y, after) = self.path(before, from, shape);
+        let (added, _) = self.path(other, from, shape);
+        self.norm(name, *channels, y, Some(added), after, follows)
     }
 
     fn norm(
