@@ -23,12 +23,24 @@ pub(crate) struct Layout {
     pub(crate) classes: usize,
     /// The most records a file may hold: more is not CIFAR.
     pub(crate) most_records: usize,
+    /// The SHA-256 of the official test file, in hexadecimal.
+    pub(crate) test_sha256: &'static str,
 }
 
 /// CIFAR-10's files hold 10,000 records each; some tools merge the five into one.
-pub(crate) const CIFAR10: Layout = Layout { label_bytes: 1, classes: 10, most_records: 60_000 };
+pub(crate) const CIFAR10: Layout = Layout {
+    label_bytes: 1,
+    classes: 10,
+    most_records: 60_000,
+    test_sha256: "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+};
 /// CIFAR-100's fine classes.
-pub(crate) const CIFAR100: Layout = Layout { label_bytes: 2, classes: 100, most_records: 60_000 };
+pub(crate) const CIFAR100: Layout = Layout {
+    label_bytes: 2,
+    classes: 100,
+    most_records: 60_000,
+    test_sha256: "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+};
 
 /// Reads one file, and gives `seen` its bytes as they come (for a checksum).
 ///

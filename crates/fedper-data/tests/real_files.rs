@@ -52,4 +52,6 @@ fn the_whole_of_cifar10() {
     assert_eq!(counts(&dataset, 50_000..60_000), [1000; 10]);
     assert_eq!(dataset.classes[0], "airplane");
     assert_eq!(dataset.classes[9], "truck");
+    // Whoever runs this on the official files has no note, and on a re-encoded copy one that says so.
+    assert!(dataset.note.as_ref().is_none_or(|note| note.contains("not the official")), "{:?}", dataset.note);
 }
