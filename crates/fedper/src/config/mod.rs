@@ -343,7 +343,7 @@ pub fn read_settings(path: &Path) -> Result<Settings, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
     toml::from_str(&text).map_err(|error| {
         let message = error.message();
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         Error::Config(format!("{}, line {line}: {message}", path.display()))
     })
 }
