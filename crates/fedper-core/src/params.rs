@@ -260,6 +260,27 @@ impl Params {
         Ok(())
     }
 
+    /// All values as little-endian bytes, in the layout's order.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 4 * self.values.len()];
+        for (chunk, value) in bytes.chunks_exact_mut(4).zip(&self.values) {
+            chunk.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Values from little-endian bytes, in the layout's order.
+    ///
+    /// # Errors
+    /// [`ParamsError::Length`] if there are more or fewer than the layout holds.
+    pub fn from_le_bytes(layout: Arc<Layout>, bytes: &[u8]) -> Result<Self, ParamsError> {
+        if bytes.len() != 4 * layout.numel() {
+            return Err(ParamsError::Length { expected: layout.numel(), found: bytes.len() / 4 });
+        }
+        let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
+        Ok(Self { values: values.collect(), layout })
+    }
+
     /// The first parameter that holds a value that is not finite.
     pub fn first_non_finite(&self) -> Option<&str> {
         self.iter()
@@ -300,6 +321,9 @@ mod tests {
             Params::from_values(layout(), vec![0.0; 8]).unwrap_err(),
             ParamsError::Length { expected: 9, found: 8 }
         );
+        let params = Params::from_values(layout(), (0..9).map(|v| v as f32).collect()).unwrap();
+        assert_eq!(Params::from_le_bytes(layout(), &params.to_le_bytes()), Ok(params));
+        assert!(Params::from_le_bytes(layout(), &[0; 35]).is_err());
         let twice = vec![Spec::trainable("a", [1]), Spec::buffer("a", [2])];
         assert_eq!(Layout::new(twice).unwrap_err(), ParamsError::Duplicate("a".into()));
     }

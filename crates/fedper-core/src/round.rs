@@ -180,7 +180,7 @@ fn begin(magic: &[u8; 4], round: u32, base: &BaseParams, len: u64) -> Vec<u8> {
 }
 
 fn put_values(out: &mut Vec<u8>, base: &BaseParams) {
-    out.extend(base.params().values().iter().flat_map(|value| value.to_le_bytes()));
+    out.extend_from_slice(&base.params().to_le_bytes());
 }
 
 /// The header's words after magic, round and fingerprint.

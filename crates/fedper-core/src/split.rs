@@ -75,7 +75,8 @@ impl Side {
     }
 
     fn take(&self, params: &Params) -> Params {
-        let values = self.positions.iter().flat_map(|&i| params.at(i)).copied().collect();
+        let mut values = Vec::with_capacity(self.layout.numel());
+        self.positions.iter().for_each(|&i| values.extend_from_slice(params.at(i)));
         Params::from_values(self.layout.clone(), values)
             .expect("a side's layout holds what its positions hold")
     }

@@ -55,7 +55,7 @@ fn bad_input_gets_one_line_and_a_code_and_writes_nothing() {
         (&["--model", "vgg16"], 2, "there is no model named `vgg16`"),
         (&["--algorithm", "fedper,fedsgd"], 2, "there is no algorithm `fedsgd`"),
         (&["--iid", "--dirichlet", "0.5"], 2, "contradict each other"),
-        (&["--samples-per-client", "33", "--batch-size", "32"], 2, "leave one sample for the last"),
+        (&["--samples-per-client", "41"], 2, "leave one sample for the last"),
         (&["--lr", "nan"], 2, "lr is NaN"),
         (&["--model", "mlp", "--init", text(&truncated)], 1, "not a safetensors file"),
         (&["--model", "mlp", "--init", "/nowhere/w.safetensors"], 1, "cannot read /nowhere/w.safetensors"),
@@ -189,7 +189,7 @@ fn a_changed_configuration_is_not_resumed() {
     assert!(fedper(&SMALL).args(["--out", text(&out)]).output().unwrap().status.success());
     let output = fedper(&["run", "--resume", text(&out), "--lr", "0.5"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("lr is 0.5 here and 0.01 there"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("lr is 0.5 here and 0.05 there"), "{}", stderr(&output));
     let output = fedper(&["run", "--resume", text(dir.path())]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("holds no run"), "{}", stderr(&output));

@@ -96,6 +96,10 @@ pub struct Config {
     pub eval_devices: Option<u64>,
 }
 
+/// The dataset that is part of the program.
+const EMBEDDED: &str = "fashion-mnist-small";
+const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
+
 /// What happens to the batch-norm statistics (running mean and variance) of the base. Personal ones always stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -140,9 +144,14 @@ impl Config {
         if s.personal_layers.is_some() && s.personal_pattern.is_some() {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
+        let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
         let config = Self {
             seed: s.seed.unwrap_or(1),
-            dataset: s.dataset.unwrap_or_else(|| "fashion-mnist-small".into()),
+            // The embedded images are there for a run that ends within minutes.
+            samples_per_client: s
+                .samples_per_client
+                .or((dataset == EMBEDDED).then_some(EMBEDDED_SAMPLES_PER_CLIENT)),
+            dataset,
             data_dir: s.data_dir.map(absolute),
             image_size: s.image_size,
             model,
@@ -162,15 +171,14 @@ impl Config {
             dirichlet: s.dirichlet,
             iid: s.iid.unwrap_or(false),
             by_folder: s.by_folder.unwrap_or(false),
-            samples_per_client: s.samples_per_client,
             test_fraction: s.test_fraction,
-            rounds: s.rounds.unwrap_or(10),
+            rounds: s.rounds.unwrap_or(15),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
-            batch_size: s.batch_size.unwrap_or(32),
+            batch_size: s.batch_size.unwrap_or(20),
             drop_last: s.drop_last.unwrap_or(false),
-            lr: s.lr.unwrap_or(0.01),
-            momentum: s.momentum.unwrap_or(0.9),
+            lr: s.lr.unwrap_or(0.05),
+            momentum: s.momentum.unwrap_or(0.5),
             weight_decay: s.weight_decay.unwrap_or(0.0),
             shuffle: s.shuffle.unwrap_or(true),
             augment: s.augment.unwrap_or(false),

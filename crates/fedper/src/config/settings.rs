@@ -35,7 +35,8 @@ pub struct Settings {
     /// Instead: each folder of the dataset is a device [default for <DIR>/<device>/<class>/ folders]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub by_folder: Option<bool>,
-    /// Training samples of each device [default: all that there are]
+    /// Training samples of each device; drawn with replacement where a class has too few [default: all that there are, but
+    /// 200 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Data")]
     pub samples_per_client: Option<usize>,
     /// Deal train and test images together, and let each device test on this fraction of its own [default: deal the
@@ -65,7 +66,7 @@ pub struct Settings {
     /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: fedper,fedavg,local]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
-    /// Number of rounds [default: 10]
+    /// Number of rounds [default: 15]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub rounds: Option<u32>,
     /// Epochs that a device trains in a round [default: 1]
@@ -74,16 +75,16 @@ pub struct Settings {
     /// Epochs that fedavg-ft fine-tunes before an evaluation [default: as local epochs]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub finetune_epochs: Option<u32>,
-    /// Samples a step [default: 32]
+    /// Samples a step [default: 20]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub batch_size: Option<usize>,
     /// Leave out a last batch that is not full
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
     pub drop_last: Option<bool>,
-    /// Learning rate of SGD [default: 0.01]
+    /// Learning rate of SGD [default: 0.05]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub lr: Option<f64>,
-    /// Momentum of SGD; starts at zero in each round [default: 0.9]
+    /// Momentum of SGD; starts at zero in each round [default: 0.5]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
     pub momentum: Option<f64>,
     /// L2 weight decay [default: 0]

@@ -114,9 +114,10 @@ impl Checkpoint {
                 let mut personal = transaction.open_table(PERSONAL)?;
                 if let Some(state) = state {
                     rounds.insert(state.algorithm, state.round)?;
-                    bases.insert(state.algorithm, to_bytes(state.base.params()).as_slice())?;
+                    bases.insert(state.algorithm, state.base.params().to_le_bytes().as_slice())?;
                     for (device, params) in &state.changed {
-                        personal.insert((state.algorithm, device.0), to_bytes(params.params()).as_slice())?;
+                        personal
+                            .insert((state.algorithm, device.0), params.params().to_le_bytes().as_slice())?;
                     }
                 }
             }
@@ -158,17 +159,11 @@ impl Checkpoint {
     }
 
     fn params(&self, layout: &Arc<Layout>, bytes: &[u8]) -> Result<Params, Error> {
-        let values =
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
-        Params::from_values(layout.clone(), values).map_err(|error| Error::Foreign {
+        Params::from_le_bytes(layout.clone(), bytes).map_err(|error| Error::Foreign {
             path: self.path.clone(),
             reason: format!("weights of another network: {error}"),
         })
     }
-}
-
-fn to_bytes(params: &Params) -> Vec<u8> {
-    params.values().iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
