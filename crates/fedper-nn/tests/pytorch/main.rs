@@ -1,0 +1,6 @@
+//! The engine against PyTorch. Golden files, and the scripts that made them, are in `../golden`; measured distances are
+//! printed with `--nocapture`.
+
+mod layers;
+#[path = "../support/mod.rs"]
+mod support;
