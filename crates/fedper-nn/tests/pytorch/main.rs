@@ -2,5 +2,6 @@
 //! printed with `--nocapture`.
 
 mod layers;
+mod networks;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,3 +4,4 @@
 pub(crate) mod formula;
 pub(crate) mod golden;
 pub(crate) mod report;
+pub(crate) mod rounds;
