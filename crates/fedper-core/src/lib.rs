@@ -5,5 +5,11 @@
 //!
 //! Who imports whom: `params <- split <- round <- {strategy, aggregate} <- coordinator`; [`seed`] and [`metrics`] stand alone.
 
+pub mod aggregate;
+pub mod coordinator;
+pub mod metrics;
 pub mod params;
+pub mod round;
 pub mod seed;
+pub mod split;
+pub mod strategy;

@@ -6,6 +6,8 @@
 //! the FNV-1a hash of the sequence's name ([`named`]). Draws never depend on threads, scheduling or the platform: the
 //! functions below use integer arithmetic and `libm` only.
 
+use std::collections::BTreeSet;
+
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -109,6 +111,23 @@ pub fn shuffle<T>(rng: &mut Random, items: &mut [T]) {
     }
 }
 
+/// `count` different integers of `0..n`, each subset equally likely, in ascending order (Floyd's algorithm: memory and
+/// time follow `count`, not `n`).
+///
+/// # Panics
+/// If `count` exceeds `n`.
+pub fn sample(rng: &mut Random, n: u64, count: u64) -> Vec<u64> {
+    assert!(count <= n, "a sample of {count} out of {n}");
+    let mut chosen = BTreeSet::new();
+    for last in n - count..n {
+        let draw = below(rng, last + 1);
+        if !chosen.insert(draw) {
+            chosen.insert(last);
+        }
+    }
+    chosen.into_iter().collect()
+}
+
 /// The 64-bit FNV-1a hash: tiny, fixed forever, and the same everywhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Fnv1a(u64);
@@ -184,6 +203,18 @@ mod tests {
             counts
         });
         assert!(counts.iter().all(|c| c.abs_diff(n / 3) < 700), "{counts:?}");
+    }
+
+    #[test]
+    fn samples_are_distinct_and_evenly_drawn() {
+        let mut counts = [0u32; 10];
+        for round in 0..5000 {
+            let drawn = sample(&mut derive(3, Purpose::Participation, SERVER, round), 10, 3);
+            assert!(drawn.len() == 3 && drawn.windows(2).all(|pair| pair[0] < pair[1]), "{drawn:?}");
+            drawn.iter().for_each(|&i| counts[i as usize] += 1);
+        }
+        assert!(counts.iter().all(|count| count.abs_diff(1500) < 150), "{counts:?}");
+        assert_eq!(sample(&mut derive(3, Purpose::Participation, SERVER, 0), 4, 4), [0, 1, 2, 3]);
     }
 
     #[test]

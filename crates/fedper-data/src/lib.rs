@@ -1,1 +1,50 @@
-//! Data.
+//! Datasets, partitioners and batches for federated learning experiments.
+//!
+//! [`load`] reads a dataset by name, [`partition`] deals its samples to devices, and a [`Batcher`] turns a device's
+//! samples into normalised batches. Nothing here knows of networks or federations, prints, or draws a random number
+//! that is not derived from a seed ([`fedper_core::seed`]).
+//!
+//! ```
+//! use fedper_data::{LoadOptions, PartitionOptions, Scheme, TestSplit, load, partition};
+//!
+//! let dataset = load("fashion-mnist-small", None, &LoadOptions::default())?;
+//! let options = PartitionOptions {
+//!     scheme: Scheme::Classes { per_device: 2 },
+//!     devices: 20,
+//!     samples_per_device: None,
+//!     test: TestSplit::Fraction(0.25),
+//!     seed: 1,
+//! };
+//! let parts = partition(&dataset, &options)?;
+//! assert_eq!(parts.devices.len(), 20);
+//! assert_eq!(parts.devices[0].train.len() + parts.devices[0].test.len(), 500);
+//! # Ok::<(), fedper_data::DataError>(())
+//! ```
+
+mod batch;
+mod catalogue;
+mod cifar;
+mod dataset;
+mod embedded;
+mod error;
+mod fetch;
+mod folder;
+mod idx;
+mod images;
+mod locate;
+mod partition;
+mod resize;
+
+pub use batch::{Batcher, normalise};
+pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
+pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
+pub use error::DataError;
+pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
+pub use images::Images;
+pub use locate::cache_dir;
+pub use partition::{ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, partition};
+
+/// Bytes in hexadecimal, as checksums are written.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -19,6 +19,8 @@ mod optim;
 #[cfg(test)]
 mod testing;
 
+pub mod weights;
+
 pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Op, Stem};
 pub use error::NnError;
 pub use layer::loss::StepMetrics;

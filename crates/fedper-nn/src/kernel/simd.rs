@@ -18,6 +18,7 @@ pub(super) trait Simd: Copy {
     unsafe fn store_part(to: *mut f32, v: Self::V, lanes: usize);
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
 }
 
@@ -65,6 +66,11 @@ mod x86 {
         unsafe fn store_part(to: *mut f32, v: __m512, lanes: usize) {
             // SAFETY: as in `zero`; masked lanes are not touched.
             unsafe { _mm512_mask_storeu_ps(to, mask(lanes), v) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -128,6 +134,11 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn add(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+        #[inline(always)]
         unsafe fn mul_add(a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: as in `zero`.
             unsafe { _mm256_fmadd_ps(a, b, c) }
@@ -182,6 +193,10 @@ impl Simd for Portable {
             // SAFETY: the caller vouches for `lanes` lanes.
             unsafe { *to.add(i) = *lane };
         }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
     unsafe fn mul_add(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {

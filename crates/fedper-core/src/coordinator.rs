@@ -1,0 +1,329 @@
+//! The server's side of a federation as a state machine without I/O: `step(now, event) -> actions`.
+//!
+//! The simulator and the network both drive this one, so a simulated result speaks for a deployed one. It holds the
+//! base, asks devices to train, averages what comes back, asks devices to be evaluated, and reports the round. Between
+//! two rounds it waits for [`Event::Begin`], so that its driver can make the state durable first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::aggregate::Aggregator;
+use crate::metrics::{EvalMetrics, TrainMetrics};
+use crate::round::{DeviceId, Download, Upload, Wire};
+use crate::seed::{self, Purpose, SERVER};
+use crate::split::BaseParams;
+use crate::strategy::Strategy;
+
+/// What a federation does, whatever the method.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// N: how many devices there are.
+    pub devices: u64,
+    /// How many rounds to run.
+    pub rounds: u32,
+    /// C: the fraction of devices that take part in a round, at least one.
+    pub participation: f64,
+    /// Where participants and evaluated devices are drawn from.
+    pub seed: u64,
+    /// Devices are evaluated every so many rounds and after the last.
+    pub eval_every: u32,
+    /// How many devices are evaluated (the same ones each time), or all.
+    pub eval_devices: Option<u64>,
+    /// How long a round waits for its devices; for ever if `None`.
+    pub round_timeout: Option<Duration>,
+}
+
+impl Plan {
+    /// The devices that train in `round`, in order.
+    pub fn participants(&self, round: u32) -> Vec<DeviceId> {
+        let count = ((self.participation * self.devices as f64).round() as u64).clamp(1, self.devices);
+        let mut rng = seed::derive(self.seed, Purpose::Participation, SERVER, u64::from(round));
+        seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
+    }
+
+    /// The devices that are evaluated, in order.
+    pub fn evaluated(&self) -> Vec<DeviceId> {
+        let count = self.eval_devices.unwrap_or(self.devices).min(self.devices);
+        let mut rng = seed::derive(self.seed, Purpose::Evaluation, SERVER, 0);
+        seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
+    }
+
+    /// Whether `round` ends with an evaluation.
+    pub fn evaluates(&self, round: u32) -> bool {
+        round.is_multiple_of(self.eval_every.max(1)) || round == self.rounds
+    }
+}
+
+/// What happens to a coordinator.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The driver is ready for the next round.
+    Begin,
+    /// A device has trained.
+    Trained(Upload),
+    /// A device has been evaluated.
+    Evaluated {
+        /// Which one.
+        device: DeviceId,
+        /// In which round.
+        round: u32,
+        /// What it measured.
+        metrics: EvalMetrics,
+    },
+    /// A device will not answer in this round.
+    Failed {
+        /// Which one.
+        device: DeviceId,
+        /// In which round.
+        round: u32,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What a coordinator wants done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Have a device train; answer with [`Event::Trained`] or [`Event::Failed`].
+    Train(DeviceId, Download),
+    /// Have a device tested with this base; answer with [`Event::Evaluated`] or [`Event::Failed`].
+    Evaluate(DeviceId, Download),
+    /// A round is over. The coordinator's base is the new one, and it waits for [`Event::Begin`].
+    RoundDone(Outcome),
+    /// There is no further round.
+    Finished,
+}
+
+/// What a round came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// 1 for the first.
+    pub round: u32,
+    /// Training, merged over the devices that answered, in their order.
+    pub train: TrainMetrics,
+    /// How many devices answered.
+    pub answered: u32,
+    /// How many were asked to train and did not answer.
+    pub failed: u32,
+    /// Bytes of all downloads of the training phase; the experimenter's evaluation is not traffic of the method.
+    pub bytes_down: u64,
+    /// Bytes of all uploads.
+    pub bytes_up: u64,
+    /// Tests right after local training, by device.
+    pub local_tests: BTreeMap<DeviceId, EvalMetrics>,
+    /// Tests with the new base, by device; empty if this round does not evaluate.
+    pub tests: BTreeMap<DeviceId, EvalMetrics>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Training { out: BTreeSet<DeviceId>, aggregator: Aggregator, answers: BTreeMap<DeviceId, TrainMetrics> },
+    Evaluating { out: BTreeSet<DeviceId> },
+}
+
+/// The state machine.
+pub struct Coordinator {
+    plan: Plan,
+    strategy: &'static dyn Strategy,
+    base: Arc<BaseParams>,
+    round: u32,
+    phase: Phase,
+    outcome: Outcome,
+    deadline: Option<Duration>,
+}
+
+impl Coordinator {
+    /// Ready to begin the round after `done` rounds that led to `base`.
+    pub fn new(plan: Plan, strategy: &'static dyn Strategy, base: BaseParams, done: u32) -> Self {
+        Self {
+            plan,
+            strategy,
+            base: Arc::new(base),
+            round: done,
+            phase: Phase::Idle,
+            outcome: Outcome::new(done),
+            deadline: None,
+        }
+    }
+
+    /// The server's current base.
+    pub fn base(&self) -> &Arc<BaseParams> {
+        &self.base
+    }
+
+    /// The round that is running, or the last one that ended; 0 before the first.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// When [`Event::Tick`] is due, on the clock of `now`.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Advances the federation. Answers that are late, doubled or unasked for change nothing.
+    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        match event {
+            Event::Begin => self.begin(now),
+            Event::Trained(upload) => self.trained(now, upload),
+            Event::Evaluated { device, round, metrics } => self.evaluated(device, round, metrics),
+            Event::Failed { device, round } => self.failed(now, device, round),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn begin(&mut self, now: Duration) -> Vec<Action> {
+        if !matches!(self.phase, Phase::Idle) {
+            return Vec::new();
+        }
+        if self.round >= self.plan.rounds {
+            return vec![Action::Finished];
+        }
+        self.round += 1;
+        self.outcome = Outcome::new(self.round);
+        self.deadline = self.plan.round_timeout.map(|timeout| now + timeout);
+        let devices = self.plan.participants(self.round);
+        let message = self.download();
+        // An empty base needs no message.
+        let bytes = if self.base.params().layout().is_empty() { 0 } else { message.encoded_len() };
+        self.outcome.bytes_down = bytes * devices.len() as u64;
+        self.phase = Phase::Training {
+            out: devices.iter().copied().collect(),
+            aggregator: Aggregator::new(self.base.params().layout().clone(), devices.iter().copied()),
+            answers: BTreeMap::new(),
+        };
+        devices.into_iter().map(|device| Action::Train(device, message.clone())).collect()
+    }
+
+    fn download(&self) -> Download {
+        Download { round: self.round, test_locally: self.plan.evaluates(self.round), base: self.base.clone() }
+    }
+
+    fn trained(&mut self, now: Duration, upload: Upload) -> Vec<Action> {
+        let Phase::Training { out, aggregator, answers } = &mut self.phase else { return Vec::new() };
+        if upload.round != self.round || !out.remove(&upload.device) {
+            return Vec::new();
+        }
+        if *upload.base.params().layout() != *self.base.params().layout() {
+            aggregator.skip(upload.device);
+            self.outcome.failed += 1;
+            return self.train_phase_ends_when_all_answered(now);
+        }
+        if !self.base.params().layout().is_empty() {
+            self.outcome.bytes_up += upload.encoded_len();
+        }
+        self.outcome.answered += 1;
+        answers.insert(upload.device, upload.train);
+        if let Some(test) = upload.test {
+            self.outcome.local_tests.insert(upload.device, test);
+        }
+        aggregator.add(upload.device, upload.base, self.strategy.weight(upload.samples));
+        self.train_phase_ends_when_all_answered(now)
+    }
+
+    fn failed(&mut self, now: Duration, device: DeviceId, round: u32) -> Vec<Action> {
+        if round != self.round {
+            return Vec::new();
+        }
+        match &mut self.phase {
+            Phase::Training { out, aggregator, .. } => {
+                if !out.remove(&device) {
+                    return Vec::new();
+                }
+                aggregator.skip(device);
+                self.outcome.failed += 1;
+                self.train_phase_ends_when_all_answered(now)
+            }
+            Phase::Evaluating { out } => {
+                if !out.remove(&device) {
+                    return Vec::new();
+                }
+                self.round_ends_when_all_evaluated()
+            }
+            Phase::Idle => Vec::new(),
+        }
+    }
+
+    fn evaluated(&mut self, device: DeviceId, round: u32, metrics: EvalMetrics) -> Vec<Action> {
+        let Phase::Evaluating { out } = &mut self.phase else { return Vec::new() };
+        if round != self.round || !out.remove(&device) {
+            return Vec::new();
+        }
+        self.outcome.tests.insert(device, metrics);
+        self.round_ends_when_all_evaluated()
+    }
+
+    fn tick(&mut self, now: Duration) -> Vec<Action> {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        match &mut self.phase {
+            Phase::Idle => Vec::new(),
+            Phase::Training { out, .. } => {
+                self.outcome.failed += out.len() as u32;
+                out.clear();
+                self.train_phase_ends_when_all_answered(now)
+            }
+            Phase::Evaluating { out } => {
+                out.clear();
+                self.round_ends_when_all_evaluated()
+            }
+        }
+    }
+
+    fn train_phase_ends_when_all_answered(&mut self, now: Duration) -> Vec<Action> {
+        match &self.phase {
+            Phase::Training { out, .. } if out.is_empty() => {}
+            _ => return Vec::new(),
+        }
+        let Phase::Training { aggregator, answers, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            unreachable!("the phase was just looked at");
+        };
+        for metrics in answers.into_values() {
+            self.outcome.train.merge(metrics);
+        }
+        if let Some(mean) = aggregator.finish() {
+            self.base = Arc::new(self.strategy.apply(&self.base, mean));
+        }
+        let devices = if self.plan.evaluates(self.round) { self.plan.evaluated() } else { Vec::new() };
+        self.phase = Phase::Evaluating { out: devices.iter().copied().collect() };
+        self.deadline = self.plan.round_timeout.map(|timeout| now + timeout);
+        if devices.is_empty() {
+            return self.round_ends_when_all_evaluated();
+        }
+        let message = self.download();
+        devices.into_iter().map(|device| Action::Evaluate(device, message.clone())).collect()
+    }
+
+    fn round_ends_when_all_evaluated(&mut self) -> Vec<Action> {
+        match &self.phase {
+            Phase::Evaluating { out } if out.is_empty() => {}
+            _ => return Vec::new(),
+        }
+        self.phase = Phase::Idle;
+        self.deadline = None;
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::new(self.round));
+        vec![Action::RoundDone(outcome)]
+    }
+}
+
+impl Outcome {
+    fn new(round: u32) -> Self {
+        Self {
+            round,
+            train: TrainMetrics::default(),
+            answered: 0,
+            failed: 0,
+            bytes_down: 0,
+            bytes_up: 0,
+            local_tests: BTreeMap::new(),
+            tests: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

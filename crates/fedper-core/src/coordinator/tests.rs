@@ -1,0 +1,162 @@
+use super::*;
+use crate::params::{Layout, Params, Spec};
+use crate::strategy::{FedAvg, Local};
+
+const NOW: Duration = Duration::ZERO;
+
+fn plan() -> Plan {
+    Plan {
+        devices: 3,
+        rounds: 2,
+        participation: 1.0,
+        seed: 1,
+        eval_every: 1,
+        eval_devices: None,
+        round_timeout: None,
+    }
+}
+
+fn base(value: f32) -> BaseParams {
+    let layout = Layout::new(vec![Spec::trainable("w", [1])]).unwrap();
+    BaseParams::new(Params::from_values(layout, vec![value]).unwrap())
+}
+
+fn answer(device: u64, round: u32, value: f32, samples: u64) -> Event {
+    Event::Trained(Upload {
+        device: DeviceId(device),
+        round,
+        samples,
+        train: TrainMetrics { loss_sum: 2.0, samples },
+        test: None,
+        base: base(value),
+    })
+}
+
+fn tested(device: u64, round: u32) -> Event {
+    let metrics = EvalMetrics { correct: device, loss_sum: 0.0, samples: 4 };
+    Event::Evaluated { device: DeviceId(device), round, metrics }
+}
+
+fn outcome(actions: Vec<Action>) -> Outcome {
+    match <[Action; 1]>::try_from(actions) {
+        Ok([Action::RoundDone(outcome)]) => outcome,
+        other => panic!("expected the end of a round, got {other:?}"),
+    }
+}
+
+#[test]
+fn two_rounds_by_hand() {
+    let mut coordinator = Coordinator::new(plan(), &FedAvg, base(0.0), 0);
+    let actions = coordinator.step(NOW, Event::Begin);
+    assert_eq!(actions.len(), 3);
+    assert!(
+        matches!(&actions[1], Action::Train(DeviceId(1), d) if d.round == 1 && d.base.params().values() == [0.0])
+    );
+    assert!(coordinator.step(NOW, Event::Begin).is_empty(), "a round is running");
+    assert!(coordinator.step(NOW, answer(2, 1, 6.0, 1)).is_empty());
+    assert!(coordinator.step(NOW, answer(2, 1, 99.0, 1)).is_empty(), "a second answer");
+    assert!(coordinator.step(NOW, answer(0, 0, 99.0, 1)).is_empty(), "an answer to an older round");
+    assert!(coordinator.step(NOW, tested(0, 1)).is_empty(), "an evaluation nobody asked for");
+    assert!(coordinator.step(NOW, answer(0, 1, 2.0, 3)).is_empty());
+    let actions = coordinator.step(NOW, Event::Failed { device: DeviceId(1), round: 1 });
+    assert_eq!(coordinator.base().params().values(), [3.0], "(3 * 2 + 1 * 6) / 4");
+    assert_eq!(actions.len(), 3);
+    assert!(matches!(&actions[0], Action::Evaluate(DeviceId(0), d) if d.base.params().values() == [3.0]));
+    coordinator.step(NOW, tested(2, 1));
+    coordinator.step(NOW, tested(0, 1));
+    let round = outcome(coordinator.step(NOW, tested(1, 1)));
+    assert_eq!((round.round, round.answered, round.failed), (1, 2, 1));
+    assert_eq!(round.train, TrainMetrics { loss_sum: 4.0, samples: 4 });
+    assert_eq!((round.bytes_down, round.bytes_up), (3 * 28, 2 * 76));
+    assert_eq!(round.tests.len(), 3);
+
+    coordinator.step(NOW, Event::Begin);
+    for device in 0..3 {
+        coordinator.step(NOW, answer(device, 2, 1.0, 1));
+    }
+    for device in 0..2 {
+        coordinator.step(NOW, tested(device, 2));
+    }
+    assert_eq!(
+        outcome(coordinator.step(NOW, Event::Failed { device: DeviceId(2), round: 2 })).tests.len(),
+        2
+    );
+    assert!(matches!(coordinator.step(NOW, Event::Begin)[..], [Action::Finished]));
+}
+
+#[test]
+fn a_round_that_nobody_answers_changes_nothing() {
+    let mut coordinator = Coordinator::new(Plan { eval_devices: Some(0), ..plan() }, &FedAvg, base(7.0), 0);
+    coordinator.step(NOW, Event::Begin);
+    for device in 0..2 {
+        coordinator.step(NOW, Event::Failed { device: DeviceId(device), round: 1 });
+    }
+    let round = outcome(coordinator.step(NOW, Event::Failed { device: DeviceId(2), round: 1 }));
+    assert_eq!((round.answered, round.failed), (0, 3));
+    assert_eq!(coordinator.base().params().values(), [7.0]);
+}
+
+#[test]
+fn a_round_goes_on_without_devices_that_are_late() {
+    let timeout = Duration::from_secs(60);
+    let mut coordinator = Coordinator::new(
+        Plan { round_timeout: Some(timeout), eval_devices: Some(1), ..plan() },
+        &FedAvg,
+        base(0.0),
+        0,
+    );
+    coordinator.step(NOW, Event::Begin);
+    coordinator.step(NOW, answer(1, 1, 5.0, 2));
+    assert!(coordinator.step(timeout / 2, Event::Tick).is_empty());
+    assert_eq!(coordinator.deadline(), Some(timeout));
+    let actions = coordinator.step(timeout, Event::Tick);
+    assert!(matches!(actions[..], [Action::Evaluate(..)]));
+    assert_eq!(coordinator.base().params().values(), [5.0]);
+    assert!(coordinator.step(timeout, answer(0, 1, 99.0, 2)).is_empty(), "too late");
+    let round = outcome(coordinator.step(timeout * 2, Event::Tick));
+    assert_eq!((round.answered, round.failed, round.tests.len()), (1, 2, 0));
+}
+
+#[test]
+fn a_base_of_another_layout_is_a_failure() {
+    let mut coordinator =
+        Coordinator::new(Plan { devices: 1, eval_devices: Some(0), ..plan() }, &FedAvg, base(1.0), 0);
+    coordinator.step(NOW, Event::Begin);
+    let layout = Layout::new(vec![Spec::trainable("v", [1])]).unwrap();
+    let Event::Trained(mut upload) = answer(0, 1, 9.0, 1) else { unreachable!() };
+    upload.base = BaseParams::new(Params::zeros(layout));
+    assert_eq!(outcome(coordinator.step(NOW, Event::Trained(upload))).failed, 1);
+    assert_eq!(coordinator.base().params().values(), [1.0]);
+}
+
+#[test]
+fn nothing_is_sent_when_nothing_is_shared() {
+    let empty = BaseParams::new(Params::zeros(Layout::new(vec![]).unwrap()));
+    let mut coordinator =
+        Coordinator::new(Plan { devices: 1, eval_devices: Some(0), ..plan() }, &Local, empty.clone(), 0);
+    coordinator.step(NOW, Event::Begin);
+    let Event::Trained(mut upload) = answer(0, 1, 9.0, 1) else { unreachable!() };
+    upload.base = empty;
+    let round = outcome(coordinator.step(NOW, Event::Trained(upload)));
+    assert_eq!((round.answered, round.bytes_down, round.bytes_up), (1, 0, 0));
+}
+
+#[test]
+fn participants_follow_from_the_seed() {
+    let plan = Plan { devices: 100, participation: 0.1, ..plan() };
+    assert_eq!(plan.participants(3).len(), 10);
+    assert_eq!(plan.participants(3), plan.participants(3));
+    assert_ne!(plan.participants(3), plan.participants(4));
+    assert_ne!(plan.participants(3), Plan { seed: 2, ..plan.clone() }.participants(3));
+    assert!(plan.participants(3).is_sorted());
+    assert_eq!(Plan { participation: 1e-9, ..plan.clone() }.participants(1).len(), 1);
+    assert_eq!(Plan { participation: 1.0, ..plan.clone() }.participants(1).len(), 100);
+    assert_eq!(Plan { eval_devices: Some(7), ..plan.clone() }.evaluated().len(), 7);
+    assert_eq!(plan.evaluated().len(), 100);
+}
+
+#[test]
+fn evaluation_every_so_often_and_at_the_end() {
+    let plan = Plan { rounds: 11, eval_every: 5, ..plan() };
+    assert_eq!((1..=11).filter(|&round| plan.evaluates(round)).collect::<Vec<_>>(), [5, 10, 11]);
+}

@@ -1,0 +1,122 @@
+//! Images in memory: one byte a channel, one label an image.
+
+use crate::DataError;
+
+/// Images of one size with their labels.
+///
+/// Pixels are bytes as `[sample][row][column][channel]`, rows from the top; labels count from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Rows of each image.
+    pub height: usize,
+    /// Columns of each image.
+    pub width: usize,
+    /// Bytes of each pixel: 1 (grey) or 3 (red, green, blue).
+    pub channels: usize,
+    pixels: Vec<u8>,
+    labels: Vec<u16>,
+}
+
+impl Images {
+    /// Images from their parts.
+    ///
+    /// # Shapes
+    /// `pixels` is `[labels.len()][height][width][channels]`.
+    ///
+    /// # Errors
+    /// If the number of pixels is not what the shape says, a side is 0, or there are more than `u32::MAX` images.
+    pub fn new(
+        [height, width, channels]: [usize; 3],
+        pixels: Vec<u8>,
+        labels: Vec<u16>,
+    ) -> Result<Self, DataError> {
+        let expected =
+            [height, width, channels, labels.len()].iter().try_fold(1, |n: usize, &side| n.checked_mul(side));
+        if [height, width, channels].contains(&0)
+            || expected != Some(pixels.len())
+            || u32::try_from(labels.len()).is_err()
+        {
+            return Err(DataError::Shape {
+                shape: [labels.len(), height, width, channels],
+                expected,
+                found: pixels.len(),
+            });
+        }
+        Ok(Self { height, width, channels, pixels, labels })
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one image, which is also its number of values in a batch: height × width × channels.
+    pub fn sample_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// The pixels of one image, `[height][width][channels]`.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        &self.pixels[index * self.sample_len()..][..self.sample_len()]
+    }
+
+    /// The label of every image.
+    pub fn labels(&self) -> &[u16] {
+        &self.labels
+    }
+
+    /// The same images in another order.
+    pub(crate) fn reordered(&self, order: &[u32]) -> Self {
+        let mut pixels = Vec::with_capacity(order.len() * self.sample_len());
+        for &index in order {
+            pixels.extend_from_slice(self.pixels(index as usize));
+        }
+        let labels = order.iter().map(|&index| self.labels[index as usize]).collect();
+        Self { pixels, labels, ..*self }
+    }
+
+    /// Appends images of the same shape.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        assert_eq!(
+            (self.height, self.width, self.channels),
+            (other.height, other.width, other.channels),
+            "only images of one shape go together"
+        );
+        self.pixels.append(&mut other.pixels);
+        self.labels.append(&mut other.labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_is_checked() {
+        let images = Images::new([1, 2, 3], (0..12).collect(), vec![4, 5]).unwrap();
+        assert_eq!((images.len(), images.sample_len()), (2, 6));
+        assert_eq!(images.pixels(1), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(images.labels(), [4, 5]);
+        assert!(Images::new([1, 2, 3], vec![0; 11], vec![4, 5]).is_err());
+        assert!(Images::new([0, 2, 3], vec![], vec![4, 5]).is_err());
+        assert!(Images::new([usize::MAX, 2, 3], vec![], vec![]).is_err());
+    }
+
+    #[test]
+    fn reordering_carries_the_labels_along() {
+        let images = Images::new([1, 1, 2], vec![1, 2, 3, 4, 5, 6], vec![0, 1, 2]).unwrap();
+        let reordered = images.reordered(&[2, 0]);
+        assert_eq!(reordered, Images::new([1, 1, 2], vec![5, 6, 1, 2], vec![2, 0]).unwrap());
+    }
+}

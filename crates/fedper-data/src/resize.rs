@@ -1,0 +1,84 @@
+//! Resizing images.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::{DataError, Images};
+
+/// The longest side that images are resized to: beyond it, a typing mistake is likelier than a plan.
+const LONGEST: usize = 4096;
+
+/// Resizes images one by one. Bilinear with support scaled to the reduction, as Pillow and torchvision (`antialias`) do;
+/// the image is stretched to the new size, whatever its proportions.
+pub(crate) struct Resize {
+    resizer: Resizer,
+    options: ResizeOptions,
+    height: usize,
+    width: usize,
+}
+
+impl Resize {
+    /// # Errors
+    /// If a side is 0 or absurd.
+    pub(crate) fn new((height, width): (usize, usize)) -> Result<Self, DataError> {
+        if ![height, width].iter().all(|side| (1..=LONGEST).contains(side)) {
+            return Err(DataError::ImageSize { height, width, longest: LONGEST });
+        }
+        let options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+        Ok(Self { resizer: Resizer::new(), options, height, width })
+    }
+
+    /// Resizes `pixels`, `[height][width][channels]` with 1 or 3 channels.
+    ///
+    /// # Panics
+    /// If `pixels` does not have that shape.
+    pub(crate) fn apply(&mut self, pixels: &[u8], [height, width, channels]: [usize; 3]) -> Vec<u8> {
+        let pixel_type = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        let side = |side: usize| u32::try_from(side).expect("a decoded image has 32-bit sides");
+        let from =
+            ImageRef::new(side(width), side(height), pixels, pixel_type).expect("the shape is the pixels'");
+        let mut into = Image::new(side(self.width), side(self.height), pixel_type);
+        self.resizer.resize(&from, &mut into, &self.options).expect("both images have one pixel type");
+        into.into_vec()
+    }
+
+    /// Resizes all of `images`.
+    pub(crate) fn apply_all(&mut self, images: &Images) -> Result<Images, DataError> {
+        let shape = [images.height, images.width, images.channels];
+        let pixels = (0..images.len()).flat_map(|i| self.apply(images.pixels(i), shape)).collect();
+        Images::new([self.height, self.width, images.channels], pixels, images.labels().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halving_averages_and_keeps_the_orientation() {
+        // Dark left, light right, and a light lower right corner.
+        let rows = [[0, 0, 100, 100], [0, 0, 100, 100], [0, 0, 200, 200], [0, 0, 200, 200]];
+        let images = Images::new([4, 4, 1], rows.concat(), vec![3]).unwrap();
+        let half = Resize::new((2, 2)).unwrap().apply_all(&images).unwrap();
+        assert_eq!((half.height, half.width, half.labels()), (2, 2, &[3][..]));
+        let [a, b, c, d] = half.pixels(0) else { panic!("4 pixels") };
+        assert!(a < b && c < d && b < d, "{:?}", half.pixels(0));
+    }
+
+    #[test]
+    fn channels_stay_apart_and_sides_are_not_swapped() {
+        let rgb = Images::new([2, 4, 3], [7, 8, 9].repeat(8), vec![0]).unwrap();
+        let resized = Resize::new((3, 5)).unwrap().apply_all(&rgb).unwrap();
+        assert_eq!([resized.height, resized.width], [3, 5]);
+        assert_eq!(resized.pixels(0), [7, 8, 9].repeat(15));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        for size in [(0, 3), (3, 0), (4097, 3), (3, usize::MAX)] {
+            let message = Resize::new(size).err().unwrap().to_string();
+            assert!(message.contains("--image-size"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The command line: what the user types, what is printed, which exit code comes back.
+
+mod data;
+mod model;
+mod progress;
+mod report;
+mod run;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// Personalised federated learning.
+///
+/// Trains one deep network on many devices: a server averages its base layers, its last layers never leave their device
+/// (FedPer, arXiv:1912.00818). Everything runs on this machine, on the CPU.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fedper run                                      FedPer against FedAvg and local training, on embedded images
+  fedper run --personal-layers 1 --seed 2         the same with only the classifier personal
+  fedper model summary --model resnet34           the blocks of a network, and what the cut sends
+  fedper data partition --dirichlet 0.1           who would hold what
+  fedper data fetch cifar10                       download and check a dataset
+  fedper report runs/a runs/b --out compared      several runs side by side
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted after a checkpoint";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Simulate a federation on this machine
+    Run(Box<run::Args>),
+    /// Draw report.html and its figures from run directories
+    Report(report::Args),
+    /// List, fetch and inspect datasets and partitions
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Look at networks, export their weights
+    #[command(subcommand)]
+    Model(model::Command),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Clap prints its own errors, and exits with 2 for them and 0 for --help.
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::main(*args),
+        Command::Report(args) => report::main(&args),
+        Command::Data(command) => data::main(command),
+        Command::Model(command) => model::main(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "fedper: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Prints to standard output; a reader that has gone away (`fedper … | head`) is no failure.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::file("write", std::path::Path::new("standard output"))(error))
+        }
+        _ => Ok(()),
+    }
+}

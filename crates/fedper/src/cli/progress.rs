@@ -1,0 +1,190 @@
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use fedper_core::round::DeviceId;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::table::{duration, percent};
+use crate::experiment::Experiment;
+use crate::rundir::records::RoundRecord;
+use crate::simulator::Observer;
+
+/// How often plain lines tell of a round that takes long.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What both kinds of progress know.
+pub(super) struct Progress {
+    rounds: u32,
+    algorithms: Vec<String>,
+    accuracy: BTreeMap<String, f64>,
+    trainings: u64,
+    done: u64,
+    done_before: u64,
+    samples: u64,
+    start: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(experiment: &Experiment) -> Self {
+        Self {
+            rounds: experiment.config.rounds,
+            algorithms: experiment.config.algorithm.clone(),
+            accuracy: BTreeMap::new(),
+            trainings: 0,
+            done: 0,
+            done_before: 0,
+            samples: 0,
+            start: Instant::now(),
+        }
+    }
+
+    fn begin(&mut self, trainings: u64, done: u64) {
+        (self.trainings, self.done, self.done_before, self.start) = (trainings, done, done, Instant::now());
+    }
+
+    fn trained(&mut self, samples: u64) {
+        self.done += 1;
+        self.samples += samples;
+    }
+
+    /// Training images a second since the process began, evaluation and checkpoints included.
+    fn images_per_second(&self) -> f64 {
+        self.samples as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// At the pace of this process so far.
+    fn seconds_left(&self) -> Option<f64> {
+        let here = self.done - self.done_before;
+        let pace = self.start.elapsed().as_secs_f64() / here as f64;
+        (here > 0).then(|| pace * self.trainings.saturating_sub(self.done) as f64)
+    }
+
+    fn accuracies(&self) -> String {
+        let known = self.algorithms.iter().filter_map(|name| Some((name, self.accuracy.get(name)?)));
+        known.map(|(name, &accuracy)| format!("{name} {}", percent(accuracy))).collect::<Vec<_>>().join("  ")
+    }
+
+    fn left(&self) -> String {
+        self.seconds_left().map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)))
+    }
+}
+
+/// A line that is redrawn.
+pub(super) struct Bar {
+    progress: Progress,
+    bar: ProgressBar,
+}
+
+impl Bar {
+    pub(super) fn new(progress: Progress) -> Self {
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{bar:24} {msg}").expect("a valid template");
+        bar.set_style(style.progress_chars("━╸ "));
+        Self { progress, bar }
+    }
+
+    fn draw(&self, algorithm: &str, round: u32) {
+        let p = &self.progress;
+        self.bar.set_position(p.done);
+        self.bar.set_message(format!(
+            "round {round}/{} {algorithm} | {} | {:.0} images/s{}",
+            p.rounds,
+            p.accuracies(),
+            p.images_per_second(),
+            p.left()
+        ));
+    }
+}
+
+impl Observer for Bar {
+    fn begin(&mut self, trainings: u64, done: u64) {
+        self.progress.begin(trainings, done);
+        self.bar.set_length(trainings);
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    fn trained(&mut self, algorithm: &str, round: u32, samples: u64) {
+        self.progress.trained(samples);
+        self.draw(algorithm, round);
+    }
+
+    fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
+        self.bar.println(format!("round {round} of {algorithm}: device {device}: {reason}"));
+    }
+
+    fn round(&mut self, record: &RoundRecord) {
+        if let Some(accuracy) = record.accuracy {
+            self.progress.accuracy.insert(record.algorithm.clone(), accuracy.mean);
+        }
+        self.draw(&record.algorithm, record.round);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A line a round, and one now and then in a round that takes long.
+pub(super) struct Lines {
+    progress: Progress,
+    last: Instant,
+}
+
+impl Lines {
+    pub(super) fn new(progress: Progress) -> Self {
+        Self { progress, last: Instant::now() }
+    }
+}
+
+impl Observer for Lines {
+    fn begin(&mut self, trainings: u64, done: u64) {
+        self.progress.begin(trainings, done);
+        if done > 0 {
+            eprintln!("goes on after {done} of {trainings} trainings");
+        }
+    }
+
+    fn trained(&mut self, algorithm: &str, round: u32, samples: u64) {
+        self.progress.trained(samples);
+        if self.last.elapsed() >= PLAIN_INTERVAL {
+            self.last = Instant::now();
+            let p = &self.progress;
+            eprintln!(
+                "round {round}/{} {algorithm}: {} of {} trainings done, {:.0} images/s{}",
+                p.rounds,
+                p.done,
+                p.trainings,
+                p.images_per_second(),
+                p.left()
+            );
+        }
+    }
+
+    fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
+        eprintln!("round {round} of {algorithm}: device {device}: {reason}");
+    }
+
+    fn round(&mut self, record: &RoundRecord) {
+        self.last = Instant::now();
+        let p = &self.progress;
+        let accuracy = record
+            .accuracy
+            .map_or_else(|| "not evaluated".to_owned(), |a| format!("accuracy {}", percent(a.mean)));
+        let failed = match record.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        eprintln!(
+            "round {}/{} {}: {accuracy}{failed}, {:.0} images/s{}",
+            record.round,
+            p.rounds,
+            record.algorithm,
+            p.images_per_second(),
+            p.left()
+        );
+    }
+}

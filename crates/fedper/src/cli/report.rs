@@ -1,0 +1,34 @@
+//! `fedper report`.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::report::{self, RunData};
+
+/// Draw report.html and its figures from run directories
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Run directories; several are drawn side by side
+    #[arg(required = true, value_name = "DIR")]
+    runs: Vec<PathBuf>,
+    /// Where to write [default: into the run directory, if there is one]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn main(args: &Args) -> Result<(), Error> {
+    let out = match (&args.out, &args.runs[..]) {
+        (Some(out), _) => out,
+        (None, [run]) => run,
+        (None, _) => return Err(Error::Config("several runs: say where to write with --out DIR".into())),
+    };
+    let report = draw(&args.runs, out)?;
+    super::print(&format!("{}\n", report.display()))
+}
+
+/// Draws the report of `runs` into `out` and returns the path of `report.html`.
+pub(super) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf, Error> {
+    let runs: Vec<RunData> = runs.iter().map(|run| RunData::read(run)).collect::<Result<_, _>>()?;
+    report::write(&runs, out)?;
+    Ok(out.join("report.html"))
+}

@@ -1,0 +1,222 @@
+//! `fedper run`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::progress::{Bar, Lines, Progress};
+use super::table::{Align, bytes, duration, percent, table};
+use crate::config::{Config, Settings, read_settings};
+use crate::error::Error;
+use crate::experiment::Experiment;
+use crate::rundir::records::Summary;
+use crate::rundir::{RunDir, read_summary};
+use crate::simulator::{self, Observer, RunOptions};
+
+/// Simulate a federation on this machine
+///
+/// Without arguments: FedPer against FedAvg and local-only training, on 10,000 real images that are part of the program.
+/// Every flag is also a key of a configuration file (with _ for -); flags override the file.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// Take the configuration from this TOML file; a run's own config.toml repeats the run bit for bit
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    config: Option<PathBuf>,
+    /// Folder for everything about the run; must be new or empty [default: a new folder under runs/]
+    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder where its last checkpoint left it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"], help_heading = "Run")]
+    resume: Option<PathBuf>,
+    /// Worker threads; results do not depend on them [default: one for each core]
+    #[arg(long, value_name = "COUNT", help_heading = "Run")]
+    workers: Option<usize>,
+    /// Print no progress
+    #[arg(long, help_heading = "Run")]
+    quiet: bool,
+    /// Print the summary as JSON on standard output, and nothing else there
+    #[arg(long, help_heading = "Run")]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fedper run
+  fedper run --algorithm fedper,fedavg,fedavg-ft,local --model cnn --clients 20 --classes-per-client 2
+  fedper run --dataset cifar10 --data-dir ~/cifar --model resnet34 --personal-layers 1 --rounds 100 --out runs/cifar
+  fedper run --clients 1000 --participation 0.01 --samples-per-client 50 --eval-devices 100
+  fedper run --config runs/cifar/config.toml --seed 2 --out runs/cifar-2
+  fedper run --resume runs/cifar";
+
+/// Set by Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn main(args: Args) -> Result<(), Error> {
+    let workers = match args.workers {
+        Some(0) => return Err(Error::Config("workers is 0: it must be at least 1".into())),
+        Some(workers) => workers,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let (experiment, mut dir) = match &args.resume {
+        Some(path) => match resume(path, args.settings)? {
+            Some(ready) => ready,
+            None => {
+                if !args.quiet {
+                    eprintln!("The run in {} is complete: there is nothing to go on with.", path.display());
+                }
+                return finish(path, &read_summary(path)?, args.json);
+            }
+        },
+        None => {
+            let settings = match &args.config {
+                Some(file) => args.settings.over(read_settings(file)?),
+                None => args.settings.over(Settings::default()),
+            };
+            let experiment = Experiment::prepare(&settings)?;
+            let path = args.out.unwrap_or_else(|| free_folder(&experiment.config));
+            let dir = RunDir::create(&path, &experiment)?;
+            (experiment, dir)
+        }
+    };
+    // A second Ctrl-C ends the process at once; the checkpoint of the last round is there all the same.
+    let handler = ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    handler.map_err(|error| Error::Training(format!("cannot watch for Ctrl-C: {error}")))?;
+    let options = RunOptions { workers, stop: &STOP };
+    let mut observer: Box<dyn Observer> = match (args.quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Box::new(Silent),
+        (false, true) => Box::new(Bar::new(Progress::new(&experiment))),
+        (false, false) => Box::new(Lines::new(Progress::new(&experiment))),
+    };
+    if !args.quiet {
+        eprintln!("{}", headline(&experiment, dir.path(), workers));
+    }
+    let result = simulator::run(&experiment, &mut dir, &options, &mut *observer);
+    drop(observer);
+    let path = dir.path().to_owned();
+    finish(&path, &result?, args.json)
+}
+
+struct Silent;
+impl Observer for Silent {}
+
+/// The run in `path`, unless it is complete.
+fn resume(path: &Path, flags: Settings) -> Result<Option<(Experiment, RunDir)>, Error> {
+    let stored = RunDir::settings(path)?;
+    if !flags.is_empty() {
+        let stored = Config::resolve(&stored)?.to_toml();
+        let asked = Config::resolve(&flags.over(RunDir::settings(path)?))?.to_toml();
+        let changed = Config::differences(&asked, &stored);
+        if !changed.is_empty() {
+            return Err(Error::Config(format!(
+                "{} goes on as it began: {}; leave the flag out, or begin another run with --config {}",
+                path.display(),
+                changed.join(", "),
+                path.join("config.toml").display()
+            )));
+        }
+    }
+    if RunDir::is_complete(path) {
+        return Ok(None);
+    }
+    let experiment = Experiment::prepare(&stored)?;
+    let dir = RunDir::resume(path, &experiment)?;
+    Ok(Some((experiment, dir)))
+}
+
+/// The first `runs/NNN-<dataset>-<model>` that is not taken.
+fn free_folder(config: &Config) -> PathBuf {
+    let taken = std::fs::read_dir("runs").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.split('-').next()?.parse::<u32>().ok()
+    });
+    let number = taken.max().unwrap_or(0) + 1;
+    PathBuf::from(format!("runs/{number:03}-{}-{}", config.dataset, config.model))
+}
+
+fn headline(experiment: &Experiment, path: &Path, workers: usize) -> String {
+    let config = &experiment.config;
+    let train: usize = experiment.partition.devices.iter().map(|shard| shard.train.len()).sum();
+    let test: usize = experiment.partition.devices.iter().map(|shard| shard.test.len()).sum();
+    format!(
+        "{} on {}: {} devices, {train} training and {test} test images, {}\n\
+         {} rounds of {} on {workers} worker{}, into {}",
+        config.model,
+        config.dataset,
+        config.clients,
+        dealt(config),
+        config.rounds,
+        config.algorithm.join(", "),
+        if workers == 1 { "" } else { "s" },
+        path.display()
+    )
+}
+
+/// How the samples are dealt, in words.
+fn dealt(config: &Config) -> String {
+    match (config.classes_per_client, config.dirichlet) {
+        (Some(1), _) => "1 class each".to_owned(),
+        (Some(k), _) => format!("{k} classes each"),
+        (_, Some(alpha)) => format!("classes by Dirichlet({alpha})"),
+        _ if config.by_folder => "a folder each".to_owned(),
+        _ => "dealt at random".to_owned(),
+    }
+}
+
+/// Draws the report and prints where the run ended.
+fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
+    let report = super::report::draw(&[path.to_owned()], path)?;
+    if json {
+        let mut text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
+        text.push('\n');
+        return super::print(&text);
+    }
+    let mut text = results(path, summary)?;
+    text += &format!("\nReport: {}\n", report.display());
+    super::print(&text)
+}
+
+fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
+    let columns = [
+        ("algorithm", Align::Left),
+        ("accuracy", Align::Right),
+        ("± devices", Align::Right),
+        ("worst tenth", Align::Right),
+        ("best (round)", Align::Right),
+        ("sent in all", Align::Right),
+        ("images/s", Align::Right),
+        ("time", Align::Right),
+    ];
+    // In the order of the configuration.
+    let order = Config::resolve(&RunDir::settings(path)?)?.algorithm;
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<Vec<String>> = order
+        .iter()
+        .filter_map(|name| Some((name, summary.algorithms.get(name)?)))
+        .map(|(name, a)| {
+            vec![
+                name.clone(),
+                or_dash(a.last.map(percent)),
+                or_dash(a.accuracy.map(|spread| percent(spread.std))),
+                or_dash(a.accuracy.map(|spread| percent(spread.worst_decile))),
+                or_dash(a.best.zip(a.best_round).map(|(best, round)| format!("{} ({round})", percent(best)))),
+                bytes(a.bytes_down + a.bytes_up),
+                format!("{:.0}", a.images_per_second),
+                duration(a.seconds),
+            ]
+        })
+        .collect();
+    let memory = summary.peak_rss_bytes.map(|rss| format!(", {} of memory at most", bytes(rss)));
+    Ok(format!(
+        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n",
+        table(&columns, &rows),
+        duration(summary.seconds),
+        memory.unwrap_or_default()
+    ))
+}

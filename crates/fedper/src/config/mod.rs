@@ -1,0 +1,352 @@
+//! Configuration: [`Settings`] is what the user typed, on the command line or in a file; [`Config`] is what was made and
+//! validated of it. Only a `Config` runs.
+
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use fedper_core::strategy;
+use fedper_data::{Dataset, Scheme, TestSplit};
+use fedper_nn::{Model, Stem};
+use serde::Serialize;
+
+pub use self::settings::Settings;
+use crate::error::Error;
+
+/// The complete configuration of a run: `config.toml`. Its keys are those of [`Settings`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Where all randomness is derived from.
+    pub seed: u64,
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Where its files are, if not in the usual places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Height and width that images are resized to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Name of the network.
+    #[serde(serialize_with = "as_text")]
+    pub model: Model,
+    /// Its first layers.
+    #[serde(serialize_with = "as_text")]
+    pub stem: Stem,
+    /// Weights to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// The methods to compare, in this order.
+    pub algorithm: Vec<String>,
+    /// K_P: how many blocks, from the output end, are personal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personal_layers: Option<usize>,
+    /// Personal parameters by name pattern, instead of K_P.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personal_pattern: Option<Vec<String>>,
+    /// What happens to the batch-norm statistics of the base.
+    pub batch_norm: BatchNorm,
+    /// N: number of devices.
+    pub clients: u64,
+    /// Deal this many classes to each device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes_per_client: Option<usize>,
+    /// Deal each class by Dirichlet(alpha) proportions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirichlet: Option<f64>,
+    /// Deal at random.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub iid: bool,
+    /// Each folder is a device.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_folder: bool,
+    /// Training samples of each device, if not all that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples_per_client: Option<usize>,
+    /// The fraction of its own samples that a device keeps for testing; the dataset's own test split if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    /// Number of rounds.
+    pub rounds: u32,
+    /// Epochs of local training a round.
+    pub local_epochs: u32,
+    /// Epochs that `fedavg-ft` fine-tunes before an evaluation.
+    pub finetune_epochs: u32,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// Whether a last batch that is not full is left out.
+    pub drop_last: bool,
+    /// Learning rate.
+    pub lr: f64,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// L2 weight decay.
+    pub weight_decay: f64,
+    /// Whether a device's samples are shuffled in each epoch.
+    pub shuffle: bool,
+    /// Whether training images are cropped and flipped at random.
+    pub augment: bool,
+    /// C: fraction of the devices in a round.
+    pub participation: f64,
+    /// Probability that a device fails in a round.
+    pub failure_rate: f64,
+    /// Evaluate every so many rounds.
+    pub eval_every: u32,
+    /// Evaluate a sample of so many devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_devices: Option<u64>,
+}
+
+/// What happens to the batch-norm statistics (running mean and variance) of the base. Personal ones always stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNorm {
+    /// Averaged with the base.
+    Average,
+    /// They stay on the device.
+    Local,
+    /// Averaged, but each device starts a round with fresh ones.
+    Reset,
+}
+
+fn as_text<S: serde::Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
+}
+
+fn wrong<T>(message: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Config(message.into()))
+}
+
+impl Config {
+    /// Fills in the defaults and checks everything that can be checked without the data.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with what is wrong and what to do.
+    pub fn resolve(settings: &Settings) -> Result<Self, Error> {
+        let s = settings.clone();
+        let model: Model = parse(s.model.as_deref().unwrap_or("mobilenet_v1"))?;
+        let stem: Stem = parse(s.stem.as_deref().unwrap_or("imagenet"))?;
+        let schemes = [
+            s.classes_per_client.is_some(),
+            s.dirichlet.is_some(),
+            s.iid == Some(true),
+            s.by_folder == Some(true),
+        ];
+        let chosen = schemes.iter().filter(|&&set| set).count();
+        if chosen > 1 {
+            return wrong(
+                "classes_per_client, dirichlet, iid and by_folder contradict each other: give one of them",
+            );
+        }
+        if s.personal_layers.is_some() && s.personal_pattern.is_some() {
+            return wrong("personal_layers and personal_pattern contradict each other: give one of them");
+        }
+        let config = Self {
+            seed: s.seed.unwrap_or(1),
+            dataset: s.dataset.unwrap_or_else(|| "fashion-mnist-small".into()),
+            data_dir: s.data_dir.map(absolute),
+            image_size: s.image_size,
+            model,
+            stem,
+            init: s.init.map(absolute),
+            algorithm: s
+                .algorithm
+                .unwrap_or_else(|| ["fedper", "fedavg", "local"].map(String::from).to_vec()),
+            personal_layers: match s.personal_pattern {
+                Some(_) => None,
+                None => Some(s.personal_layers.unwrap_or(2)),
+            },
+            personal_pattern: s.personal_pattern,
+            batch_norm: s.batch_norm.unwrap_or(BatchNorm::Average),
+            clients: s.clients.unwrap_or(10),
+            classes_per_client: if chosen == 0 { Some(3) } else { s.classes_per_client },
+            dirichlet: s.dirichlet,
+            iid: s.iid.unwrap_or(false),
+            by_folder: s.by_folder.unwrap_or(false),
+            samples_per_client: s.samples_per_client,
+            test_fraction: s.test_fraction,
+            rounds: s.rounds.unwrap_or(10),
+            local_epochs: s.local_epochs.unwrap_or(1),
+            finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
+            batch_size: s.batch_size.unwrap_or(32),
+            drop_last: s.drop_last.unwrap_or(false),
+            lr: s.lr.unwrap_or(0.01),
+            momentum: s.momentum.unwrap_or(0.9),
+            weight_decay: s.weight_decay.unwrap_or(0.0),
+            shuffle: s.shuffle.unwrap_or(true),
+            augment: s.augment.unwrap_or(false),
+            participation: s.participation.unwrap_or(1.0),
+            failure_rate: s.failure_rate.unwrap_or(0.0),
+            eval_every: s.eval_every.unwrap_or(1),
+            eval_devices: s.eval_devices,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.algorithm.is_empty() {
+            return wrong("algorithm is empty: give at least one, such as --algorithm fedper,fedavg");
+        }
+        for (i, name) in self.algorithm.iter().enumerate() {
+            if strategy::by_name(name).is_none() {
+                let known: Vec<&str> = strategy::ALL.iter().map(|s| s.name()).collect();
+                return wrong(format!("there is no algorithm `{name}`; there are {}", known.join(", ")));
+            }
+            if self.algorithm[..i].contains(name) {
+                return wrong(format!("algorithm `{name}` is given twice"));
+            }
+        }
+        let at_least_one = [
+            ("clients", self.clients),
+            ("rounds", self.rounds.into()),
+            ("local_epochs", self.local_epochs.into()),
+            ("finetune_epochs", self.finetune_epochs.into()),
+            ("batch_size", self.batch_size as u64),
+            ("eval_every", self.eval_every.into()),
+            ("eval_devices", self.eval_devices.unwrap_or(1)),
+            ("samples_per_client", self.samples_per_client.unwrap_or(1) as u64),
+            ("image_size", self.image_size.unwrap_or(1) as u64),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return wrong(format!("{key} is 0: it must be at least 1"));
+            }
+        }
+        let ranges = [
+            ("lr", self.lr, self.lr > 0.0, "greater than 0"),
+            ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or greater"),
+            (
+                "participation",
+                self.participation,
+                self.participation > 0.0 && self.participation <= 1.0,
+                "above 0 and at most 1",
+            ),
+            ("failure_rate", self.failure_rate, (0.0..=1.0).contains(&self.failure_rate), "from 0 to 1"),
+            (
+                "test_fraction",
+                self.test_fraction.unwrap_or(0.5),
+                self.test_fraction.is_none_or(|f| f > 0.0 && f < 1.0),
+                "between 0 and 1",
+            ),
+            (
+                "dirichlet",
+                self.dirichlet.unwrap_or(1.0),
+                self.dirichlet.is_none_or(|a| a > 0.0),
+                "greater than 0",
+            ),
+        ];
+        for (key, value, fits, range) in ranges {
+            if !fits || !value.is_finite() {
+                return wrong(format!("{key} is {value}: it must be {range}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what only the data tell: a dataset in devices' folders is dealt by folder unless another partition was
+    /// asked for.
+    pub(crate) fn adapt(&mut self, settings: &Settings, dataset: &Dataset) {
+        if let Some(folders) = &dataset.devices {
+            if settings.has_no_partition() {
+                self.by_folder = true;
+                self.classes_per_client = None;
+            }
+            if self.by_folder && settings.clients.is_none() {
+                self.clients = folders.len() as u64;
+            }
+        }
+    }
+
+    /// How the samples are dealt.
+    pub fn scheme(&self) -> Scheme {
+        match (self.classes_per_client, self.dirichlet) {
+            (Some(per_device), _) => Scheme::Classes { per_device },
+            (_, Some(alpha)) => Scheme::Dirichlet { alpha },
+            _ if self.by_folder => Scheme::Folder,
+            _ => Scheme::Iid,
+        }
+    }
+
+    /// Where test samples come from.
+    pub fn test_split(&self) -> TestSplit {
+        self.test_fraction.map_or(TestSplit::Own, TestSplit::Fraction)
+    }
+
+    /// The text of `config.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is a flat table")
+    }
+
+    /// The command line that repeats the run: what differs from the defaults, as flags.
+    pub fn command(&self) -> String {
+        let table =
+            |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
+        let defaults = table(&Self::resolve(&Settings::default()).expect("the defaults are valid"));
+        let mut command = "fedper run".to_owned();
+        for (key, value) in table(self).iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
+            let flag = key.replace('_', "-");
+            match value {
+                toml::Value::Boolean(true) => command += &format!(" --{flag}"),
+                toml::Value::Boolean(false) => command += &format!(" --no-{flag}"),
+                toml::Value::String(text) => command += &format!(" --{flag} {}", quoted(text)),
+                toml::Value::Array(items) => {
+                    let items: Vec<&str> = items.iter().filter_map(toml::Value::as_str).collect();
+                    command += &format!(" --{flag} {}", quoted(&items.join(",")));
+                }
+                number => command += &format!(" --{flag} {number}"),
+            }
+        }
+        command
+    }
+
+    /// The keys whose values differ between two texts of `config.toml`, with both values.
+    pub fn differences(ours: &str, theirs: &str) -> Vec<String> {
+        let table = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+        let (ours, theirs) = (table(ours), table(theirs));
+        let mut keys: Vec<&String> = ours.keys().chain(theirs.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        let show =
+            |value: Option<&toml::Value>| value.map_or_else(|| "not set".into(), |value| value.to_string());
+        keys.into_iter()
+            .filter(|key| ours.get(*key) != theirs.get(*key))
+            .map(|key| format!("{key} is {} here and {} there", show(ours.get(key)), show(theirs.get(key))))
+            .collect()
+    }
+}
+
+fn parse<T: std::str::FromStr<Err = fedper_nn::NnError>>(text: &str) -> Result<T, Error> {
+    text.parse().map_err(|error: fedper_nn::NnError| Error::Config(error.to_string()))
+}
+
+/// `text` as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./,=:+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// A path that means the same when the run is repeated from elsewhere.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read, [`Error::Config`] if it is not a configuration.
+pub fn read_settings(path: &Path) -> Result<Settings, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    toml::from_str(&text).map_err(|error| {
+        let message = error.message();
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        Error::Config(format!("{}, line {line}: {message}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

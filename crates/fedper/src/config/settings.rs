@@ -1,0 +1,155 @@
+//! What the user typed: every key is optional, and is a flag and a key of the configuration file alike.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::BatchNorm;
+
+/// The keys of a configuration, as flags and as a TOML file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Dataset: see `fedper data list` [default: fashion-mnist-small, embedded in the program]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub dataset: Option<String>,
+    /// Folder with the dataset's files [default: the cache that `fedper data fetch` fills, then system folders]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub data_dir: Option<PathBuf>,
+    /// Resize images to this height and width, in pixels
+    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
+    pub image_size: Option<usize>,
+    /// Number of devices (N) [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub clients: Option<u64>,
+    /// Deal this many classes to each device [default: 3]
+    #[arg(long, value_name = "K", help_heading = "Data")]
+    pub classes_per_client: Option<usize>,
+    /// Instead: deal each class in proportions drawn from a Dirichlet distribution
+    #[arg(long, value_name = "ALPHA", help_heading = "Data")]
+    pub dirichlet: Option<f64>,
+    /// Instead: deal samples at random
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
+    pub iid: Option<bool>,
+    /// Instead: each folder of the dataset is a device [default for <DIR>/<device>/<class>/ folders]
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
+    pub by_folder: Option<bool>,
+    /// Training samples of each device [default: all that there are]
+    #[arg(long, value_name = "COUNT", help_heading = "Data")]
+    pub samples_per_client: Option<usize>,
+    /// Deal train and test images together, and let each device test on this fraction of its own [default: deal the
+    /// dataset's own test images, by each device's classes]
+    #[arg(long, value_name = "FRACTION", help_heading = "Data")]
+    pub test_fraction: Option<f64>,
+
+    /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub model: Option<String>,
+    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2) or cifar (stride 1) [default: imagenet]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub stem: Option<String>,
+    /// Start from the weights in this safetensors file, on the server and on every device
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub init: Option<PathBuf>,
+    /// How many blocks, counted from the output, are personal (K_P): see `fedper model summary` [default: 2]
+    #[arg(long, value_name = "K", help_heading = "Network")]
+    pub personal_layers: Option<usize>,
+    /// Instead: parameters whose names match are personal, such as 'fc.*' ('*' is any text)
+    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', help_heading = "Network")]
+    pub personal_pattern: Option<Vec<String>>,
+    /// Batch-norm statistics of the base: averaged, kept on the device, or reset as a round starts [default: average]
+    #[arg(long, value_name = "WAY", help_heading = "Network")]
+    pub batch_norm: Option<BatchNorm>,
+
+    /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: fedper,fedavg,local]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
+    pub algorithm: Option<Vec<String>>,
+    /// Number of rounds [default: 10]
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    pub rounds: Option<u32>,
+    /// Epochs that a device trains in a round [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    pub local_epochs: Option<u32>,
+    /// Epochs that fedavg-ft fine-tunes before an evaluation [default: as local epochs]
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    pub finetune_epochs: Option<u32>,
+    /// Samples a step [default: 32]
+    #[arg(long, value_name = "COUNT", help_heading = "Training")]
+    pub batch_size: Option<usize>,
+    /// Leave out a last batch that is not full
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
+    pub drop_last: Option<bool>,
+    /// Learning rate of SGD [default: 0.01]
+    #[arg(long, value_name = "RATE", help_heading = "Training")]
+    pub lr: Option<f64>,
+    /// Momentum of SGD; starts at zero in each round [default: 0.9]
+    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
+    pub momentum: Option<f64>,
+    /// L2 weight decay [default: 0]
+    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
+    pub weight_decay: Option<f64>,
+    /// Keep each device's samples in order
+    #[arg(long, help_heading = "Training")]
+    #[serde(skip)]
+    pub no_shuffle: bool,
+    /// The key behind `--no-shuffle`.
+    #[arg(skip)]
+    pub shuffle: Option<bool>,
+    /// Crop (4 pixels of padding) and mirror training images at random
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
+    pub augment: Option<bool>,
+    /// Fraction of the devices that take part in a round (C) [default: 1]
+    #[arg(long, value_name = "FRACTION", help_heading = "Training")]
+    pub participation: Option<f64>,
+    /// Probability that a participant fails in a round [default: 0]
+    #[arg(long, value_name = "PROBABILITY", help_heading = "Training")]
+    pub failure_rate: Option<f64>,
+    /// Where all randomness is derived from [default: 1]
+    #[arg(long, value_name = "NUMBER", help_heading = "Training")]
+    pub seed: Option<u64>,
+
+    /// Evaluate every so many rounds, and after the last [default: 1]
+    #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
+    pub eval_every: Option<u32>,
+    /// Evaluate a fixed sample of so many devices instead of all
+    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
+    pub eval_devices: Option<u64>,
+}
+
+impl Settings {
+    /// These settings where they are given, `file`'s elsewhere. A partition given here replaces the file's, whichever
+    /// kind that is; so does a cut.
+    #[must_use]
+    pub fn over(mut self, mut file: Self) -> Self {
+        if !self.has_no_partition() {
+            (file.classes_per_client, file.dirichlet, file.iid, file.by_folder) = (None, None, None, None);
+        }
+        if self.personal_layers.is_some() || self.personal_pattern.is_some() {
+            (file.personal_layers, file.personal_pattern) = (None, None);
+        }
+        if self.no_shuffle {
+            (self.no_shuffle, self.shuffle) = (false, Some(false));
+        }
+        macro_rules! merge {
+            ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
+        }
+        merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
+            test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
+            finetune_epochs batch_size drop_last lr momentum weight_decay shuffle augment participation failure_rate
+            seed eval_every eval_devices)
+    }
+
+    /// Whether no way of dealing the samples was chosen.
+    pub fn has_no_partition(&self) -> bool {
+        self.classes_per_client.is_none()
+            && self.dirichlet.is_none()
+            && self.iid != Some(true)
+            && self.by_folder != Some(true)
+    }
+
+    /// Whether nothing at all was set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,96 @@
+use super::*;
+
+fn settings(text: &str) -> Settings {
+    toml::from_str(text).unwrap()
+}
+
+fn resolve(text: &str) -> Result<Config, Error> {
+    Config::resolve(&settings(text))
+}
+
+#[test]
+fn a_written_configuration_resolves_to_itself() {
+    for text in [
+        "",
+        "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
+        "iid = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
+    ] {
+        let config = resolve(text).unwrap();
+        assert_eq!(resolve(&config.to_toml()).unwrap(), config, "{text}");
+    }
+}
+
+#[test]
+fn flags_override_the_file() {
+    let file = settings("lr = 0.5\nrounds = 3\nclasses_per_client = 2\npersonal_layers = 4");
+    let flags = Settings {
+        lr: Some(0.1),
+        dirichlet: Some(1.0),
+        personal_pattern: Some(vec!["fc.*".into()]),
+        no_shuffle: true,
+        ..Settings::default()
+    };
+    let config = Config::resolve(&flags.over(file)).unwrap();
+    assert_eq!((config.lr, config.rounds, config.shuffle), (0.1, 3, false));
+    assert_eq!(config.scheme(), Scheme::Dirichlet { alpha: 1.0 });
+    assert_eq!(config.personal_layers, None);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line() {
+    for (text, expected) in [
+        (
+            "algorithm = ['fedsgd']",
+            "there is no algorithm `fedsgd`; there are fedper, fedavg, local, fedavg-ft",
+        ),
+        ("algorithm = ['local', 'local']", "algorithm `local` is given twice"),
+        ("algorithm = []", "algorithm is empty"),
+        ("iid = true\ndirichlet = 1.0", "contradict each other"),
+        ("personal_layers = 1\npersonal_pattern = ['fc.*']", "contradict each other"),
+        ("clients = 0", "clients is 0: it must be at least 1"),
+        ("lr = nan", "lr is NaN: it must be greater than 0"),
+        ("lr = -0.5", "lr is -0.5: it must be greater than 0"),
+        ("lr = inf", "lr is inf"),
+        ("momentum = 1.0", "momentum is 1: it must be from 0 to below 1"),
+        ("participation = 0.0", "participation is 0: it must be above 0 and at most 1"),
+        ("test_fraction = 1.0", "test_fraction is 1: it must be between 0 and 1"),
+        ("model = 'vgg'", "vgg"),
+        ("stem = 'tiny'", "tiny"),
+    ] {
+        let error = resolve(text).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(expected), "{text}: {error}");
+        assert!(!error.to_string().contains('\n'));
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, "lr = 0.1\nlearning = 3\n").unwrap();
+    let error = read_settings(&path).unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("learning"), "{error}");
+}
+
+#[test]
+fn differences_name_the_keys() {
+    let differences = Config::differences("a = 1\nb = 2\n", "a = 1\nb = 3\nc = 'x'\n");
+    assert_eq!(differences, ["b is 2 here and 3 there", "c is not set here and \"x\" there"]);
+}
+
+#[test]
+fn the_command_repeats_the_configuration() {
+    assert_eq!(resolve("").unwrap().command(), "fedper run");
+    let config = resolve(
+        "lr = 0.005\nshuffle = false\naugment = true\niid = true\nalgorithm = ['fedper', 'fedavg-ft']\n\
+         personal_pattern = ['fc.*']\nmodel = 'cnn'",
+    )
+    .unwrap();
+    assert_eq!(
+        config.command(),
+        "fedper run --model cnn --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle \
+         --augment"
+    );
+}

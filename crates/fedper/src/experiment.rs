@@ -1,0 +1,197 @@
+//! An experiment ready to run: a validated configuration with its data, partition, network and initial weights.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use fedper_core::params::{Layout, Params};
+use fedper_core::round::DeviceId;
+use fedper_core::seed::{self, Purpose, SERVER};
+use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::strategy::Strategy;
+use fedper_data::{Dataset, LoadOptions, Partition, PartitionOptions};
+use fedper_nn::{Architecture, InputShape};
+
+use crate::config::{BatchNorm, Config, Settings};
+use crate::error::Error;
+
+/// Everything that a run needs and that does not change while it runs.
+pub struct Experiment {
+    /// The configuration, complete.
+    pub config: Config,
+    /// All images.
+    pub dataset: Dataset,
+    /// Who holds which.
+    pub partition: Partition,
+    /// The network, as data.
+    pub architecture: Architecture,
+    /// Its parameters.
+    pub layout: Arc<Layout>,
+    /// The cut that the configuration asks for.
+    pub cut: Split,
+    /// Parameters to start from instead of random ones.
+    init: Option<Params>,
+}
+
+impl Experiment {
+    /// Loads the data, deals them and builds the network.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself or the data, or a file cannot be read.
+    pub fn prepare(settings: &Settings) -> Result<Self, Error> {
+        let config = Config::resolve(settings)?;
+        let options = LoadOptions { image_size: config.image_size.map(|size| (size, size)) };
+        let dataset = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?;
+        Self::with_dataset(settings, dataset)
+    }
+
+    /// The same with images that are already in memory.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself or the data, or a file cannot be read.
+    pub fn with_dataset(settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
+        let mut config = Config::resolve(settings)?;
+        config.adapt(settings, &dataset);
+        let partition = fedper_data::partition(
+            &dataset,
+            &PartitionOptions {
+                scheme: config.scheme(),
+                devices: usize::try_from(config.clients)
+                    .map_err(|_| Error::Config("clients is too large".into()))?,
+                samples_per_device: config.samples_per_client,
+                test: config.test_split(),
+                seed: config.seed,
+            },
+        )?;
+        let architecture = architecture(&config, &dataset)?;
+        let layout = architecture.layout();
+        let cut = cut(&config, &architecture, &layout)?;
+        check_batches(&config, &architecture, &partition)?;
+        let init = config.init.as_deref().map(read_weights).transpose()?;
+        if let (Some(init), Some(path)) = (&init, &config.init) {
+            check_init(init, &layout, path)?;
+        }
+        Ok(Self { config, dataset, partition, architecture, layout, cut, init })
+    }
+
+    /// The cut that `strategy` makes, with the batch-norm statistics where the configuration wants them.
+    pub fn split(&self, strategy: &dyn Strategy) -> Split {
+        let split = strategy.split(&self.cut);
+        match self.config.batch_norm {
+            BatchNorm::Local => split.with_personal_buffers(),
+            BatchNorm::Average | BatchNorm::Reset => split,
+        }
+    }
+
+    /// The server's first base. The same for every cut, as far as their bases overlap: each parameter has a random
+    /// sequence of its own.
+    pub fn initial_base(&self, split: &Split) -> BaseParams {
+        split.adopt_base(&self.initial(split.base(), SERVER)).expect("initial values have the base's layout")
+    }
+
+    /// A device's first personal parameters; they follow from the seed and the device's number.
+    pub fn initial_personal(&self, split: &Split, device: DeviceId) -> PersonalParams {
+        split
+            .adopt_personal(&self.initial(split.personal(), device.0))
+            .expect("initial values have the personal layout")
+    }
+
+    fn initial(&self, layout: &Arc<Layout>, owner: u64) -> Params {
+        let mut params = Params::zeros(layout.clone());
+        self.architecture.init_where(
+            &mut params,
+            |_| true,
+            |name| seed::named(self.config.seed, Purpose::Init, owner, 0, name),
+        );
+        for (spec, values) in self.init.iter().flat_map(Params::iter) {
+            if let Some(position) = layout.position(&spec.name) {
+                params.at_mut(position).copy_from_slice(values);
+            }
+        }
+        params
+    }
+}
+
+/// The network for these images.
+///
+/// # Errors
+/// If they are too small for it.
+pub fn architecture(config: &Config, dataset: &Dataset) -> Result<Architecture, Error> {
+    let images = &dataset.images;
+    let input = InputShape { channels: images.channels, height: images.height, width: images.width };
+    Ok(Architecture::new(config.model, config.stem, input, dataset.classes.len())?)
+}
+
+/// The cut that the configuration asks for.
+///
+/// # Errors
+/// If K_P exceeds the network, or a pattern matches nothing.
+pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -> Result<Split, Error> {
+    match (&config.personal_pattern, config.personal_layers) {
+        (Some(patterns), _) => Split::by_patterns(layout, patterns).map_err(|error| {
+            Error::Config(format!("personal_pattern: {error}; see `fedper model summary --parameters`"))
+        }),
+        (None, k_p) => {
+            let names = architecture.personal_names(k_p.unwrap_or(0))?;
+            Ok(Split::by_names(layout, &names).expect("the network names its own parameters"))
+        }
+    }
+}
+
+/// PyTorch refuses a training batch that gives batch norm a single value per channel, and so does the engine: say so
+/// before anything runs.
+fn check_batches(config: &Config, architecture: &Architecture, partition: &Partition) -> Result<(), Error> {
+    for (device, shard) in partition.devices.iter().enumerate() {
+        let samples = shard.train.len();
+        if samples == 0 {
+            return Err(Error::Config(format!(
+                "device {device} gets no training sample: lower --clients or deal the samples otherwise"
+            )));
+        }
+        if config.drop_last && samples < config.batch_size {
+            return Err(Error::Config(format!(
+                "device {device} has {samples} training samples, fewer than one batch of {}, and drop_last leaves \
+                 them out: lower --batch-size",
+                config.batch_size
+            )));
+        }
+        let last = samples % config.batch_size;
+        let smallest = if last == 0 || config.drop_last { config.batch_size.min(samples) } else { last };
+        if smallest < architecture.min_train_batch() {
+            return Err(Error::Config(format!(
+                "device {device} has {samples} training samples: batches of {} leave one sample for the last, and \
+                 {}'s batch norm needs two; choose another --batch-size or pass --drop-last",
+                config.batch_size, architecture.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the parameters in a safetensors file.
+///
+/// # Errors
+/// If it cannot be read or is no such file.
+pub fn read_weights(path: &Path) -> Result<Params, Error> {
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    fedper_nn::weights::read_safetensors(&bytes)
+        .map_err(|error| Error::Foreign { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn check_init(init: &Params, layout: &Arc<Layout>, path: &Path) -> Result<(), Error> {
+    let mut trial = Params::zeros(layout.clone());
+    for (spec, values) in init.iter() {
+        trial.set(&spec.name, &spec.shape, values).map_err(|error| {
+            Error::Config(format!(
+                "{}: {error}; leave that parameter out of the file, or choose the model and data it was made for",
+                path.display()
+            ))
+        })?;
+    }
+    match init.first_non_finite() {
+        Some(name) => Err(Error::Foreign {
+            path: path.to_owned(),
+            reason: format!("parameter `{name}` holds a value that is not finite"),
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,12 @@
+//! fedper: personalised federated learning on one machine.
+//!
+//! A [`config::Config`] and a dataset make an [`experiment::Experiment`]; [`simulator::run`] runs it and writes a
+//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`cli`] is the command line over all of it.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod experiment;
+pub mod report;
+pub mod rundir;
+pub mod simulator;

@@ -1,0 +1,322 @@
+//! The run directory: everything about a run under one folder (see `ARCHITECTURE.md` for the list of its files).
+//!
+//! What is committed stays: a round's lines in the `.jsonl` files and its weights become valid together, by one
+//! transaction of the checkpoint that also records how long the files then are. Whatever a crash leaves behind that is
+//! cut off when the run goes on.
+
+mod checkpoint;
+mod files;
+pub mod records;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fedper_core::params::Params;
+use fedper_core::round::DeviceId;
+use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_data::ClassTable;
+use serde::Serialize;
+
+use self::checkpoint::{Checkpoint, Progress};
+pub(crate) use self::files::replace;
+pub use self::files::write_atomically;
+use self::records::{DevicePartition, DeviceRecord, PartitionRecord, RoundRecord, Summary};
+use crate::config::{Config, Settings, read_settings};
+use crate::error::Error;
+use crate::experiment::Experiment;
+use crate::simulator::RunOptions;
+
+const CONFIG: &str = "config.toml";
+const PARTITION: &str = "partition.json";
+const ROUNDS: &str = "rounds.jsonl";
+const DEVICES: &str = "devices.jsonl";
+const SUMMARY: &str = "summary.json";
+
+/// What a federation has to make durable after a round.
+pub struct FederationState<'a> {
+    /// Name of its strategy.
+    pub algorithm: &'static str,
+    /// The round that is over.
+    pub round: u32,
+    /// The server's new base.
+    pub base: &'a BaseParams,
+    /// The personal parameters that the round changed.
+    pub changed: Vec<(DeviceId, &'a PersonalParams)>,
+}
+
+/// What a federation takes up again: its base, what devices keep, and how many rounds are done.
+pub type Restored = (BaseParams, BTreeMap<DeviceId, Arc<PersonalParams>>, u32);
+
+/// A run directory that is being written. One process at a time can hold it.
+pub struct RunDir {
+    path: PathBuf,
+    checkpoint: Option<Checkpoint>,
+    rounds: File,
+    devices: File,
+    progress: Progress,
+}
+
+impl RunDir {
+    /// Begins a run in `path`, which must not exist or be empty.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `path` holds something, [`Error::File`] if it cannot be written.
+    pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
+        match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Error::Config(format!(
+                        "{0} is not empty: choose another --out, or go on with a run that is there: fedper run --resume {0}",
+                        path.display()
+                    )));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs::create_dir_all(path).map_err(Error::file("create", path))?;
+            }
+            Err(error) => return Err(Error::file("read", path)(error)),
+        }
+        write_atomically(&path.join(CONFIG), experiment.config.to_toml().as_bytes())?;
+        Self::begin(path, experiment)
+    }
+
+    /// The configuration of the run in `path`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no run.
+    pub fn settings(path: &Path) -> Result<Settings, Error> {
+        if !path.join(CONFIG).is_file() {
+            return Err(Error::Config(format!(
+                "{} holds no run: there is no {CONFIG} in it",
+                path.display()
+            )));
+        }
+        read_settings(&path.join(CONFIG))
+    }
+
+    /// Whether the run in `path` has ended, so that there is nothing to go on with.
+    pub fn is_complete(path: &Path) -> bool {
+        read_summary(path).is_ok_and(|summary| summary.complete)
+    }
+
+    /// Takes up the run in `path` where its checkpoint left it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration or the data are no longer those it began with.
+    pub fn resume(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
+        if !path.join(checkpoint::FOLDER).is_dir() {
+            // Ended before its first checkpoint: nothing is lost by beginning again.
+            return Self::begin(path, experiment);
+        }
+        let checkpoint = Checkpoint::open(path)?;
+        let progress = checkpoint.progress()?;
+        let changed = Config::differences(&experiment.config.to_toml(), &progress.config);
+        if !changed.is_empty() {
+            return Err(Error::Config(format!(
+                "{} was begun with another configuration: {}; resume it as it was, or begin another run",
+                path.display(),
+                changed.join(", ")
+            )));
+        }
+        let stored = fs::read(path.join(PARTITION)).map_err(Error::file("read", &path.join(PARTITION)))?;
+        if stored != to_json(&partition_record(experiment)) {
+            return Err(Error::Config(format!(
+                "the dataset `{}` is no longer dealt as {} says: its files have changed since the run began",
+                experiment.config.dataset,
+                path.join(PARTITION).display()
+            )));
+        }
+        let rounds = open_cut(&path.join(ROUNDS), progress.rounds_len)?;
+        let devices = open_cut(&path.join(DEVICES), progress.devices_len)?;
+        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress })
+    }
+
+    fn begin(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
+        write_atomically(&path.join(PARTITION), &to_json(&partition_record(experiment)))?;
+        let rounds = open_cut(&path.join(ROUNDS), 0)?;
+        let devices = open_cut(&path.join(DEVICES), 0)?;
+        let progress = Progress::at_the_beginning(experiment.config.to_toml());
+        let checkpoint = Checkpoint::create(path, &progress)?;
+        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Wall time that the run has taken up to the checkpoint.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.progress.seconds
+    }
+
+    /// What `algorithm` takes up again, if a round of it is done.
+    ///
+    /// # Errors
+    /// If the checkpoint does not hold what the split asks for.
+    pub(crate) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<Restored>, Error> {
+        self.checkpoint().restore(algorithm, split)
+    }
+
+    /// Makes a round durable: its records, the new base and the changed personal parameters, together or not at all.
+    ///
+    /// # Errors
+    /// If something cannot be written; the previous checkpoint stays valid.
+    pub(crate) fn commit(
+        &mut self,
+        round: &RoundRecord,
+        devices: &[DeviceRecord],
+        state: FederationState<'_>,
+        seconds: f64,
+    ) -> Result<(), Error> {
+        // A round's devices before the round itself: whoever reads a running run finds each round complete.
+        let devices_len = append(&mut self.devices, &self.path.join(DEVICES), devices)?;
+        let rounds_len = append(&mut self.rounds, &self.path.join(ROUNDS), std::slice::from_ref(round))?;
+        let progress = Progress { rounds_len, devices_len, seconds, ..self.progress.clone() };
+        self.checkpoint().commit(&progress, &state)?;
+        self.progress = progress;
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> &Checkpoint {
+        self.checkpoint.as_ref().expect("the checkpoint is there until the run is finished")
+    }
+
+    /// Writes `weights/<algorithm>/`: the base, and the personal layers of each device that has trained.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn write_weights(
+        &self,
+        algorithm: &str,
+        base: &BaseParams,
+        personal: &BTreeMap<DeviceId, Arc<PersonalParams>>,
+    ) -> Result<(), Error> {
+        let folder = self.path.join("weights").join(algorithm);
+        fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+        let write = |name: String, params: &Params| {
+            let path = folder.join(name);
+            let bytes = fedper_nn::weights::write_safetensors(params)
+                .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
+            write_atomically(&path, &bytes)
+        };
+        write("base.safetensors".into(), base.params())?;
+        for (device, params) in personal {
+            write(format!("device-{:05}.safetensors", device.0), params.params())?;
+        }
+        Ok(())
+    }
+
+    /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn finish(
+        &mut self,
+        experiment: &Experiment,
+        options: &RunOptions<'_>,
+        seconds: f64,
+    ) -> Result<Summary, Error> {
+        let path = self.path.join(ROUNDS);
+        let rounds = files::read_lines(&path)?;
+        let devices = files::read_lines(&self.path.join(DEVICES))?;
+        let summary = summary::summarise(experiment, options, &rounds, &devices, seconds);
+        let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
+        json.push(b'\n');
+        write_atomically(&self.path.join(SUMMARY), &json)?;
+        self.checkpoint = None;
+        let folder = self.path.join(checkpoint::FOLDER);
+        fs::remove_dir_all(&folder).map_err(Error::file("remove", &folder))?;
+        Ok(summary)
+    }
+}
+
+/// Reads `summary.json` of the run in `path`.
+///
+/// # Errors
+/// If there is none, or it is not a summary.
+pub fn read_summary(path: &Path) -> Result<Summary, Error> {
+    let path = path.join(SUMMARY);
+    let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
+}
+
+/// What `partition.json` says of an experiment.
+pub fn partition_record(experiment: &Experiment) -> PartitionRecord {
+    let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
+    let counts = classes.train.into_iter().zip(classes.test);
+    let devices = experiment.partition.devices.iter().zip(counts).enumerate().map(
+        |(device, (shard, (train_classes, test_classes)))| DevicePartition {
+            device: device as u64,
+            train: shard.train.clone(),
+            test: shard.test.clone(),
+            train_classes,
+            test_classes,
+        },
+    );
+    PartitionRecord {
+        dataset: experiment.dataset.name.clone(),
+        classes: experiment.dataset.classes.clone(),
+        devices: devices.collect(),
+    }
+}
+
+/// JSON with a line for each device: readable, and small enough for many.
+fn to_json(record: &PartitionRecord) -> Vec<u8> {
+    fn text(value: &impl Serialize) -> String {
+        serde_json::to_string(value).expect("plain data")
+    }
+    let mut out = format!(
+        "{{\n\"dataset\": {},\n\"classes\": {},\n\"devices\": [\n",
+        text(&record.dataset),
+        text(&record.classes)
+    );
+    for (i, device) in record.devices.iter().enumerate() {
+        out += &text(device);
+        out += if i + 1 < record.devices.len() { ",\n" } else { "\n" };
+    }
+    out += "]\n}\n";
+    out.into_bytes()
+}
+
+/// Opens a file to append to, cut to the length that is committed.
+fn open_cut(path: &Path, len: u64) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::file("open", path))?;
+    let found = file.metadata().map_err(Error::file("read", path))?.len();
+    if found < len {
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+            reason: format!("{found} bytes, but the checkpoint has seen {len}: the file was cut or replaced"),
+        });
+    }
+    file.set_len(len).map_err(Error::file("write", path))?;
+    file.seek(SeekFrom::End(0)).map_err(Error::file("write", path))?;
+    Ok(file)
+}
+
+/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
+fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record).expect("records are plain data");
+        lines.push(b'\n');
+    }
+    file.write_all(&lines)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| file.stream_position())
+        .map_err(Error::file("write", path))
+}
+
+#[cfg(test)]
+mod tests;

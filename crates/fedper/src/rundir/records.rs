@@ -1,0 +1,134 @@
+//! The records of a run directory: what `rounds.jsonl`, `devices.jsonl`, `partition.json` and `summary.json` hold.
+//!
+//! Other programs read these files. A field is added freely and never renamed.
+
+use std::collections::BTreeMap;
+
+use fedper_core::metrics::Spread;
+use serde::{Deserialize, Serialize};
+
+/// A line of `rounds.jsonl`: one round of one algorithm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// Name of the strategy, such as `fedper`.
+    pub algorithm: String,
+    /// 1 for the first round.
+    pub round: u32,
+    /// Fraction of a device's test samples classified right, with its own full network after aggregation. Absent in a
+    /// round without evaluation.
+    pub accuracy: Option<Spread>,
+    /// The same right after local training, before aggregation, over the devices that trained in this round.
+    pub accuracy_local: Option<Spread>,
+    /// Mean cross-entropy on a device's test samples, after aggregation.
+    pub loss: Option<Spread>,
+    /// Mean cross-entropy over all samples trained on in this round; absent if no device trained.
+    pub train_loss: Option<f64>,
+    /// Bytes of all messages to devices.
+    pub bytes_down: u64,
+    /// Bytes of all messages from devices.
+    pub bytes_up: u64,
+    /// Wall time of the round, in seconds, evaluation included.
+    pub seconds: f64,
+    /// How many devices trained and answered.
+    pub devices: u32,
+    /// How many devices were asked and failed.
+    pub failed: u32,
+    /// Training samples processed (samples x local epochs).
+    pub samples_trained: u64,
+}
+
+/// A line of `devices.jsonl`: one device in one evaluated round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Name of the strategy.
+    pub algorithm: String,
+    /// The round, as in [`RoundRecord::round`].
+    pub round: u32,
+    /// Which device.
+    pub device: u64,
+    /// How many test samples it was evaluated on.
+    pub samples: u64,
+    /// Fraction classified right.
+    pub accuracy: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+/// `partition.json`: who holds what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionRecord {
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Names of the classes, by label.
+    pub classes: Vec<String>,
+    /// Every device's samples.
+    pub devices: Vec<DevicePartition>,
+}
+
+/// One device's samples, as indices into the dataset (its own train split first, then its test split), in the order
+/// that is used when `shuffle = false`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DevicePartition {
+    /// Which device.
+    pub device: u64,
+    /// Training samples.
+    pub train: Vec<u32>,
+    /// Test samples.
+    pub test: Vec<u32>,
+    /// Training samples of each class, by label.
+    pub train_classes: Vec<u32>,
+    /// Test samples of each class, by label.
+    pub test_classes: Vec<u32>,
+}
+
+/// `summary.json`: where every algorithm ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Version of fedper.
+    pub version: String,
+    /// Commit it was built from, if known.
+    pub commit: Option<String>,
+    /// The run's seed.
+    pub seed: u64,
+    /// Model name of the CPU.
+    pub cpu: String,
+    /// Worker threads.
+    pub workers: usize,
+    /// The command line that repeats the run.
+    pub command: String,
+    /// Whether every round was run.
+    pub complete: bool,
+    /// Wall time of the run, in seconds, over all its parts if it was resumed.
+    pub seconds: f64,
+    /// Largest resident memory of the process, in bytes, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
+    /// By name of the strategy.
+    pub algorithms: BTreeMap<String, AlgorithmSummary>,
+}
+
+/// Where one algorithm ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlgorithmSummary {
+    /// Rounds run.
+    pub rounds: u32,
+    /// Mean device accuracy of the last evaluated round.
+    pub last: Option<f64>,
+    /// The best mean device accuracy of any evaluated round. Chosen on test samples: an upper bound, not a result.
+    pub best: Option<f64>,
+    /// The round of `best`.
+    pub best_round: Option<u32>,
+    /// Mean of the mean device accuracy over the last ten evaluated rounds.
+    pub mean_last_10: Option<f64>,
+    /// Accuracy over devices at the last evaluated round.
+    pub accuracy: Option<Spread>,
+    /// Every evaluated device's accuracy at the last evaluated round, by device number.
+    pub devices: BTreeMap<u64, f64>,
+    /// Bytes of all messages to devices, over all rounds.
+    pub bytes_down: u64,
+    /// Bytes of all messages from devices, over all rounds.
+    pub bytes_up: u64,
+    /// Wall time of its rounds, in seconds.
+    pub seconds: f64,
+    /// Training samples processed per second of its rounds, evaluation included.
+    pub images_per_second: f64,
+}

@@ -1,0 +1,76 @@
+//! `summary.json`: where every algorithm ended.
+
+use std::collections::BTreeMap;
+
+use super::records::{AlgorithmSummary, DeviceRecord, RoundRecord, Summary};
+use crate::experiment::Experiment;
+use crate::simulator::RunOptions;
+
+/// Puts a run's records together.
+pub(super) fn summarise(
+    experiment: &Experiment,
+    options: &RunOptions<'_>,
+    rounds: &[RoundRecord],
+    devices: &[DeviceRecord],
+    seconds: f64,
+) -> Summary {
+    let config = &experiment.config;
+    let algorithms: BTreeMap<String, AlgorithmSummary> =
+        config.algorithm.iter().map(|name| (name.clone(), algorithm(name, rounds, devices))).collect();
+    Summary {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: option_env!("FEDPER_COMMIT").map(str::to_owned),
+        seed: config.seed,
+        cpu: cpu(),
+        workers: options.workers,
+        command: config.command(),
+        complete: algorithms.values().all(|algorithm| algorithm.rounds == config.rounds),
+        seconds,
+        peak_rss_bytes: peak_rss_bytes(),
+        algorithms,
+    }
+}
+
+fn algorithm(name: &str, rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSummary {
+    let rounds: Vec<&RoundRecord> = rounds.iter().filter(|round| round.algorithm == name).collect();
+    let curve: Vec<(u32, f64)> =
+        rounds.iter().filter_map(|round| Some((round.round, round.accuracy?.mean))).collect();
+    // The first round of the highest accuracy.
+    let best = curve.iter().copied().reduce(|best, next| if next.1 > best.1 { next } else { best });
+    let last_ten = &curve[curve.len().saturating_sub(10)..];
+    let last = curve.last();
+    let seconds: f64 = rounds.iter().map(|round| round.seconds).sum();
+    let trained: u64 = rounds.iter().map(|round| round.samples_trained).sum();
+    AlgorithmSummary {
+        rounds: rounds.last().map_or(0, |round| round.round),
+        last: last.map(|&(_, accuracy)| accuracy),
+        best: best.map(|(_, accuracy)| accuracy),
+        best_round: best.map(|(round, _)| round),
+        mean_last_10: last
+            .map(|_| last_ten.iter().map(|&(_, accuracy)| accuracy).sum::<f64>() / last_ten.len() as f64),
+        accuracy: rounds.iter().rev().find_map(|round| round.accuracy),
+        devices: devices
+            .iter()
+            .filter(|d| d.algorithm == name && Some(d.round) == last.map(|&(round, _)| round))
+            .map(|d| (d.device, d.accuracy))
+            .collect(),
+        bytes_down: rounds.iter().map(|round| round.bytes_down).sum(),
+        bytes_up: rounds.iter().map(|round| round.bytes_up).sum(),
+        seconds,
+        images_per_second: if seconds > 0.0 { trained as f64 / seconds } else { 0.0 },
+    }
+}
+
+/// The CPU's model name, or its architecture where the system does not tell.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Largest resident memory of this process, where Linux tells.
+pub(super) fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,80 @@
+use super::*;
+
+fn experiment(seed: u64) -> Experiment {
+    let settings = Settings {
+        model: Some("mlp".into()),
+        clients: Some(3),
+        samples_per_client: Some(20),
+        seed: Some(seed),
+        ..Settings::default()
+    };
+    Experiment::prepare(&settings).unwrap()
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "years of work").unwrap();
+    let error = RunDir::create(dir.path(), &experiment(1)).err().unwrap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("not empty"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_a_crash_appended_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    drop(RunDir::create(&path, &experiment(1)).unwrap());
+    fs::write(path.join(ROUNDS), "{\"half a rec").unwrap();
+    drop(RunDir::resume(&path, &experiment(1)).unwrap());
+    assert_eq!(fs::read(path.join(ROUNDS)).unwrap(), b"");
+}
+
+#[test]
+fn a_run_goes_on_only_as_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    drop(RunDir::create(&path, &experiment(1)).unwrap());
+    let error = RunDir::resume(&path, &experiment(2)).err().unwrap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("seed is 2 here and 1 there"), "{error}");
+    fs::write(path.join(PARTITION), "{}").unwrap();
+    let error = RunDir::resume(&path, &experiment(1)).err().unwrap();
+    assert!(error.to_string().contains("no longer dealt"), "{error}");
+}
+
+#[test]
+fn two_processes_cannot_hold_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let held = RunDir::create(&path, &experiment(1)).unwrap();
+    let error = RunDir::resume(&path, &experiment(1)).err().unwrap();
+    assert!(error.to_string().contains("another process"), "{error}");
+    drop(held);
+    assert!(RunDir::resume(&path, &experiment(1)).is_ok());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    drop(RunDir::create(&path, &experiment(1)).unwrap());
+    fs::write(path.join("checkpoint/state.redb"), b"not a database at all").unwrap();
+    let error = RunDir::resume(&path, &experiment(1)).err().unwrap();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("state.redb"), "{error}");
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    write_atomically(&path, b"old").unwrap();
+    // A folder in the file's place cannot be replaced by a file.
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    assert!(write_atomically(&folder, b"new").is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left lying about");
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+}

@@ -1,0 +1,101 @@
+//! A federation on one machine: the coordinator of `fedper-core`, driven by worker threads.
+
+mod device;
+mod federation;
+mod pool;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use fedper_core::round::{DeviceId, Wire};
+use fedper_core::strategy;
+
+use self::federation::Federation;
+use self::pool::Pool;
+use crate::error::Error;
+use crate::experiment::Experiment;
+use crate::rundir::RunDir;
+use crate::rundir::records::{RoundRecord, Summary};
+
+/// What a run tells as it goes on. All methods do nothing unless overridden.
+pub trait Observer {
+    /// The run begins: in all it will train a device `trainings` times, of which `done` times before it was interrupted.
+    fn begin(&mut self, trainings: u64, done: u64) {
+        let _ = (trainings, done);
+    }
+
+    /// A message is about to go to a device, or has come from one.
+    fn message(&mut self, message: &dyn Wire) {
+        let _ = message;
+    }
+
+    /// A device of `algorithm` has trained on `samples` samples, or failed (0 samples).
+    fn trained(&mut self, algorithm: &str, round: u32, samples: u64) {
+        let _ = (algorithm, round, samples);
+    }
+
+    /// A device's training came to nothing.
+    fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
+        let _ = (algorithm, round, device, reason);
+    }
+
+    /// A round is over and durable.
+    fn round(&mut self, record: &RoundRecord) {
+        let _ = record;
+    }
+}
+
+/// How to run, as opposed to what: none of this changes a result.
+pub struct RunOptions<'a> {
+    /// Worker threads.
+    pub workers: usize,
+    /// Set from outside to end the run at its last checkpoint.
+    pub stop: &'a AtomicBool,
+}
+
+/// Runs `experiment` to its end, or on from where `dir` left off, and writes the run directory.
+///
+/// Rounds are interleaved: round 1 of every algorithm, then round 2, so that a comparison grows as it runs.
+///
+/// # Errors
+/// If a file cannot be written, all devices diverge, or [`RunOptions::stop`] is set. The run directory then holds the
+/// checkpoint of the last round.
+pub fn run(
+    experiment: &Experiment,
+    dir: &mut RunDir,
+    options: &RunOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Summary, Error> {
+    let mut federations = Vec::new();
+    for name in &experiment.config.algorithm {
+        let strategy = strategy::by_name(name).expect("a configuration names algorithms that exist");
+        federations.push(Federation::restore(experiment, strategy, dir)?);
+    }
+    let all: u64 = federations.iter().map(Federation::trainings).sum();
+    let done: u64 = federations.iter().map(Federation::trainings_done).sum();
+    observer.begin(all, done);
+    let before = dir.seconds();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let pool = Pool::start(scope, experiment, options.workers, options.stop);
+        for round in 1..=experiment.config.rounds {
+            for federation in &mut federations {
+                if federation.rounds_done() >= round {
+                    continue;
+                }
+                if options.stop.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted(dir.path().to_owned()));
+                }
+                let record = federation.round(&pool, dir, observer, options.stop)?;
+                dir.commit(&record.0, &record.1, federation.state(), before + start.elapsed().as_secs_f64())?;
+                federation.committed();
+                observer.round(&record.0);
+            }
+        }
+        Ok(())
+    })?;
+    for federation in &federations {
+        dir.write_weights(federation.name(), federation.base(), federation.personal())?;
+    }
+    dir.finish(experiment, options, before + start.elapsed().as_secs_f64())
+}

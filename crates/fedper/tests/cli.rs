@@ -1,0 +1,266 @@
+//! The command line as a process: what it prints, what it writes, with which code it exits.
+
+mod common;
+
+use std::path::Path;
+use std::process::Output;
+
+use common::fedper;
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A run that takes a moment.
+const SMALL: [&str; 14] = [
+    "run",
+    "--model",
+    "mlp",
+    "--clients",
+    "4",
+    "--samples-per-client",
+    "30",
+    "--rounds",
+    "2",
+    "--batch-size",
+    "10",
+    "--algorithm",
+    "fedper,fedavg",
+    "--quiet",
+];
+
+#[test]
+fn bad_input_gets_one_line_and_a_code_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let truncated = dir.path().join("weights.safetensors");
+    std::fs::write(&truncated, b"\x20\0\0\0\0\0\0\0{\"a\":").unwrap();
+    let foreign = dir.path().join("cifar");
+    std::fs::create_dir(&foreign).unwrap();
+    for batch in 1..=5 {
+        std::fs::write(foreign.join(format!("data_batch_{batch}.bin")), b"this is no CIFAR file").unwrap();
+    }
+    let out = dir.path().join("out");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--dataset", "imagenet"], 2, "there is no dataset 'imagenet'"),
+        (&["--personal-layers", "16"], 2, "15 blocks"),
+        (&["--classes-per-client", "11"], 2, "classes"),
+        (&["--model", "vgg16"], 2, "there is no model named `vgg16`"),
+        (&["--algorithm", "fedper,fedsgd"], 2, "there is no algorithm `fedsgd`"),
+        (&["--iid", "--dirichlet", "0.5"], 2, "contradict each other"),
+        (&["--samples-per-client", "33", "--batch-size", "32"], 2, "leave one sample for the last"),
+        (&["--lr", "nan"], 2, "lr is NaN"),
+        (&["--init", text(&truncated)], 1, "not a safetensors file"),
+        (&["--init", "/nowhere/w.safetensors"], 1, "cannot read /nowhere/w.safetensors"),
+        (&["--dataset", "cifar10", "--data-dir", text(&foreign)], 1, "data_batch_1.bin"),
+        (&["--dataset", "cifar100", "--data-dir", text(&foreign)], 1, "cifar100"),
+        (&["--personal-pattern", "head.*"], 2, "no parameter named `head.*`"),
+        (&["--workers", "0"], 2, "workers is 0"),
+        (&["--config", "/nowhere.toml"], 1, "cannot read /nowhere.toml"),
+    ];
+    for (args, code, expected) in cases {
+        let output = fedper(&["run", "--out", text(&out), "--quiet"]).args(*args).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {message}");
+        assert!(message.contains(expected), "{args:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+        assert!(!out.exists(), "{args:?} wrote something");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn an_unwritable_output_folder_is_one_clear_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "something else").unwrap();
+    let output = fedper(&SMALL).args(["--out", text(&file.join("run"))]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("file/run"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "something else");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_loses_nothing_that_was_committed() {
+    // /dev/full takes no byte: the records cannot be written, the run ends with the reason.
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    assert!(fedper(&SMALL).args(["--out", text(&out)]).output().unwrap().status.success());
+    let rounds = std::fs::read(out.join("rounds.jsonl")).unwrap();
+    let full = dir.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::fs::copy(out.join("config.toml"), full.join("config.toml")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", full.join("rounds.jsonl")).unwrap();
+    let output = fedper(&["run", "--resume", text(&full), "--quiet"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("rounds.jsonl"), "{}", stderr(&output));
+    assert_eq!(std::fs::read(out.join("rounds.jsonl")).unwrap(), rounds);
+}
+
+#[test]
+fn a_run_prints_its_table_and_where_its_report_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let output = fedper(&SMALL).args(["--out", text(&out)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "", "--quiet");
+    let printed = stdout(&output);
+    for expected in ["algorithm", "fedper", "fedavg", text(&out.join("report.html"))] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    for file in [
+        "config.toml",
+        "partition.json",
+        "rounds.jsonl",
+        "devices.jsonl",
+        "summary.json",
+        "report.html",
+        "accuracy.svg",
+        "weights/fedper/base.safetensors",
+        "weights/fedper/device-00003.safetensors",
+        "weights/fedavg/base.safetensors",
+    ] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    assert!(!out.join("weights/fedavg/device-00000.safetensors").exists());
+
+    // The same folder again is refused, and nothing in it changes.
+    let before = std::fs::read(out.join("summary.json")).unwrap();
+    let again = fedper(&SMALL).args(["--out", text(&out)]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("not empty"), "{}", stderr(&again));
+    assert_eq!(std::fs::read(out.join("summary.json")).unwrap(), before);
+
+    // A device's own network, under its published names.
+    let weights = dir.path().join("device.safetensors");
+    let export = |extra: &[&str]| {
+        fedper(&["model", "export", "--run", text(&out), "--algorithm", "fedper", "--out", text(&weights)])
+            .args(extra)
+            .output()
+            .unwrap()
+    };
+    assert!(stderr(&export(&[])).contains("--device"));
+    let exported = export(&["--device", "2"]);
+    assert!(exported.status.success(), "{}", stderr(&exported));
+    let params = fedper_nn::weights::read_safetensors(&std::fs::read(&weights).unwrap()).unwrap();
+    assert_eq!(params.layout().len(), 6);
+    assert!(stderr(&export(&["--device", "2"])).contains("exists"));
+
+    // It starts another run.
+    let next = dir.path().join("next");
+    let output = fedper(&SMALL).args(["--out", text(&next), "--init", text(&weights)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    // Both side by side.
+    let both = dir.path().join("both");
+    let output = fedper(&["report", text(&out), text(&next), "--out", text(&both)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(both.join("report.html").is_file());
+    let output = fedper(&["report", text(dir.path())]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn json_is_all_there_is_on_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args: Vec<&str> = SMALL.iter().copied().filter(|&arg| arg != "--quiet").collect();
+    let output = fedper(&args).args(["--json", "--out", text(&out)]).output().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["algorithms"]["fedper"]["rounds"], 2);
+    assert_eq!(summary["complete"], true);
+    let progress = stderr(&output);
+    assert!(progress.contains("round 2/2 fedavg: accuracy"), "{progress}");
+    assert!(!progress.contains('\x1b'), "no terminal codes where there is no terminal");
+}
+
+#[test]
+fn a_changed_configuration_is_not_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    assert!(fedper(&SMALL).args(["--out", text(&out)]).output().unwrap().status.success());
+    let output = fedper(&["run", "--resume", text(&out), "--lr", "0.5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("lr is 0.5 here and 0.01 there"), "{}", stderr(&output));
+    let output = fedper(&["run", "--resume", text(dir.path())]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("holds no run"), "{}", stderr(&output));
+}
+
+#[test]
+fn diverged_training_ends_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let output =
+        fedper(&SMALL).args(["--lr", "1e9", "--out", text(&dir.path().join("run"))]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(message.contains("diverged") && message.contains("--lr"), "{message}");
+}
+
+#[test]
+fn the_summary_of_a_network_tells_what_is_sent() {
+    let output = fedper(&["model", "summary", "--model", "cnn", "--personal-layers", "1"]).output().unwrap();
+    let printed = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // fc: 512 x 10 + 10 parameters personal; the base is 582 026 - 5 130 values of 4 bytes.
+    for expected in ["32x12x12", "64x4x4", "5 130", "personal", "576 896", "2.3 MB"] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+    let output = fedper(&["model", "summary", "--input", "3x1x1", "--model", "cnn"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+}
+
+#[test]
+fn who_holds_what_is_printed_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("partition.svg");
+    let output =
+        fedper(&["data", "partition", "--clients", "5", "--classes-per-client", "2", "--svg", text(&svg)])
+            .output()
+            .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("Ankle boot"), "{}", stdout(&output));
+    assert!(std::fs::read_to_string(&svg).unwrap().starts_with("<svg"));
+}
+
+#[test]
+fn offline_a_fetch_says_where_the_files_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = fedper(&["data", "fetch", "cifar10"])
+        .env("XDG_CACHE_HOME", dir.path())
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("https_proxy", "http://127.0.0.1:9")
+        .output()
+        .unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains(text(dir.path())), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["report", "--help"],
+        &["data", "--help"],
+        &["data", "fetch", "--help"],
+        &["data", "partition", "--help"],
+        &["model", "summary", "--help"],
+        &["model", "export", "--help"],
+    ] {
+        let output = fedper(command).output().unwrap();
+        assert!(output.status.success(), "{command:?}");
+        assert!(stdout(&output).contains("Usage"), "{command:?}");
+    }
+    assert_eq!(fedper(&["nonsense"]).output().unwrap().status.code(), Some(2));
+}

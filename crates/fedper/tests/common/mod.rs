@@ -1,0 +1,80 @@
+//! What the tests of whole runs share.
+#![allow(dead_code, unreachable_pub, reason = "each test uses its own part")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use fedper::config::Settings;
+use fedper::experiment::Experiment;
+use fedper::rundir::RunDir;
+use fedper::rundir::records::Summary;
+use fedper::simulator::{self, Observer, RunOptions};
+
+pub struct Silent;
+impl Observer for Silent {}
+
+pub fn settings(text: &str) -> Settings {
+    toml::from_str(text).unwrap()
+}
+
+/// Runs a configuration (TOML) into `dir`, inside this process.
+pub fn run(text: &str, dir: &Path, workers: usize) -> Summary {
+    observed(text, dir, workers, &mut Silent)
+}
+
+pub fn observed(text: &str, dir: &Path, workers: usize, observer: &mut dyn Observer) -> Summary {
+    let experiment = Experiment::prepare(&settings(text)).unwrap();
+    let mut run_dir = RunDir::create(dir, &experiment).unwrap();
+    let stop = AtomicBool::new(false);
+    simulator::run(&experiment, &mut run_dir, &RunOptions { workers, stop: &stop }, observer).unwrap()
+}
+
+/// The program, without anything of the surrounding environment that could change what it prints.
+pub fn fedper(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedper"));
+    command.args(args).env("COLUMNS", "110").env_remove("XDG_CACHE_HOME");
+    command
+}
+
+/// Everything in a run directory that must not depend on how it was run: records without times, and all weights.
+pub fn results(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    let rounds = std::fs::read_to_string(dir.join("rounds.jsonl")).unwrap();
+    let timeless: Vec<String> = rounds
+        .lines()
+        .map(|line| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(record.as_object_mut().unwrap().remove("seconds").is_some());
+            record.to_string()
+        })
+        .collect();
+    assert!(!timeless.is_empty());
+    out.insert("rounds".to_owned(), timeless.join("\n").into_bytes());
+    for name in ["devices.jsonl", "partition.json", "config.toml"] {
+        out.insert(name.to_owned(), std::fs::read(dir.join(name)).unwrap());
+    }
+    out.extend(weights(dir));
+    out
+}
+
+/// Every weights file, by its path below `weights/`.
+pub fn weights(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut out = BTreeMap::new();
+    for algorithm in std::fs::read_dir(dir.join("weights")).unwrap().flatten() {
+        for file in std::fs::read_dir(algorithm.path()).unwrap().flatten() {
+            let name = format!("{}/{}", algorithm.file_name().display(), file.file_name().display());
+            out.insert(name, std::fs::read(file.path()).unwrap());
+        }
+    }
+    out
+}
+
+/// Fails with the name of the first file that differs.
+pub fn assert_same(left: &BTreeMap<String, Vec<u8>>, right: &BTreeMap<String, Vec<u8>>) {
+    assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>());
+    for (name, bytes) in left {
+        assert!(bytes == &right[name], "{name} differs");
+    }
+}

@@ -1,0 +1,118 @@
+//! A result depends on the configuration and on nothing else, bit for bit.
+
+mod common;
+
+use std::path::Path;
+
+use common::{assert_same, results, run, weights};
+use fedper_core::params::Params;
+
+const MLP: &str = "model = 'mlp'\nclients = 5\nclasses_per_client = 3\nsamples_per_client = 43\nrounds = 3\n\
+                   batch_size = 10\nlr = 0.05\nweight_decay = 0.001\n";
+
+#[test]
+fn the_number_of_workers_does_not_matter() {
+    for config in [
+        format!(
+            "{MLP}algorithm = ['fedper', 'fedavg', 'local', 'fedavg-ft']\nparticipation = 0.6\nfailure_rate = 0.3\n\
+             augment = true"
+        ),
+        // Batch norm with its statistics, and a partial last batch.
+        "model = 'mobilenet_v1'\nclients = 3\nsamples_per_client = 43\nrounds = 2\nbatch_size = 16\n\
+         algorithm = ['fedper', 'fedavg-ft']"
+            .to_owned(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str, workers| {
+            run(&config, &dir.path().join(name), workers);
+            results(&dir.path().join(name))
+        };
+        let one = of("one", 1);
+        assert_same(&one, &of("two", 2));
+        assert_same(&one, &of("five", 5));
+    }
+}
+
+#[test]
+fn the_written_configuration_repeats_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    run(&format!("{MLP}seed = 9\ndirichlet = 0.5").replace("classes_per_client = 3\n", ""), &first, 2);
+    run(&std::fs::read_to_string(first.join("config.toml")).unwrap(), &second, 2);
+    assert_same(&results(&first), &results(&second));
+}
+
+#[test]
+fn the_seed_matters() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |seed: u32| {
+        let path = dir.path().join(seed.to_string());
+        run(&format!("{MLP}algorithm = ['fedavg']\nseed = {seed}"), &path, 2);
+        weights(&path)
+    };
+    assert_ne!(of(1), of(2));
+}
+
+/// The whole network of `device` at the end of a run.
+fn network(dir: &Path, algorithm: &str, device: u32) -> Vec<(String, Vec<u32>)> {
+    let folder = dir.join("weights").join(algorithm);
+    let mut named = Vec::new();
+    for file in ["base.safetensors".to_owned(), format!("device-{device:05}.safetensors")] {
+        if let Ok(bytes) = std::fs::read(folder.join(file)) {
+            let params: Params = fedper_nn::weights::read_safetensors(&bytes).unwrap();
+            named.extend(
+                params
+                    .iter()
+                    .map(|(spec, values)| (spec.name.clone(), values.iter().map(|v| v.to_bits()).collect())),
+            );
+        }
+    }
+    named.sort();
+    named
+}
+
+#[test]
+fn no_personal_layer_is_fedavg_and_all_personal_layers_are_local_training() {
+    for (model, all, extra) in [("mlp", 3, ""), ("mobilenet_v1", 15, "rounds = 2\n"), ("cnn", 4, "")] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = MLP.replace("'mlp'", &format!("'{model}'"));
+        let config = if extra.is_empty() { config } else { config.replace("rounds = 3\n", extra) };
+        for (k_p, twin) in [(0, "fedavg"), (all, "local")] {
+            let path = dir.path().join(k_p.to_string());
+            let config = format!("{config}algorithm = ['fedper', '{twin}']\npersonal_layers = {k_p}");
+            let summary = run(&config, &path, 2);
+            let (ours, theirs) = (&summary.algorithms["fedper"], &summary.algorithms[twin]);
+            assert_eq!(ours.devices, theirs.devices, "{model} {k_p}");
+            assert_eq!(
+                (ours.bytes_down, ours.bytes_up, ours.accuracy),
+                (theirs.bytes_down, theirs.bytes_up, theirs.accuracy)
+            );
+            for device in 0..5 {
+                let ours = network(&path, "fedper", device);
+                assert!(!ours.is_empty());
+                assert!(ours == network(&path, twin, device), "{model}, K_P {k_p}, device {device}");
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_statistics_go_where_they_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = |way: &str| {
+        let path = dir.path().join(way);
+        run(
+            &format!(
+                "model = 'mobilenet_v1'\nclients = 2\nsamples_per_client = 20\nrounds = 1\nbatch_size = 10\n\
+                 algorithm = ['fedper']\npersonal_layers = 1\nbatch_norm = '{way}'"
+            ),
+            &path,
+            2,
+        );
+        let bytes = std::fs::read(path.join("weights/fedper/base.safetensors")).unwrap();
+        fedper_nn::weights::read_safetensors(&bytes).unwrap()
+    };
+    let has_statistics = |params: &Params| params.get("bn1.running_mean").is_some();
+    assert!(has_statistics(&base("average")) && has_statistics(&base("reset")));
+    assert!(!has_statistics(&base("local")));
+}
