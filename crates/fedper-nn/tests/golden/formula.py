@@ -35,12 +35,15 @@ def unit(name: str, count: int) -> np.ndarray:
     return (bits(name, count) >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
 
 
-def parameter(owner: str, name: str, shape, variance: float = 1.0) -> np.ndarray:
+def parameter(owner: str, name: str, shape, variance: float = 1.0, calm: bool = False) -> np.ndarray:
     """The parameter `name` as `owner` ("server", "device-0", ...) initialises it.
 
     The role follows from the name and the number of dimensions: Kaiming-like for convolutions, batch-norm weights
     in [0.5, 2.5) so that some activations pass 6 (ReLU6 differs from ReLU only there), and running variances around
     `variance`, which a case chooses so that activations keep their size in eval mode.
+
+    `calm` lifts batch norm's output above 0 (biases around 1, weights in [0.5, 1)), so that few activations come near
+    the kink of ReLU.
     """
     shape = tuple(shape)
     u = unit(f"{owner}/{name}", math.prod(shape))
@@ -49,13 +52,13 @@ def parameter(owner: str, name: str, shape, variance: float = 1.0) -> np.ndarray
     elif name.endswith("running_var"):
         values = variance * (1.0 + 0.5 * u)
     elif name.endswith("bias"):
-        values = 0.2 * u
+        values = (1.0 if calm else 0.0) + 0.2 * u
     elif len(shape) == 4:
         values = math.sqrt(6.0 / math.prod(shape[1:])) * u
     elif len(shape) == 2:
         values = math.sqrt(3.0 / shape[1]) * u
     else:
-        values = 1.5 + u
+        values = 0.75 + 0.25 * u if calm else 1.5 + u
     return values.astype(np.float32).reshape(shape)
 
 
@@ -68,6 +71,20 @@ def images(name: str, n: int, height: int, width: int, channels: int) -> np.ndar
     noise = unit(f"{name}/pixels", n * height * width * channels).reshape(n, height * width, channels)
     offset = unit(f"{name}/offsets", n * channels).reshape(n, 1, channels)
     return (offset + 0.5 * noise).astype(np.float32).reshape(n, height, width, channels)
+
+
+def pixels(name: str, n: int, height: int, width: int, channels: int) -> np.ndarray:
+    """The same as bytes, which is how datasets hold images."""
+    noise = unit(f"{name}/pixels", n * height * width * channels).reshape(n, height * width, channels)
+    offset = unit(f"{name}/offsets", n * channels).reshape(n, 1, channels)
+    shade = (offset + 0.5 * noise) / 3.0 + 0.5
+    return np.floor(256.0 * shade).astype(np.uint8).reshape(n, height, width, channels)
+
+
+def normalised(pixels: np.ndarray) -> np.ndarray:
+    """Bytes as a network reads them, as torchvision's `ToTensor` and `Normalize(0.5, 0.5)` compute it."""
+    half = np.float32(0.5)
+    return (pixels.astype(np.float32) / np.float32(255.0) - half) / half
 
 
 def labels(name: str, n: int, classes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Each case is a list of operations between an input tensor of formula values and a linear head of 10 classes with
 cross-entropy, which sends a dense gradient of mixed signs back. Kept are the operations' output in eval mode; the
-output, the loss, the gradients of the input and of every parameter in train mode; and the running statistics afterwards.
+output, the loss, the gradients of the input and of every parameter in train mode; and the running statistics after it.
 For some, everything after three steps of SGD with large momentum and weight decay, the input being trained as well.
 
 The cases are written into the file, in its metadata, so that they are defined only here.
@@ -179,13 +179,13 @@ def compute(name, case, dtype, execution):
         x = x.contiguous(memory_format=torch.channels_last)
     y = torch.from_numpy(formula.labels(name, n, CLASSES))
     ops = Ops(case["ops"])
-    reference.fill(ops, name, 1.0)
+    reference.fill(ops, name)
     ops = reference.prepared(ops, dtype, execution)
     with torch.no_grad():
         output = ops.eval()(x)
     case["features"] = output[0].numel()
     head = nn.Linear(output[0].numel(), CLASSES)
-    reference.fill(head, f"{name}/head", 1.0)
+    reference.fill(head, f"{name}/head")
     head = head.to(dtype)
     trained = ops.train()(x)
     loss = cross_entropy(head(trained.flatten(1)), y)
@@ -212,10 +212,12 @@ def golden():
     every, described = {}, cases()
     distances = {}
     for name, case in described.items():
-        tensors, scalars = reference.compared(lambda *how: compute(name, case, *how), {"gradient": 256, "output": 256, "stepped": 256})
+        limits = {"gradient": 256, "output": 256, "stepped": 256}
+        tensors, scalars = reference.compared(lambda *how: compute(name, case, *how), limits)
         every |= {f"{name}/{key}": value for key, value in tensors.items()}
         distances |= {f"{name}/{key}": value for key, value in scalars["distances"].items()}
-    reference.write("layers.safetensors", every, {"cases": described, "sgd": SGD, "steps": STEPS, "distances": distances})
+    scalars = {"cases": described, "sgd": SGD, "steps": STEPS, "distances": distances}
+    reference.write("layers.safetensors", every, scalars)
 
 
 if __name__ == "__main__":

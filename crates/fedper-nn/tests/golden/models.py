@@ -1,4 +1,4 @@
-"""The networks as PyTorch has them: torchvision's ResNet-34 and timm's MobileNet-v1 themselves, so that names are proven."""
+"""The networks as PyTorch has them: torchvision's ResNet-34 and timm's MobileNet-v1 themselves, which proves the names."""
 
 import timm
 from torch import nn
@@ -45,4 +45,4 @@ def personal_names(model, net, k_p):
         "mlp": ["fc2.", "fc3."],
         "mobilenet_v1": ["blocks.4.0.", "blocks.4.1.", "classifier."],
     }[model][-k_p:]
-    return {name for name in net.state_dict() if name.startswith(tuple(blocks))}
+    return [name for name in net.state_dict() if name.startswith(tuple(blocks))]

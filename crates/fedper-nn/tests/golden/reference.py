@@ -55,12 +55,12 @@ def batch(images, labels, dtype, execution):
     return x.contiguous(memory_format=layout), y
 
 
-def fill(module, owner, variance, names=None):
+def fill(module, owner, variance=1.0, names=None, calm=False):
     """Loads `owner`'s formula values into `module`, into the parameters called `names` or into all."""
     state = module.state_dict()
     for name, value in state.items():
         if not name.endswith("num_batches_tracked") and (names is None or name in names):
-            values = torch.from_numpy(formula.parameter(owner, name, value.shape, variance))
+            values = torch.from_numpy(formula.parameter(owner, name, value.shape, variance, calm))
             state[name] = values.to(value.dtype)
     module.load_state_dict(state)
 
@@ -113,5 +113,5 @@ def write(path, tensors, scalars):
     path = HERE / path
     safetensors.numpy.save_file(tensors, path, metadata={"golden": json.dumps(scalars)})
     worst = sorted(scalars.get("distances", {}).items(), key=lambda item: -item[1][0])[:3]
-    print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB,", {k: v for k, v in scalars.items() if k in ("loss", "losses")},
-          "furthest float32:", worst, flush=True)
+    losses = scalars.get("losses", {})
+    print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB,", losses, "furthest float32:", worst, flush=True)

@@ -4,7 +4,7 @@ use fedper_core::params::{Params, Spec};
 use fedper_nn::{Architecture, Batch, Block, InputShape, Network, Op, Sgd};
 use serde_json::Value;
 
-use crate::support::formula;
+use crate::support::formula::{self, Start};
 use crate::support::golden::{Golden, distance};
 use crate::support::report::Report;
 
@@ -102,7 +102,7 @@ impl Case {
         let block = Block { name: "all".to_owned(), ops };
         let arch = Architecture::from_blocks(self.name.clone(), self.input, classes, vec![block]).unwrap();
         let layout = arch.layout();
-        let mut params = formula::params(&self.name, &layout, 1.0);
+        let mut params = formula::params(&self.name, &layout, Start::default());
         for (position, spec) in layout.specs().iter().enumerate() {
             if spec.name == "input.weight" {
                 params.at_mut(position).copy_from_slice(&self.values);
@@ -113,7 +113,7 @@ impl Case {
                 params.at_mut(position).fill(0.0);
             } else if let Some(own) = spec.name.strip_prefix("head.") {
                 let spec = Spec { name: own.to_owned(), ..spec.clone() };
-                let values = formula::parameter(&format!("{}/head", self.name), &spec, 1.0);
+                let values = formula::parameter(&format!("{}/head", self.name), &spec, Start::default());
                 params.at_mut(position).copy_from_slice(&values);
             }
         }

@@ -4,5 +4,6 @@
 mod interchange;
 mod layers;
 mod networks;
+mod rounds;
 #[path = "../support/mod.rs"]
 mod support;

@@ -7,7 +7,7 @@
 use fedper_core::params::Params;
 use fedper_nn::{Batch, Network};
 
-use crate::support::formula;
+use crate::support::formula::{self, Start};
 use crate::support::golden::Golden;
 use crate::support::report::{FLOOR, Report};
 use crate::support::rounds::architecture;
@@ -26,7 +26,8 @@ fn agrees(name: &str) {
     let images = formula::images(&set, n, arch.input.height, arch.input.width, arch.input.channels);
     let labels = formula::labels(name, n, arch.classes);
     let batch = Batch { images: &images, labels: &labels };
-    let mut params = formula::params("server", &arch.layout(), case["variance"].as_f64().unwrap());
+    let start = Start { variance: case["variance"].as_f64().unwrap(), ..Start::default() };
+    let mut params = formula::params("server", &arch.layout(), start);
     let mut network = Network::new(&arch, n).unwrap();
     network.load(&params).unwrap();
 

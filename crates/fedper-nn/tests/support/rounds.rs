@@ -7,13 +7,15 @@ use fedper_core::params::{Layout, Params};
 use fedper_nn::{Architecture, InputShape, Sgd};
 use serde_json::Value;
 
-use super::formula;
+use super::formula::{self, Start};
 use super::golden::Golden;
 use super::report::{FLOOR, Report};
 
 /// One device's data.
 pub(crate) struct Device {
     /// `[samples][height][width][channels]`
+    pub(crate) pixels: Vec<u8>,
+    /// The same, as a network reads them.
     pub(crate) images: Vec<f32>,
     pub(crate) labels: Vec<u32>,
 }
@@ -55,8 +57,10 @@ impl Rounds {
         let samples = case["samples"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize);
         let devices = samples.enumerate().map(|(j, n)| {
             let name = format!("{name}/device-{j}");
+            let pixels = formula::pixels(&name, n, input.height, input.width, input.channels);
             Device {
-                images: formula::images(&name, n, input.height, input.width, input.channels),
+                images: pixels.iter().map(|&pixel| formula::normalised(pixel)).collect(),
+                pixels,
                 labels: formula::labels(&name, n, arch.classes),
             }
         });
@@ -78,8 +82,9 @@ impl Rounds {
     /// The parameters of the whole network as device `j` begins the first round: the server's base and its own
     /// personal layers.
     pub(crate) fn initial(&self, j: usize) -> Params {
-        let mut params = formula::params("server", &self.layout, 1.0);
-        let own = formula::params(&format!("device-{j}"), &self.layout, 1.0);
+        let start = Start { calm: self.golden.scalar("case")["calm"].as_bool().unwrap(), ..Start::default() };
+        let mut params = formula::params("server", &self.layout, start);
+        let own = formula::params(&format!("device-{j}"), &self.layout, start);
         for (position, spec) in self.layout.specs().iter().enumerate() {
             if self.personal.contains(&spec.name) {
                 params.at_mut(position).copy_from_slice(own.at(position));
@@ -111,6 +116,7 @@ impl Rounds {
         let is_base = owner == "base";
         let expected =
             self.layout.specs().iter().filter(|s| self.personal.contains(&s.name) != is_base).count();
+        let start = self.initial(owner.strip_prefix("device-").map_or(0, |j| j.parse().unwrap()));
         assert_eq!(names.len(), expected, "{owner}: another number of parameters");
         for name in names {
             assert_eq!(self.personal.contains(&name), !is_base, "`{name}` is on the wrong side");
@@ -121,6 +127,9 @@ impl Rounds {
                 true => 1e-4,
                 false => (1.5 * self.golden.distances(&key).all).max(FLOOR),
             };
+            // A weight that training hardly moved would agree with anything.
+            let moved = self.golden.distance("", &key, start.get(&name).unwrap());
+            assert!(moved > 5.0 * allowed, "{key}: moved by {moved:.1e}, but {allowed:.1e} is allowed");
             let group = if name.contains("running") { "running statistics" } else { "weights" };
             report.check(&format!("{owner} {group}"), &name, distance, allowed);
         }
