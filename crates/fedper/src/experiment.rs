@@ -1,5 +1,6 @@
 //! An experiment ready to run: a validated configuration with its data, partition, network and initial weights.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,8 +29,10 @@ pub struct Experiment {
     pub layout: Arc<Layout>,
     /// The cut that the configuration asks for.
     pub cut: Split,
-    /// Parameters to start from instead of random ones.
+    /// Parameters to start from instead of random ones, on the server and on every device.
     init: Option<Params>,
+    /// The same for one device, or the server, alone.
+    own_init: BTreeMap<u64, Params>,
 }
 
 impl Experiment {
@@ -70,7 +73,19 @@ impl Experiment {
         if let (Some(init), Some(path)) = (&init, &config.init) {
             check_init(init, &layout, path)?;
         }
-        Ok(Self { config, dataset, partition, architecture, layout, cut, init })
+        Ok(Self { config, dataset, partition, architecture, layout, cut, init, own_init: BTreeMap::new() })
+    }
+
+    /// Starts `owner` (a device's number, or [`SERVER`]) from these values, as far as they are its own to start from.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if they are those of another network.
+    pub fn start_from(&mut self, owner: u64, params: Params) -> Result<(), Error> {
+        if *params.layout() != self.layout {
+            return Err(Error::Config("initial weights of another network".into()));
+        }
+        self.own_init.insert(owner, params);
+        Ok(())
     }
 
     /// The cut that `strategy` makes, with the batch-norm statistics where the configuration wants them.
@@ -102,7 +117,7 @@ impl Experiment {
             |_| true,
             |name| seed::named(self.config.seed, Purpose::Init, owner, 0, name),
         );
-        for (spec, values) in self.init.iter().flat_map(Params::iter) {
+        for (spec, values) in self.init.iter().chain(self.own_init.get(&owner)).flat_map(Params::iter) {
             if let Some(position) = layout.position(&spec.name) {
                 params.at_mut(position).copy_from_slice(values);
             }
