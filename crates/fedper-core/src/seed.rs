@@ -52,7 +52,7 @@ pub fn derive(seed: u64, purpose: Purpose, device: u64, round: u64) -> Random {
     ChaCha8Rng::from_seed(key)
 }
 
-/// Like [`derive`], for the sequence called `name`.
+/// Like [`derive()`], for the sequence called `name`.
 pub fn named(seed: u64, purpose: Purpose, device: u64, round: u64, name: &str) -> Random {
     let mut hash = Fnv1a::new();
     hash.write(name.as_bytes());

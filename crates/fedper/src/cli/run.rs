@@ -213,10 +213,12 @@ fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
         })
         .collect();
     let memory = summary.peak_rss_bytes.map(|rss| format!(", {} of memory at most", bytes(rss)));
+    let note = summary.dataset_note.as_ref().map(|note| format!("Note: {note}\n"));
     Ok(format!(
-        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n",
+        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{}",
         table(&columns, &rows),
         duration(summary.seconds),
-        memory.unwrap_or_default()
+        memory.unwrap_or_default(),
+        note.unwrap_or_default()
     ))
 }

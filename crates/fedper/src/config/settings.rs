@@ -32,7 +32,7 @@ pub struct Settings {
     /// Instead: deal samples at random
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub iid: Option<bool>,
-    /// Instead: each folder of the dataset is a device [default for <DIR>/<device>/<class>/ folders]
+    /// Instead: each folder of the dataset is a device [default for folders DIR/device/class]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub by_folder: Option<bool>,
     /// Training samples of each device; drawn with replacement where a class has too few [default: all that there are, but

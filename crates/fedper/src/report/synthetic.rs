@@ -85,6 +85,7 @@ impl Synthetic {
             command: format!("fedper run --config runs/demo/config.toml --seed {}", self.seed),
             complete: true,
             seconds: 0.0,
+            dataset_note: None,
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
         };

@@ -100,6 +100,9 @@ pub struct Summary {
     pub complete: bool,
     /// Wall time of the run, in seconds, over all its parts if it was resumed.
     pub seconds: f64,
+    /// What a reader of a result on this dataset should know.
+    #[serde(default)]
+    pub dataset_note: Option<String>,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// By name of the strategy.

@@ -26,6 +26,7 @@ pub(super) fn summarise(
         command: config.command(),
         complete: algorithms.values().all(|algorithm| algorithm.rounds == config.rounds),
         seconds,
+        dataset_note: experiment.dataset.note.clone(),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
     }
