@@ -140,7 +140,7 @@ fn wrong_input_is_an_error_and_changes_nothing() {
     );
     assert_eq!(step(&images[..2 * size], &[0, 10]), NnError::Label { sample: 1, label: 10, classes: 10 });
     assert_eq!(arch.min_train_batch(), 2);
-    assert_eq!(step(&images[..size], &[0]), NnError::SingleValue { layer: "layer4.0.bn1".into() });
+    assert_eq!(step(&images[..size], &[0]), NnError::SingleValue { layer: "layer4.0.downsample.1".into() });
     assert!(network.evaluate(Batch { images: &images[..size], labels: &[0] }).is_ok());
     let mut params = Params::zeros(arch.layout());
     network.store(&mut params).unwrap();

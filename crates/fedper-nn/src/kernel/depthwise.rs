@@ -1,135 +1,111 @@
-//! Depthwise convolution: each channel by its own kernel, so every tap is a product of rows with one row of weights.
+//! Depthwise convolution of one block of channels: every tap is a product of rows with one row of weights.
 
-use super::versions;
+use super::{BLOCK, Row, versions};
 
-/// Channels that one pass over the rows keeps in registers.
-const LANES: usize = 16;
+/// Taps that one pass adds up in registers.
+pub(crate) const MAX_TAPS: usize = 9;
 
-/// One tap: where its rows begin in the source, in values, and which row of weights it has.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tap {
-    pub(crate) from: usize,
-    pub(crate) weight: usize,
+/// `$body` with `$taps` taps known to the compiler, so that their weights stay in registers.
+macro_rules! unrolled {
+    ($count:expr, $taps:ident => $body:expr) => {
+        match $count {
+            1 => { const $taps: usize = 1; $body }
+            2 => { const $taps: usize = 2; $body }
+            3 => { const $taps: usize = 3; $body }
+            4 => { const $taps: usize = 4; $body }
+            5 => { const $taps: usize = 5; $body }
+            6 => { const $taps: usize = 6; $body }
+            7 => { const $taps: usize = 7; $body }
+            8 => { const $taps: usize = 8; $body }
+            9 => { const $taps: usize = 9; $body }
+            _ => unreachable!("at most MAX_TAPS taps"),
+        }
+    };
 }
 
-versions! {
-    /// `to[row][c] (+)= sum over taps of source[from + row * channels + c] * weights[weight][c]`
-    ///
-    /// # Shapes
-    /// `to` `[rows][channels]`, `weights` `[taps][channels]`.
-    pub(crate) fn taps(
-        source: &[f32],
-        weights: &[f32],
-        channels: usize,
-        taps: &[Tap],
-        to: &mut [f32],
-        add: bool,
-    ) {
-        let rows = to.len() / channels;
-        let mut c = 0;
-        while c < channels {
-            let lanes = LANES.min(channels - c);
-            if lanes == LANES {
-                for row in 0..rows {
-                    let at = row * channels + c;
-                    let to = &mut to[at..at + LANES];
-                    let mut sum = [0f32; LANES];
-                    if add {
-                        sum.copy_from_slice(to);
-                    }
-                    for tap in taps {
-                        let x = &source[tap.from + at..tap.from + at + LANES];
-                        let w = &weights[tap.weight * channels + c..tap.weight * channels + c + LANES];
-                        for l in 0..LANES {
-                            sum[l] += x[l] * w[l];
-                        }
-                    }
-                    to.copy_from_slice(&sum);
-                }
-            } else {
-                for row in 0..rows {
-                    for l in c..channels {
-                        let at = row * channels + l;
-                        let mut sum = if add { to[at] } else { 0.0 };
-                        for tap in taps {
-                            sum += source[tap.from + at] * weights[tap.weight * channels + l];
-                        }
-                        to[at] = sum;
-                    }
-                }
+#[inline(always)]
+fn sum_taps<const TAPS: usize>(sources: &[&[Row]], weights: &[Row], to: &mut [Row], add: bool) {
+    let weights: [Row; TAPS] = weights.try_into().expect("one a tap");
+    // As long as `to`, so that the loop needs no further checks.
+    let sources: [&[Row]; TAPS] = std::array::from_fn(|tap| &sources[tap][..to.len()]);
+    for i in 0..to.len() {
+        let mut sum = if add { to[i] } else { [0.0; BLOCK] };
+        for tap in 0..TAPS {
+            for l in 0..BLOCK {
+                sum[l] += sources[tap][i][l] * weights[tap][l];
             }
-            c += LANES;
+        }
+        to[i] = sum;
+    }
+}
+
+#[inline(always)]
+fn sum_gradients<const TAPS: usize>(sources: &[&[Row]], dy: &[Row], gradients: &mut [Row]) {
+    let sources: [&[Row]; TAPS] = std::array::from_fn(|tap| &sources[tap][..dy.len()]);
+    let mut sums = [[0f32; BLOCK]; TAPS];
+    for i in 0..dy.len() {
+        for tap in 0..TAPS {
+            for l in 0..BLOCK {
+                sums[tap][l] += sources[tap][i][l] * dy[i][l];
+            }
+        }
+    }
+    for (gradient, sum) in gradients.iter_mut().zip(sums) {
+        for l in 0..BLOCK {
+            gradient[l] += sum[l];
         }
     }
 }
 
 versions! {
-    /// `gradient[c] += sum over rows of x[row][c] * dy[row][c]`: the weight gradient of one tap.
-    ///
-    /// # Shapes
-    /// `x`, `dy` `[rows][channels]`, `gradient` `[channels]`.
-    pub(crate) fn tap_gradient(x: &[f32], dy: &[f32], gradient: &mut [f32]) {
-        let channels = gradient.len();
-        let mut c = 0;
-        while c < channels {
-            let end = (c + LANES).min(channels);
-            let mut sum = [0f32; LANES];
-            let rows = x.chunks_exact(channels).zip(dy.chunks_exact(channels));
-            if end == c + LANES {
-                for (x, dy) in rows {
-                    let (x, dy) = (&x[c..c + LANES], &dy[c..c + LANES]);
-                    for l in 0..LANES {
-                        sum[l] += x[l] * dy[l];
-                    }
-                }
-            } else {
-                for (x, dy) in rows {
-                    for (sum, (x, dy)) in sum.iter_mut().zip(x[c..].iter().zip(&dy[c..])) {
-                        *sum += x * dy;
-                    }
-                }
-            }
-            for (g, s) in gradient[c..end].iter_mut().zip(sum) {
-                *g += s;
-            }
-            c += LANES;
-        }
+    /// `to[row] (+)= sum over taps of source[row] * weight`, for 1 to [`MAX_TAPS`] taps.
+    pub(crate) fn taps(sources: &[&[Row]], weights: &[Row], to: &mut [Row], add: bool) {
+        unrolled!(weights.len(), TAPS => sum_taps::<TAPS>(sources, weights, to, add));
+    }
+}
+
+versions! {
+    /// `gradient += sum over rows of source[row] * dy[row]`, for each of 1 to [`MAX_TAPS`] taps.
+    pub(crate) fn gradients(sources: &[&[Row]], dy: &[Row], gradients: &mut [Row]) {
+        unrolled!(gradients.len(), TAPS => sum_gradients::<TAPS>(sources, dy, gradients));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{rows, rows_mut};
     use crate::testing::noise;
 
     #[test]
-    fn taps_match_plain_loops_on_odd_shapes() {
-        for (rows, channels) in [(1, 1), (3, 5), (7, 16), (5, 17), (2, 47), (9, 64)] {
-            let len = rows * channels;
-            let source = noise(4 * len, 1);
-            let weights = noise(3 * channels, 2);
-            for count in 0..3 {
-                let list = [Tap { from: len, weight: 2 }, Tap { from: 3 * len, weight: 0 }];
+    fn taps_match_plain_loops() {
+        for count in [1, 2, 3, 7, 40] {
+            for tap_count in 1..=MAX_TAPS {
+                let source = noise((count + MAX_TAPS) * BLOCK, 1);
+                let sources: Vec<&[Row]> = (0..tap_count).map(|tap| &rows(&source)[tap..][..count]).collect();
+                let weights = noise(tap_count * BLOCK, 2);
                 for add in [false, true] {
-                    let before = noise(len, 3);
+                    let before = noise(count * BLOCK, 3);
                     let mut to = before.clone();
-                    taps(&source, &weights, channels, &list[..count], &mut to, add);
-                    for i in 0..len {
-                        let start = if add { before[i] } else { 0.0 };
-                        let expected = list[..count].iter().fold(start, |sum, tap| {
-                            sum + source[tap.from + i] * weights[tap.weight * channels + i % channels]
+                    taps(&sources, rows(&weights), rows_mut(&mut to), add);
+                    for i in 0..to.len() {
+                        let expected = (0..tap_count).fold(if add { before[i] } else { 0.0 }, |sum, tap| {
+                            sum + source[tap * BLOCK + i] * weights[tap * BLOCK + i % BLOCK]
                         });
                         assert_eq!(to[i], expected);
                     }
                 }
-            }
-            let mut gradient = vec![1.0; channels];
-            tap_gradient(&source[..len], &source[len..2 * len], &mut gradient);
-            for (c, g) in gradient.iter().enumerate() {
-                let at = |r: usize| {
-                    f64::from(source[r * channels + c]) * f64::from(source[len + r * channels + c])
-                };
-                assert!((f64::from(*g) - 1.0 - (0..rows).map(at).sum::<f64>()).abs() < 1e-5);
+                let dy = noise(count * BLOCK, 4);
+                let mut found = vec![1.0; tap_count * BLOCK];
+                gradients(&sources, rows(&dy), rows_mut(&mut found));
+                for (i, found) in found.iter().enumerate() {
+                    let (tap, l) = (i / BLOCK, i % BLOCK);
+                    let at = |r: usize| {
+                        f64::from(source[(tap + r) * BLOCK + l]) * f64::from(dy[r * BLOCK + l])
+                    };
+                    let expected = 1.0 + (0..count).map(at).sum::<f64>();
+                    assert!((f64::from(*found) - expected).abs() < 1e-5);
+                }
             }
         }
     }

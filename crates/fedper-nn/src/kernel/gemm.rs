@@ -1,11 +1,15 @@
-//! The matrix kernel: a tile of up to 14 rows by one panel of columns, kept in registers while it runs over a list of
-//! segments (the taps of a convolution), so that a convolution needs no im2col and its output is written once.
+//! The matrix kernels: tiles of rows by one panel of columns, kept in registers.
+//!
+//! A convolution is a sum over taps of plain matrix products (see [`crate::layer`]), so a tile runs over a list of
+//! segments, one a tap: no im2col, and the output is written once. Its weight gradient is the outer product of two
+//! activations, summed over rows.
 //!
 //! Why not the `gemm` crate: it allocates on every call, and adding tap after tap with it reads and writes the output
 //! once per tap.
 
 use std::sync::OnceLock;
 
+use super::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Portable, Simd};
@@ -17,13 +21,13 @@ pub(crate) struct Segment {
     pub(crate) b: *const f32,
 }
 
-/// How element (row, k) of the left matrix is found.
+/// How the rows of a left matrix lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// `a[row * stride + k]`
-    Rows,
-    /// `a[k * stride + row]`: the left matrix is transposed.
-    Columns,
+pub(crate) enum Rows {
+    /// Activations: a row is [`BLOCK`] values, and the next row follows; further channels lie a plane further on.
+    Blocked { blocks: usize, plane: usize },
+    /// `len` values in a row, and the next row `stride` further on.
+    Lines { len: usize, stride: usize },
 }
 
 /// What a tile of the output starts from.
@@ -36,34 +40,74 @@ pub(crate) enum Start {
     Row(*const f32),
 }
 
-/// `c[row * c_stride + col] = start + sum over segments, k of a(row, k) * b[k * b_stride + col]`
+/// `c[row][column] = start + sum over segments, k of a[row][k] * b[k][column]` for one panel of columns.
 ///
-/// # Shapes
-/// `cols` is 1 to the panel width. `b` must be readable for the full panel width unless `cols` is less.
+/// `b` is `[k][panel width]`; `c` is blocked: a row of its first block, and the second block `c_plane` further on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product<'a> {
     pub(crate) segments: &'a [Segment],
-    pub(crate) k: usize,
-    pub(crate) left: Left,
-    pub(crate) a_stride: usize,
-    pub(crate) b_stride: usize,
+    pub(crate) rows: Rows,
     pub(crate) c: *mut f32,
-    pub(crate) c_stride: usize,
-    pub(crate) cols: usize,
+    pub(crate) c_plane: usize,
     pub(crate) start: Start,
 }
 
-type Tile = unsafe fn(&Product<'_>, row: usize);
+/// `dw[i][column] += sum over rows of x[row][i] * dy[row][column]` for one panel of columns; `dw` is
+/// `[inputs][panel width]`, `dy` blocked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outer {
+    pub(crate) x: *const f32,
+    /// How `x` lies; `Blocked` covers `blocks * BLOCK` inputs, `Lines` covers `len`.
+    pub(crate) inputs: Rows,
+    pub(crate) dy: *const f32,
+    pub(crate) dy_plane: usize,
+    pub(crate) rows: usize,
+    pub(crate) dw: *mut f32,
+}
 
-/// The matrix kernel of one instruction set.
+/// `dx[row][i] (+)= sum over o of dy[row][o] * w[i][o]`, an input gradient straight from weights as they lie, for few
+/// rows, where writing the transposed weights first would cost more than the product itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dots {
+    /// Blocked, `blocks` planes.
+    pub(crate) dy: *const f32,
+    pub(crate) dy_plane: usize,
+    pub(crate) blocks: usize,
+    /// The first panel; the others `panel_stride` further on.
+    pub(crate) w: *const f32,
+    pub(crate) panel_stride: usize,
+    /// The row of every panel that is the first input's.
+    pub(crate) first: usize,
+    /// One block of inputs.
+    pub(crate) dx: *mut f32,
+    pub(crate) add: bool,
+}
+
+type Tile = unsafe fn(&Product<'_>, row: usize);
+type OuterTile = unsafe fn(&Outer, x: *const f32, dw: *mut f32);
+type DotsTile = unsafe fn(&Dots, row: usize);
+
+/// The tiles for panels of one width.
+#[derive(Debug)]
+struct Tiles {
+    /// By rows - 1, for blocked rows and for lines.
+    products: [&'static [Tile]; 2],
+    /// For blocked rows, [`Kernel::inputs`] at a time; for lines, by inputs - 1.
+    blocked: OuterTile,
+    lines: &'static [OuterTile],
+}
+
+/// The matrix kernels of one instruction set.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// Columns of a panel.
-    pub(crate) panel: usize,
-    /// By rows - 1, for `Left::Rows` and `Left::Columns`, full and partial panels.
-    tiles: [[&'static [Tile]; 2]; 2],
+    /// Blocks of a full panel: 1 or 2.
+    pub(crate) blocks: usize,
+    /// Inputs of a blocked [`Outer`] tile.
+    inputs: usize,
+    /// For panels of 1 block, and of `blocks`.
+    tiles: [Tiles; 2],
     /// By rows - 1.
-    dots: [unsafe fn(&Dots, row: usize); DOT_ROWS],
+    dots: &'static [DotsTile],
 }
 
 impl Kernel {
@@ -89,17 +133,20 @@ impl Kernel {
         kernels
     }
 
-    /// Computes `rows` rows of a product, in tiles of about equal height.
+    fn tiles(&self, blocks: usize) -> &Tiles {
+        debug_assert!((1..=self.blocks).contains(&blocks));
+        &self.tiles[usize::from(blocks > 1)]
+    }
+
+    /// Computes `rows` rows of a product for a panel of `blocks` blocks, in tiles of about equal height.
     ///
     /// # Safety
     /// All pointers of `product` must be valid for what its formula touches, and `c` must not overlap `a` and `b`.
-    pub(crate) unsafe fn run(&self, product: &Product<'_>, rows: usize) {
-        debug_assert!((1..=self.panel).contains(&product.cols));
+    pub(crate) unsafe fn product(&self, product: &Product<'_>, blocks: usize, rows: usize) {
         if rows == 0 {
             return;
         }
-        let tiles =
-            self.tiles[usize::from(product.left == Left::Columns)][usize::from(product.cols < self.panel)];
+        let tiles = self.tiles(blocks).products[usize::from(matches!(product.rows, Rows::Lines { .. }))];
         let count = rows.div_ceil(tiles.len());
         let (height, extra) = (rows / count, rows % count);
         let mut row = 0;
@@ -111,172 +158,264 @@ impl Kernel {
         }
     }
 
-    /// `dx[row][i] (+)= sum over o of dy[row][o] * w[o / panel][i][o % panel]`: an input gradient straight from weights
-    /// in panels, for few rows, where writing the transposed weights first would cost more than the product itself.
+    /// Adds an outer product for a panel of `blocks` blocks.
     ///
     /// # Safety
-    /// `dy` must hold `rows` rows of `outputs`, `dx` `rows` rows of `inputs`, and `w` for every panel of outputs, at
-    /// `panel_stride`, `inputs` rows of a panel.
-    pub(crate) unsafe fn dots(&self, p: &Dots, rows: usize) {
-        for row in (0..rows).step_by(DOT_ROWS) {
+    /// All pointers of `outer` must be valid for what its formula touches, and `dw` must not overlap `x` and `dy`.
+    pub(crate) unsafe fn outer(&self, outer: &Outer, blocks: usize) {
+        let tiles = self.tiles(blocks);
+        let width = blocks * BLOCK;
+        match outer.inputs {
+            Rows::Blocked { blocks, plane } => {
+                for input in (0..blocks * BLOCK).step_by(self.inputs) {
+                    let x = outer.x.wrapping_add(input / BLOCK * plane + input % BLOCK);
+                    // SAFETY: as in `product`; a tile's inputs do not reach beyond their block.
+                    unsafe { (tiles.blocked)(outer, x, outer.dw.wrapping_add(input * width)) };
+                }
+            }
+            Rows::Lines { len, .. } => {
+                for input in (0..len).step_by(tiles.lines.len()) {
+                    let tile = tiles.lines[tiles.lines.len().min(len - input) - 1];
+                    // SAFETY: as in `product`; the tile has as many inputs as are left.
+                    unsafe { tile(outer, outer.x.wrapping_add(input), outer.dw.wrapping_add(input * width)) };
+                }
+            }
+        }
+    }
+
+    /// Computes `rows` rows of one block of an input gradient.
+    ///
+    /// # Safety
+    /// `dy` must hold `blocks` planes of `rows` rows, `dx` `rows` rows, and `w`, for every panel, `BLOCK` rows of it from
+    /// `first` on.
+    pub(crate) unsafe fn dots(&self, dots: &Dots, rows: usize) {
+        for row in (0..rows).step_by(self.dots.len()) {
             // SAFETY: passed on to the caller; the kernel is one that this machine can run.
-            unsafe { self.dots[DOT_ROWS.min(rows - row) - 1](p, row) };
+            unsafe { self.dots[self.dots.len().min(rows - row) - 1](dots, row) };
         }
     }
 }
-
-/// Operands of [`Kernel::dots`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dots {
-    pub(crate) dy: *const f32,
-    pub(crate) outputs: usize,
-    pub(crate) w: *const f32,
-    pub(crate) panel_stride: usize,
-    pub(crate) dx: *mut f32,
-    pub(crate) inputs: usize,
-    pub(crate) add: bool,
-}
-
-/// Rows of [`Kernel::dots`] that share a load of weights.
-const DOT_ROWS: usize = 10;
 
 /// How many terms are added up in one chain before they join a total: one chain over thousands of terms loses more to
 /// rounding than a sum of short ones, for a few percent of the time.
 const CHAIN: usize = 128;
 
 /// # Safety
-/// As [`Kernel::run`]; the machine must have `S`.
+/// As [`Kernel::product`]; the machine must have `S`. `VECTORS` vectors of `S` are one block or two.
 #[inline(always)]
-unsafe fn tile<S: Simd, const ROWS: usize, const COLUMNS: bool, const PART: bool>(
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const BLOCKED: bool>(
     p: &Product<'_>,
     row: usize,
 ) {
-    let lanes = S::LANES;
-    let first = p.cols.min(lanes);
-    let second = p.cols - first;
-    // SAFETY: the caller vouches for rows `row..row + ROWS` of `a` and `c`, for `cols` columns of `b` and `c`, and for
-    // the second vector of a full panel; partial loads and stores touch `first + second == cols` lanes only.
+    let in_block = BLOCK / S::LANES;
+    let at = |r: usize, v: usize| {
+        p.c.wrapping_add((row + r) * BLOCK + v / in_block * p.c_plane + v % in_block * S::LANES)
+    };
+    let (blocks, len, plane, stride) = match p.rows {
+        Rows::Blocked { blocks, plane } => (blocks, BLOCK, plane, BLOCK),
+        Rows::Lines { len, stride } => (1, len, 0, stride),
+    };
+    // A constant where it is one, so that a row's address needs no register.
+    let (len, stride) = if BLOCKED { (BLOCK, BLOCK) } else { (len, stride) };
+    // SAFETY: the caller vouches for rows `row..row + ROWS` of `a` and `c`, and for the panel of `b` and `c`.
     unsafe {
-        let load = |at: *const f32| match PART {
-            true => [S::load_part(at, first), S::load_part(at.wrapping_add(lanes), second)],
-            false => [S::load(at), S::load(at.add(lanes))],
-        };
-        let c = p.c.add(row * p.c_stride);
-        let mut totals = [[S::zero(); 2]; ROWS];
+        let mut totals = [[S::zero(); VECTORS]; ROWS];
         match p.start {
             Start::Zero => {}
             Start::Add => {
                 for (r, total) in totals.iter_mut().enumerate() {
-                    *total = load(c.add(r * p.c_stride));
+                    for (v, total) in total.iter_mut().enumerate() {
+                        *total = S::load(at(r, v));
+                    }
                 }
             }
-            Start::Row(values) => totals = [load(values); ROWS],
+            Start::Row(values) => {
+                let mut start = [S::zero(); VECTORS];
+                for (v, start) in start.iter_mut().enumerate() {
+                    *start = S::load(values.add(v * S::LANES));
+                }
+                totals = [start; ROWS];
+            }
         }
-        let mut sums = [[S::zero(); 2]; ROWS];
+        let mut sums = [[S::zero(); VECTORS]; ROWS];
         let mut terms = 0;
         for segment in p.segments {
+            let mut a = segment.a.wrapping_add(row * stride);
             let mut b = segment.b;
-            let mut a = segment.a.wrapping_add(if COLUMNS { row } else { row * p.a_stride });
-            let (a_row, a_term) = if COLUMNS { (1, p.a_stride) } else { (p.a_stride, 1) };
-            let mut left = p.k;
-            while left > 0 {
-                let steps = left.min(CHAIN - terms);
-                for _ in 0..steps {
-                    let [b0, b1] = load(b);
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        let v = S::splat(*a.add(r * a_row));
-                        *sum = [S::mul_add(v, b0, sum[0]), S::mul_add(v, b1, sum[1])];
+            for _ in 0..blocks {
+                let mut from = a;
+                let mut left = len;
+                while left > 0 {
+                    let steps = if BLOCKED { BLOCK } else { left.min(CHAIN - terms) };
+                    for _ in 0..steps {
+                        let mut right = [S::zero(); VECTORS];
+                        for (v, right) in right.iter_mut().enumerate() {
+                            *right = S::load(b.add(v * S::LANES));
+                        }
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let left = S::splat(*from.add(r * stride));
+                            for (sum, right) in sums.iter_mut().zip(right) {
+                                *sum = S::mul_add(left, right, *sum);
+                            }
+                        }
+                        from = from.wrapping_add(1);
+                        b = b.wrapping_add(VECTORS * S::LANES);
                     }
-                    a = a.wrapping_add(a_term);
-                    b = b.wrapping_add(p.b_stride);
-                }
-                left -= steps;
-                terms += steps;
-                if terms == CHAIN {
-                    for (total, sum) in totals.iter_mut().zip(&mut sums) {
-                        *total = [S::add(total[0], sum[0]), S::add(total[1], sum[1])];
+                    left -= steps;
+                    terms += steps;
+                    if terms == CHAIN {
+                        for (totals, sums) in totals.iter_mut().zip(&mut sums) {
+                            for (total, sum) in totals.iter_mut().zip(sums) {
+                                *total = S::add(*total, *sum);
+                                *sum = S::zero();
+                            }
+                        }
+                        terms = 0;
                     }
-                    sums = [[S::zero(); 2]; ROWS];
-                    terms = 0;
                 }
+                a = a.wrapping_add(plane);
             }
         }
-        for (sum, total) in sums.iter_mut().zip(&totals) {
-            *sum = [S::add(sum[0], total[0]), S::add(sum[1], total[1])];
-        }
-        for (r, sum) in sums.iter().enumerate() {
-            let to = c.add(r * p.c_stride);
-            if PART {
-                S::store_part(to, sum[0], first);
-                S::store_part(to.wrapping_add(lanes), sum[1], second);
-            } else {
-                S::store(to, sum[0]);
-                S::store(to.add(lanes), sum[1]);
+        for (r, (totals, sums)) in totals.iter().zip(sums).enumerate() {
+            for (v, (total, sum)) in totals.iter().zip(sums).enumerate() {
+                S::store(at(r, v), S::add(*total, sum));
             }
         }
     }
 }
 
 /// # Safety
-/// As [`Kernel::dots`], for rows `row..row + ROWS`; the machine must have `S`.
+/// As [`Kernel::outer`], for `INPUTS` inputs from `x` and `dw` on; the machine must have `S`.
 #[inline(always)]
-unsafe fn dots<S: Simd, const ROWS: usize>(p: &Dots, row: usize) {
-    // SAFETY: loads of `dy` stop at `outputs`, the last panel of `w` is filled up, `dx` is written at `inputs` places.
+unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKED: bool>(
+    p: &Outer,
+    x: *const f32,
+    dw: *mut f32,
+) {
+    let in_block = BLOCK / S::LANES;
+    let stride = match p.inputs {
+        Rows::Lines { stride, .. } if !BLOCKED => stride,
+        _ => BLOCK,
+    };
+    // SAFETY: the caller vouches for `rows` rows of `INPUTS` values of `x` and of a panel of `dy`, and for `INPUTS`
+    // rows of a panel of `dw`.
     unsafe {
-        let width = 2 * S::LANES;
-        for input in 0..p.inputs {
-            let mut sums = [S::zero(); ROWS];
-            let (mut w, mut output) = (p.w.add(input * width), 0);
-            while output < p.outputs {
-                for half in 0..2 {
-                    let at = output + half * S::LANES;
-                    let lanes = p.outputs.saturating_sub(at);
-                    let v = S::load(w.add(half * S::LANES));
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        let dy = p.dy.wrapping_add((row + r) * p.outputs + at);
-                        let dy = if lanes >= S::LANES { S::load(dy) } else { S::load_part(dy, lanes) };
-                        *sum = S::mul_add(dy, v, *sum);
+        let mut first = 0;
+        while first < p.rows {
+            let rows = CHAIN.min(p.rows - first);
+            let mut x = x.wrapping_add(first * stride);
+            let mut dy = p.dy.wrapping_add(first * BLOCK);
+            let mut sums = [[S::zero(); VECTORS]; INPUTS];
+            for _ in 0..rows {
+                let mut right = [S::zero(); VECTORS];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right =
+                        S::load(dy.wrapping_add(v / in_block * p.dy_plane + v % in_block * S::LANES));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = S::splat(*x.add(i));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = S::mul_add(left, right, *sum);
                     }
                 }
-                w = w.wrapping_add(p.panel_stride);
-                output += width;
+                x = x.wrapping_add(stride);
+                dy = dy.wrapping_add(BLOCK);
+            }
+            for (i, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    let to = dw.add((i * VECTORS + v) * S::LANES);
+                    S::store(to, S::add(S::load(to), *sum));
+                }
+            }
+            first += rows;
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::dots`], for rows `row..row + ROWS`; the machine must have `S`. `VECTORS` vectors are a full panel.
+#[inline(always)]
+unsafe fn dots<S: Simd, const ROWS: usize, const VECTORS: usize>(p: &Dots, row: usize) {
+    let in_block = BLOCK / S::LANES;
+    let panel_blocks = VECTORS / in_block;
+    // SAFETY: the caller vouches for the blocks of `dy`, for `BLOCK` rows of every panel of `w`, and for `dx`.
+    unsafe {
+        for input in 0..BLOCK {
+            let mut sums = [S::zero(); ROWS];
+            for block in 0..p.blocks {
+                // The last panel is narrower if the blocks do not fill it.
+                let width = panel_blocks.min(p.blocks - block / panel_blocks * panel_blocks) * BLOCK;
+                let w = p.w.wrapping_add(
+                    block / panel_blocks * p.panel_stride
+                        + (p.first + input) * width
+                        + block % panel_blocks * BLOCK,
+                );
+                let dy = p.dy.wrapping_add(block * p.dy_plane + row * BLOCK);
+                for v in 0..in_block {
+                    let right = S::load(w.add(v * S::LANES));
+                    for (r, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::mul_add(S::load(dy.add(r * BLOCK + v * S::LANES)), right, *sum);
+                    }
+                }
             }
             for (r, sum) in sums.iter().enumerate() {
-                let dx = p.dx.add((row + r) * p.inputs + input);
+                let dx = p.dx.add((row + r) * BLOCK + input);
                 *dx = S::sum(*sum) + if p.add { *dx } else { 0.0 };
             }
         }
     }
 }
 
-/// The functions of one instruction set, compiled for it.
+/// The functions of one instruction set, compiled for it: `$wide` vectors are a full panel, `$narrow` one block.
 macro_rules! kernel {
-    ($static:ident, $module:ident, $simd:ty, $(#[$feature:meta])?, [$($rows:literal)*]) => {
+    (
+        $static:ident, $module:ident, $simd:ty, $(#[$feature:meta])?,
+        panel $wide:literal $narrow:literal, rows [$($rows:literal)*], inputs $inputs:literal, dots [$($dots:literal)*]
+    ) => {
         mod $module {
             use super::*;
 
             $(#[$feature])?
-            unsafe fn at<const ROWS: usize, const COLUMNS: bool, const PART: bool>(p: &Product<'_>, row: usize) {
+            unsafe fn tile<const ROWS: usize, const VECTORS: usize, const BLOCKED: bool>(
+                p: &Product<'_>,
+                row: usize,
+            ) {
                 // SAFETY: passed on to the caller.
-                unsafe { tile::<$simd, ROWS, COLUMNS, PART>(p, row) }
+                unsafe { super::tile::<$simd, ROWS, VECTORS, BLOCKED>(p, row) }
+            }
+
+            $(#[$feature])?
+            unsafe fn outer<const INPUTS: usize, const VECTORS: usize, const BLOCKED: bool>(
+                p: &Outer,
+                x: *const f32,
+                dw: *mut f32,
+            ) {
+                // SAFETY: passed on to the caller.
+                unsafe { super::outer::<$simd, INPUTS, VECTORS, BLOCKED>(p, x, dw) }
             }
 
             $(#[$feature])?
             unsafe fn dots<const ROWS: usize>(p: &Dots, row: usize) {
                 // SAFETY: passed on to the caller.
-                unsafe { super::dots::<$simd, ROWS>(p, row) }
+                unsafe { super::dots::<$simd, ROWS, $wide>(p, row) }
+            }
+
+            const fn tiles<const VECTORS: usize>() -> Tiles {
+                Tiles {
+                    products: [
+                        const { &[$(tile::<$rows, VECTORS, true>),*] },
+                        const { &[$(tile::<$rows, VECTORS, false>),*] },
+                    ],
+                    blocked: outer::<$inputs, VECTORS, true>,
+                    lines: const { &[$(outer::<$rows, VECTORS, false>),*] },
+                }
             }
 
             pub(super) static $static: Kernel = Kernel {
-                panel: 2 * <$simd as Simd>::LANES,
-                tiles: [
-                    [&[$(at::<$rows, false, false>),*], &[$(at::<$rows, false, true>),*]],
-                    [&[$(at::<$rows, true, false>),*], &[$(at::<$rows, true, true>),*]],
-                ],
-                dots: [
-                    dots::<1>, dots::<2>, dots::<3>, dots::<4>, dots::<5>, dots::<6>, dots::<7>, dots::<8>,
-                    dots::<9>, dots::<10>,
-                ],
+                blocks: $wide * <$simd as Simd>::LANES / BLOCK,
+                inputs: $inputs,
+                tiles: [tiles::<$narrow>(), tiles::<$wide>()],
+                dots: &[$(dots::<$dots>),*],
             };
         }
         use $module::$static;
@@ -285,32 +424,51 @@ macro_rules! kernel {
 
 #[cfg(target_arch = "x86_64")]
 kernel!(AVX512, avx512, Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")],
-    [1 2 3 4 5 6 7 8 9 10 11 12 13 14]);
+    panel 2 1, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], inputs 8, dots [1 2 3 4 5 6 7 8 9 10]);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX2, avx2, Avx2, #[target_feature(enable = "avx2,fma")], [1 2 3 4 5 6]);
+kernel!(AVX2, avx2, Avx2, #[target_feature(enable = "avx2,fma")],
+    panel 2 2, rows [1 2 3 4 5 6], inputs 4, dots [1 2 3 4 5 6 7 8]);
 #[cfg(not(target_arch = "aarch64"))]
-kernel!(PORTABLE, portable, Portable, , [1 2 3 4 5 6]);
+kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3], inputs 2, dots [1 2 3 4]);
 #[cfg(target_arch = "aarch64")]
-kernel!(PORTABLE, portable, Portable, , [1 2 3 4 5 6 7 8 9 10 11 12]);
+kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3 4 5 6], inputs 4, dots [1 2 3 4 5 6 7 8]);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::noise;
 
-    /// Every kernel, both left layouts, every tile height, partial panels, all three starts, several segments.
+    /// Row `row`, value `k` of a left matrix.
+    fn left(rows: Rows, row: usize, k: usize) -> usize {
+        match rows {
+            Rows::Blocked { plane, .. } => k / BLOCK * plane + row * BLOCK + k % BLOCK,
+            Rows::Lines { stride, .. } => row * stride + k,
+        }
+    }
+
+    /// How long a left matrix of so many rows is.
+    fn extent(rows: Rows, count: usize) -> (usize, usize) {
+        match rows {
+            Rows::Blocked { blocks, .. } => (blocks * BLOCK, left(rows, count - 1, blocks * BLOCK - 1) + 1),
+            Rows::Lines { len, .. } => (len, left(rows, count - 1, len.max(1) - 1) + 1),
+        }
+    }
+
+    fn shapes(count: usize) -> Vec<Rows> {
+        let mut shapes: Vec<Rows> =
+            [1, 2, 9].map(|blocks| Rows::Blocked { blocks, plane: (count + 1) * BLOCK }).into();
+        shapes.extend([0, 1, 3, 21, 147, 300].map(|len| Rows::Lines { len, stride: len + 5 }));
+        shapes
+    }
+
     #[test]
     fn products_match_plain_loops_on_odd_shapes() {
         for kernel in Kernel::available() {
-            for left in [Left::Rows, Left::Columns] {
-                for rows in [1, 2, 3, 5, 7, 11, 13, 14, 15, 17, 29, 31] {
-                    for cols in
-                        [1, 2, 3, kernel.panel / 2, kernel.panel / 2 + 1, kernel.panel - 1, kernel.panel]
-                    {
-                        for k in [0, 1, 2, 7, 33] {
-                            for start in 0..3 {
-                                check(kernel, left, rows, cols, k, start);
-                            }
+            for blocks in 1..=kernel.blocks {
+                for count in [1, 2, 3, 5, 7, 11, 13, 14, 15, 17, 29, 31] {
+                    for rows in shapes(count) {
+                        for start in 0..3 {
+                            check_product(kernel, blocks, rows, count, start);
                         }
                     }
                 }
@@ -318,90 +476,113 @@ mod tests {
         }
     }
 
-    fn check(kernel: &Kernel, left: Left, rows: usize, cols: usize, k: usize, start: usize) {
-        let (segments, b_stride, c_stride) = (2, kernel.panel + 3, cols + 2);
-        let a_stride = 1 + match left {
-            Left::Rows => k,
-            Left::Columns => rows,
-        };
-        // Exactly as long as the formula reaches, so that Miri or a guard page would see a read beyond the end.
-        let a_len = match left {
-            Left::Rows => (rows - 1) * a_stride + k,
-            Left::Columns => k.saturating_sub(1) * a_stride + rows,
-        };
-        let a: Vec<Vec<f32>> = (0..segments).map(|s| noise(a_len, 1 + s)).collect();
-        let b: Vec<Vec<f32>> =
-            (0..segments).map(|s| noise(k.saturating_sub(1) * b_stride + cols, 5 + s)).collect();
-        let before = noise((rows - 1) * c_stride + cols, 9);
-        let bias = noise(cols, 11);
+    fn check_product(kernel: &Kernel, blocks: usize, rows: Rows, count: usize, start: usize) {
+        let width = blocks * BLOCK;
+        let (k, a_len) = extent(rows, count);
+        let c_plane = (count + 2) * BLOCK;
+        // Exactly as long as the formula reaches, so that a guard page would see a read beyond the end.
+        let a: Vec<Vec<f32>> = (0..2).map(|s| noise(a_len, 1 + s)).collect();
+        let b: Vec<Vec<f32>> = (0..2).map(|s| noise(k * width, 5 + s)).collect();
+        let before = noise((blocks - 1) * c_plane + count * BLOCK, 9);
+        let bias = noise(width, 11);
         let mut c = before.clone();
-        let list: Vec<Segment> =
+        let segments: Vec<Segment> =
             a.iter().zip(&b).map(|(a, b)| Segment { a: a.as_ptr(), b: b.as_ptr() }).collect();
         let product = Product {
-            segments: &list,
-            k,
-            left,
-            a_stride,
-            b_stride,
+            segments: &segments,
+            rows,
             c: c.as_mut_ptr(),
-            c_stride,
-            cols,
+            c_plane,
             start: [Start::Zero, Start::Add, Start::Row(bias.as_ptr())][start],
         };
         // SAFETY: the vectors are as long as the formula reaches.
-        unsafe { kernel.run(&product, rows) };
+        unsafe { kernel.product(&product, blocks, count) };
         for i in 0..before.len() {
-            let (row, col) = (i / c_stride, i % c_stride);
-            if col >= cols {
-                assert_eq!(c[i], before[i], "wrote beyond the columns");
+            let (block, row, lane) = (i / c_plane, i % c_plane / BLOCK, i % BLOCK);
+            if row >= count {
+                assert_eq!(c[i], before[i], "wrote between the blocks");
                 continue;
             }
-            let mut expected = [0.0, f64::from(before[i]), f64::from(bias[col])][start];
+            let column = block * BLOCK + lane;
+            let mut expected = [0.0, f64::from(before[i]), f64::from(bias[column])][start];
             for (a, b) in a.iter().zip(&b) {
                 for x in 0..k {
-                    let left = match left {
-                        Left::Rows => a[row * a_stride + x],
-                        Left::Columns => a[x * a_stride + row],
-                    };
-                    expected += f64::from(left) * f64::from(b[x * b_stride + col]);
+                    expected += f64::from(a[left(rows, row, x)]) * f64::from(b[x * width + column]);
                 }
             }
-            assert!(
-                (f64::from(c[i]) - expected).abs() < 1e-5 * (1.0 + k as f64),
-                "{left:?} {rows} {cols} {k}"
-            );
+            assert!((f64::from(c[i]) - expected).abs() < 1e-5 * (1.0 + k as f64), "{rows:?} {count} {start}");
+        }
+    }
+
+    #[test]
+    fn outer_products_match_plain_loops_on_odd_shapes() {
+        for kernel in Kernel::available() {
+            for blocks in 1..=kernel.blocks {
+                for count in [1, 2, 3, 17, 127, 129, 300] {
+                    for inputs in shapes(count) {
+                        let width = blocks * BLOCK;
+                        let (k, x_len) = extent(inputs, count);
+                        let dy_plane = (count + 1) * BLOCK;
+                        let x = noise(x_len, 1);
+                        let dy = noise((blocks - 1) * dy_plane + count * BLOCK, 2);
+                        let before = noise(k * width, 3);
+                        let mut dw = before.clone();
+                        let outer = Outer {
+                            x: x.as_ptr(),
+                            inputs,
+                            dy: dy.as_ptr(),
+                            dy_plane,
+                            rows: count,
+                            dw: dw.as_mut_ptr(),
+                        };
+                        // SAFETY: the vectors are as long as the formula reaches.
+                        unsafe { kernel.outer(&outer, blocks) };
+                        for (i, found) in dw.iter().enumerate() {
+                            let (input, column) = (i / width, i % width);
+                            let sum: f64 = (0..count)
+                                .map(|r| {
+                                    f64::from(x[left(inputs, r, input)])
+                                        * f64::from(dy[column / BLOCK * dy_plane + r * BLOCK + column % BLOCK])
+                                })
+                                .sum();
+                            let expected = f64::from(before[i]) + sum;
+                            assert!((f64::from(*found) - expected).abs() < 1e-5 * (1.0 + count as f64));
+                        }
+                    }
+                }
+            }
         }
     }
 
     #[test]
     fn dots_match_plain_loops_on_odd_shapes() {
         for kernel in Kernel::available() {
-            for (rows, outputs, inputs) in
-                [(1usize, 1usize, 1usize), (3, 17, 5), (10, 32, 2), (11, 33, 3), (23, 70, 7), (2, 8, 4)]
-            {
-                let width = kernel.panel;
-                let panels = outputs.div_ceil(width);
-                let (dy, mut w) = (noise(rows * outputs, 1), noise(panels * inputs * width, 2));
-                for (i, w) in w.iter_mut().enumerate() {
-                    if i / (inputs * width) * width + i % width >= outputs {
-                        *w = 0.0;
-                    }
-                }
+            for (rows, blocks) in [(1, 1), (3, 2), (10, 3), (11, 5), (23, 4)] {
+                let (panel_stride, first) = (3 * BLOCK * kernel.blocks * BLOCK, 20);
+                let (dy, dy_plane) = (noise(blocks * (rows + 1) * BLOCK, 1), (rows + 1) * BLOCK);
+                let w = noise(blocks.div_ceil(kernel.blocks) * panel_stride, 2);
+                let weight = |input: usize, output: usize| {
+                    let (panel, block) = (output / BLOCK / kernel.blocks, output / BLOCK % kernel.blocks);
+                    let width = kernel.blocks.min(blocks - panel * kernel.blocks) * BLOCK;
+                    w[panel * panel_stride + (first + input) * width + block * BLOCK + output % BLOCK]
+                };
                 for add in [false, true] {
-                    let before = noise(rows * inputs, 3);
+                    let before = noise(rows * BLOCK, 3);
                     let mut dx = before.clone();
-                    let panel_stride = inputs * width;
-                    let (p, q, out) = (dy.as_ptr(), w.as_ptr(), dx.as_mut_ptr());
-                    let operands = Dots { dy: p, outputs, w: q, panel_stride, dx: out, inputs, add };
-                    // SAFETY: the vectors have these shapes.
-                    unsafe { kernel.dots(&operands, rows) };
-                    for (i, &found) in dx.iter().enumerate() {
-                        let (row, input) = (i / inputs, i % inputs);
-                        let at = |o: usize| w[(o / width * inputs + input) * width + o % width];
-                        let sum = |o: usize| f64::from(dy[row * outputs + o]) * f64::from(at(o));
-                        let start = if add { f64::from(before[i]) } else { 0.0 };
-                        let expected = start + (0..outputs).map(sum).sum::<f64>();
-                        assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
+                    let (dy_at, w_at, to) = (dy.as_ptr(), w.as_ptr(), dx.as_mut_ptr());
+                    let p = Dots { dy: dy_at, dy_plane, blocks, w: w_at, panel_stride, first, dx: to, add };
+                    // SAFETY: the vectors are as long as the formula reaches.
+                    unsafe { kernel.dots(&p, rows) };
+                    for (i, found) in dx.iter().enumerate() {
+                        let (row, input) = (i / BLOCK, i % BLOCK);
+                        let expected: f64 = (0..blocks * BLOCK)
+                            .map(|o| {
+                                f64::from(dy[o / BLOCK * dy_plane + row * BLOCK + o % BLOCK])
+                                    * f64::from(weight(input, o))
+                            })
+                            .sum();
+                        let expected = expected + if add { f64::from(before[i]) } else { 0.0 };
+                        assert!((f64::from(*found) - expected).abs() < 1e-5 * (1 + blocks * BLOCK) as f64);
                     }
                 }
             }

@@ -13,6 +13,31 @@ pub(crate) mod pool;
 mod simd;
 pub(crate) mod transpose;
 
+/// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
+pub(crate) const BLOCK: usize = 16;
+
+/// The channels of a block at one position of one sample.
+pub(crate) type Row = [f32; BLOCK];
+
+/// Values as rows.
+///
+/// # Panics
+/// If they are not whole rows.
+#[inline(always)]
+pub(crate) fn rows(values: &[f32]) -> &[Row] {
+    let (rows, rest) = values.as_chunks();
+    assert!(rest.is_empty(), "whole rows");
+    rows
+}
+
+/// As [`rows`].
+#[inline(always)]
+pub(crate) fn rows_mut(values: &mut [f32]) -> &mut [Row] {
+    let (rows, rest) = values.as_chunks_mut();
+    assert!(rest.is_empty(), "whole rows");
+    rows
+}
+
 /// Instruction sets that the plain loops are compiled for.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

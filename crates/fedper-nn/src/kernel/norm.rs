@@ -1,82 +1,79 @@
-//! The loops of batch norm, over rows of `channels` values.
+//! The loops of batch norm, over the rows of one block of channels.
 //!
 //! Sums are taken in f32 over a few rows at a time and merged in f64. Values are shifted before they are squared, so
 //! that a mean that is large against the deviation does not cancel.
 
 use super::elementwise::{clamp, pass};
-use super::versions;
+use super::{BLOCK, Row, versions};
 
-/// Channels that one pass over the rows keeps in registers.
-const LANES: usize = 16;
+/// Sums of a block, in f64.
+pub(crate) type Sums = [f64; BLOCK];
 
-/// How many rows are summed in f32: few enough that they stay in the first-level cache from one group of channels to
-/// the next, and that little is lost.
+/// Rows that are summed side by side, so that one sum need not wait for the one before.
+const SIDE_BY_SIDE: usize = 4;
+/// Rows whose sums are taken in f32: few enough that little is lost.
+const AT_ONCE: usize = 64;
+
+/// Adds the sums of a few rows to the totals.
 #[inline(always)]
-fn rows_at_once(channels: usize) -> usize {
-    (8192 / channels).clamp(8, 64)
+fn merge(total: &mut Sums, sums: &[Row; SIDE_BY_SIDE]) {
+    for l in 0..BLOCK {
+        total[l] += f64::from((sums[0][l] + sums[2][l]) + (sums[1][l] + sums[3][l]));
+    }
 }
 
 versions! {
-    /// Adds, per channel, the sums of `y - pivot` and of its square.
-    ///
-    /// # Shapes
-    /// `y` `[rows][channels]`; the others `[channels]`.
-    pub(crate) fn shifted_sums(y: &[f32], pivot: &[f32], sum: &mut [f64], squares: &mut [f64]) {
-        let channels = pivot.len();
-        for rows in y.chunks(rows_at_once(channels) * channels) {
-            let mut c = 0;
-            while c < channels {
-                let (mut s, mut q) = ([0f32; LANES], [0f32; LANES]);
-                if c + LANES <= channels {
-                    let p: [f32; LANES] = pivot[c..c + LANES].try_into().expect("of this length");
-                    for row in rows.chunks_exact(channels) {
-                        let row = &row[c..c + LANES];
-                        for l in 0..LANES {
-                            let d = row[l] - p[l];
-                            s[l] += d;
-                            q[l] += d * d;
-                        }
-                    }
-                } else {
-                    for row in rows.chunks_exact(channels) {
-                        for (l, (v, p)) in row[c..].iter().zip(&pivot[c..]).enumerate() {
-                            let d = v - p;
-                            s[l] += d;
-                            q[l] += d * d;
-                        }
-                    }
+    /// Adds the sums of `y - pivot` and of its square.
+    pub(crate) fn shifted_sums(y: &[Row], pivot: &Row, sum: &mut Sums, squares: &mut Sums) {
+        let pivot = *pivot;
+        for rows in y.chunks(AT_ONCE) {
+            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut add = |side: usize, row: &Row| {
+                for l in 0..BLOCK {
+                    let d = row[l] - pivot[l];
+                    s[side][l] += d;
+                    q[side][l] += d * d;
                 }
-                let end = (c + LANES).min(channels);
-                for (sum, s) in sum[c..end].iter_mut().zip(s) {
-                    *sum += f64::from(s);
-                }
-                for (square, q) in squares[c..end].iter_mut().zip(q) {
-                    *square += f64::from(q);
-                }
-                c += LANES;
+            };
+            let (fours, rest) = rows.as_chunks::<SIDE_BY_SIDE>();
+            for four in fours {
+                add(0, &four[0]);
+                add(1, &four[1]);
+                add(2, &four[2]);
+                add(3, &four[3]);
             }
+            for row in rest {
+                add(0, row);
+            }
+            merge(sum, &s);
+            merge(squares, &q);
         }
+    }
+}
+
+/// What normalises a block: `scale * (y - mean) + shift`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Affine {
+    pub(crate) mean: Row,
+    pub(crate) scale: Row,
+    pub(crate) shift: Row,
+}
+
+impl Affine {
+    #[inline(always)]
+    fn of(&self, y: f32, l: usize) -> f32 {
+        (y - self.mean[l]) * self.scale[l] + self.shift[l]
     }
 }
 
 versions! {
     /// `z = activation(scale * (y - mean) + shift)`
-    ///
-    /// # Shapes
-    /// `y`, `z` `[rows][channels]`; the others `[channels]`.
-    pub(crate) fn normalise(
-        y: &[f32],
-        z: &mut [f32],
-        mean: &[f32],
-        scale: &[f32],
-        shift: &[f32],
-        range: (f32, f32),
-    ) {
-        let channels = scale.len();
-        let (mean, shift) = (&mean[..channels], &shift[..channels]);
-        for (y, z) in y.chunks_exact(channels).zip(z.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                z[c] = clamp((y[c] - mean[c]) * scale[c] + shift[c], range);
+    pub(crate) fn normalise(y: &[Row], z: &mut [Row], affine: &Affine, range: (f32, f32)) {
+        let affine = *affine;
+        for (y, z) in y.iter().zip(z) {
+            for l in 0..BLOCK {
+                z[l] = clamp(affine.of(y[l], l), range);
             }
         }
     }
@@ -84,164 +81,146 @@ versions! {
 
 versions! {
     /// `z = activation(scale * (y - mean) + shift + residual)`
-    ///
-    /// # Shapes
-    /// `y`, `z`, `residual` `[rows][channels]`; the others `[channels]`.
     pub(crate) fn normalise_add(
-        y: &[f32],
-        residual: &[f32],
-        z: &mut [f32],
-        mean: &[f32],
-        scale: &[f32],
-        shift: &[f32],
+        y: &[Row],
+        residual: &[Row],
+        z: &mut [Row],
+        affine: &Affine,
         range: (f32, f32),
     ) {
-        let channels = scale.len();
-        let (mean, shift) = (&mean[..channels], &shift[..channels]);
-        let rows = y.chunks_exact(channels).zip(residual.chunks_exact(channels));
-        for ((y, r), z) in rows.zip(z.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                z[c] = clamp((y[c] - mean[c]) * scale[c] + shift[c] + r[c], range);
+        let affine = *affine;
+        for ((y, r), z) in y.iter().zip(residual).zip(z) {
+            for l in 0..BLOCK {
+                z[l] = clamp(affine.of(y[l], l) + r[l], range);
             }
         }
     }
 }
 
 versions! {
-    /// Stops the gradient `g` in place where the activation did, and adds, per channel, the sums of `g` and of
-    /// `g * (y - mean)`.
-    ///
-    /// # Shapes
-    /// `g`, `z`, `y` `[rows][channels]`; the others `[channels]`.
+    /// Adds the sums of the gradient `g`, where [`normalise`]'s activation let it pass, and of `g * (y - mean)`.
     pub(crate) fn gradient_sums(
-        g: &mut [f32],
-        z: &[f32],
-        y: &[f32],
-        mean: &[f32],
+        g: &[Row],
+        y: &[Row],
+        affine: &Affine,
         range: (f32, f32),
-        sum: &mut [f64],
-        products: &mut [f64],
+        sum: &mut Sums,
+        products: &mut Sums,
     ) {
-        let channels = mean.len();
-        let step = rows_at_once(channels) * channels;
-        for ((g, z), y) in g.chunks_mut(step).zip(z.chunks(step)).zip(y.chunks(step)) {
-            let mut c = 0;
-            while c < channels {
-                let (mut s, mut q) = ([0f32; LANES], [0f32; LANES]);
-                let rows = g.chunks_exact_mut(channels).zip(z.chunks_exact(channels)).zip(y.chunks_exact(channels));
-                if c + LANES <= channels {
-                    let m: [f32; LANES] = mean[c..c + LANES].try_into().expect("of this length");
-                    for ((g, z), y) in rows {
-                        let (g, z, y) = (&mut g[c..c + LANES], &z[c..c + LANES], &y[c..c + LANES]);
-                        for l in 0..LANES {
-                            let v = pass(g[l], z[l], range);
-                            g[l] = v;
-                            s[l] += v;
-                            q[l] += v * (y[l] - m[l]);
-                        }
-                    }
-                } else {
-                    for ((g, z), y) in rows {
-                        for l in 0..channels - c {
-                            let v = pass(g[c + l], z[c + l], range);
-                            g[c + l] = v;
-                            s[l] += v;
-                            q[l] += v * (y[c + l] - mean[c + l]);
-                        }
-                    }
+        let affine = *affine;
+        for (g, y) in g.chunks(AT_ONCE).zip(y.chunks(AT_ONCE)) {
+            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut add = |side: usize, g: &Row, y: &Row| {
+                for l in 0..BLOCK {
+                    let v = pass(g[l], affine.of(y[l], l), range);
+                    s[side][l] += v;
+                    q[side][l] += v * (y[l] - affine.mean[l]);
                 }
-                let end = (c + LANES).min(channels);
-                for (sum, s) in sum[c..end].iter_mut().zip(s) {
-                    *sum += f64::from(s);
+            };
+            let ((g_fours, g_rest), (y_fours, y_rest)) =
+                (g.as_chunks::<SIDE_BY_SIDE>(), y.as_chunks::<SIDE_BY_SIDE>());
+            for (g, y) in g_fours.iter().zip(y_fours) {
+                add(0, &g[0], &y[0]);
+                add(1, &g[1], &y[1]);
+                add(2, &g[2], &y[2]);
+                add(3, &g[3], &y[3]);
+            }
+            for (g, y) in g_rest.iter().zip(y_rest) {
+                add(0, g, y);
+            }
+            merge(sum, &s);
+            merge(products, &q);
+        }
+    }
+}
+
+versions! {
+    /// [`gradient_sums`] where a residual was added: stops `g` in place where the output `z` says so.
+    pub(crate) fn masked_gradient_sums(
+        g: &mut [Row],
+        y: &[Row],
+        z: &[Row],
+        mean: &Row,
+        range: (f32, f32),
+        sum: &mut Sums,
+        products: &mut Sums,
+    ) {
+        let mean = *mean;
+        for ((g, y), z) in g.chunks_mut(AT_ONCE).zip(y.chunks(AT_ONCE)).zip(z.chunks(AT_ONCE)) {
+            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            let mut add = |side: usize, g: &mut Row, y: &Row, z: &Row| {
+                for l in 0..BLOCK {
+                    let v = pass(g[l], z[l], range);
+                    g[l] = v;
+                    s[side][l] += v;
+                    q[side][l] += v * (y[l] - mean[l]);
                 }
-                for (product, q) in products[c..end].iter_mut().zip(q) {
-                    *product += f64::from(q);
-                }
-                c += LANES;
+            };
+            let (g_fours, g_rest) = g.as_chunks_mut::<SIDE_BY_SIDE>();
+            let ((y_fours, y_rest), (z_fours, z_rest)) =
+                (y.as_chunks::<SIDE_BY_SIDE>(), z.as_chunks::<SIDE_BY_SIDE>());
+            for ((g, y), z) in g_fours.iter_mut().zip(y_fours).zip(z_fours) {
+                add(0, &mut g[0], &y[0], &z[0]);
+                add(1, &mut g[1], &y[1], &z[1]);
+                add(2, &mut g[2], &y[2], &z[2]);
+                add(3, &mut g[3], &y[3], &z[3]);
+            }
+            for ((g, y), z) in g_rest.iter_mut().zip(y_rest).zip(z_rest) {
+                add(0, g, y, z);
+            }
+            merge(sum, &s);
+            merge(products, &q);
+        }
+    }
+}
+
+/// The gradient through batch norm: `scale * g + slope * (y - mean) + offset`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slope {
+    pub(crate) slope: Row,
+    pub(crate) offset: Row,
+}
+
+versions! {
+    /// Turns the gradient of [`normalise`]'s output into that of its input, in place.
+    pub(crate) fn denormalise(g: &mut [Row], y: &[Row], affine: &Affine, slope: &Slope, range: (f32, f32)) {
+        let (affine, slope) = (*affine, *slope);
+        for (g, y) in g.iter_mut().zip(y) {
+            for l in 0..BLOCK {
+                let v = pass(g[l], affine.of(y[l], l), range);
+                g[l] = affine.scale[l] * v + (slope.slope[l] * (y[l] - affine.mean[l]) + slope.offset[l]);
             }
         }
     }
 }
 
 versions! {
-    /// `g = scale * g + slope * (y - mean) + offset`, in place: the gradient through batch norm.
-    ///
-    /// # Shapes
-    /// `g`, `y` `[rows][channels]`; the others `[channels]`.
-    pub(crate) fn denormalise(
-        g: &mut [f32],
-        y: &[f32],
-        mean: &[f32],
-        scale: &[f32],
-        slope: &[f32],
-        offset: &[f32],
-    ) {
-        let channels = scale.len();
-        let (mean, slope, offset) = (&mean[..channels], &slope[..channels], &offset[..channels]);
-        for (g, y) in g.chunks_exact_mut(channels).zip(y.chunks_exact(channels)) {
-            for c in 0..channels {
-                g[c] = scale[c] * g[c] + (slope[c] * (y[c] - mean[c]) + offset[c]);
+    /// [`denormalise`] of a gradient that has been stopped already, into another buffer.
+    pub(crate) fn denormalise_into(g: &[Row], y: &[Row], to: &mut [Row], affine: &Affine, slope: &Slope) {
+        let (affine, slope) = (*affine, *slope);
+        for ((g, y), to) in g.iter().zip(y).zip(to) {
+            for l in 0..BLOCK {
+                to[l] = affine.scale[l] * g[l] + (slope.slope[l] * (y[l] - affine.mean[l]) + slope.offset[l]);
             }
         }
     }
 }
 
 versions! {
-    /// `to = scale * g + slope * (y - mean) + offset`: as [`denormalise`], into another buffer.
-    ///
-    /// # Shapes
-    /// `g`, `y`, `to` `[rows][channels]`; the others `[channels]`.
-    pub(crate) fn denormalise_into(
-        g: &[f32],
-        y: &[f32],
-        to: &mut [f32],
-        mean: &[f32],
-        scale: &[f32],
-        slope: &[f32],
-        offset: &[f32],
-    ) {
-        let channels = scale.len();
-        let (mean, slope, offset) = (&mean[..channels], &slope[..channels], &offset[..channels]);
-        let rows = g.chunks_exact(channels).zip(y.chunks_exact(channels));
-        for ((g, y), to) in rows.zip(to.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                to[c] = scale[c] * g[c] + (slope[c] * (y[c] - mean[c]) + offset[c]);
-            }
-        }
-    }
-}
-
-versions! {
-    /// Adds the sum of each column to `sum`.
-    ///
-    /// # Shapes
-    /// `g` `[rows][channels]`, `sum` `[channels]`.
-    pub(crate) fn column_sums(g: &[f32], sum: &mut [f64]) {
-        let channels = sum.len();
-        for rows in g.chunks(rows_at_once(channels) * channels) {
-            let mut c = 0;
-            while c < channels {
-                let mut s = [0f32; LANES];
-                let end = (c + LANES).min(channels);
-                if end == c + LANES {
-                    for row in rows.chunks_exact(channels) {
-                        let row = &row[c..c + LANES];
-                        for l in 0..LANES {
-                            s[l] += row[l];
-                        }
-                    }
-                } else {
-                    for row in rows.chunks_exact(channels) {
-                        for (s, v) in s.iter_mut().zip(&row[c..]) {
-                            *s += v;
-                        }
+    /// Adds the sums of `g`.
+    pub(crate) fn column_sums(g: &[Row], sum: &mut Sums) {
+        for rows in g.chunks(AT_ONCE) {
+            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
+            for four in rows.chunks(SIDE_BY_SIDE) {
+                for (s, row) in s.iter_mut().zip(four) {
+                    for l in 0..BLOCK {
+                        s[l] += row[l];
                     }
                 }
-                for (sum, s) in sum[c..end].iter_mut().zip(s) {
-                    *sum += f64::from(s);
-                }
-                c += LANES;
             }
+            merge(sum, &s);
         }
     }
 }
@@ -249,64 +228,76 @@ versions! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::{rows, rows_mut};
     use crate::testing::noise;
 
-    const SHAPES: [(usize, usize); 8] =
-        [(1, 1), (2, 3), (5, 16), (67, 17), (129, 31), (64, 32), (7, 130), (1000, 5)];
+    const COUNTS: [usize; 8] = [1, 2, 3, 5, 64, 65, 67, 300];
+
+    fn row(seed: u64) -> Row {
+        noise(BLOCK, seed).try_into().unwrap()
+    }
+
+    fn affine() -> Affine {
+        Affine { mean: row(3), scale: row(4), shift: row(5) }
+    }
 
     #[test]
-    fn sums_match_plain_loops_on_odd_shapes() {
-        for (rows, channels) in SHAPES {
-            let y = noise(rows * channels, 1);
-            let (z, mean) = (noise(rows * channels, 2), noise(channels, 3));
-            let [mut s, mut q, mut gs, mut gq, mut columns] =
-                [const { Vec::new() }; 5].map(|mut v: Vec<f64>| {
-                    v.resize(channels, 0.0);
-                    v
-                });
-            shifted_sums(&y, &mean, &mut s, &mut q);
-            column_sums(&y, &mut columns);
-            let mut g = noise(rows * channels, 4);
-            let before = g.clone();
-            gradient_sums(&mut g, &z, &y, &mean, (0.0, 0.5), &mut gs, &mut gq);
-            for c in 0..channels {
-                let at = |r: usize| r * channels + c;
-                let d = |r: usize| f64::from(y[at(r)]) - f64::from(mean[c]);
-                let masked = |r: usize| match z[at(r)] > 0.0 && z[at(r)] < 0.5 {
-                    true => before[at(r)],
+    fn sums_match_plain_loops() {
+        let range = (0.0, 0.5);
+        for count in COUNTS {
+            let [y, z, g] = [1, 2, 6].map(|seed| noise(count * BLOCK, seed));
+            let affine = affine();
+            let [mut s, mut q, mut gs, mut gq, mut ms, mut mq, mut columns] = [[0.0; BLOCK]; 7];
+            shifted_sums(rows(&y), &affine.mean, &mut s, &mut q);
+            gradient_sums(rows(&g), rows(&y), &affine, range, &mut gs, &mut gq);
+            let mut masked = g.clone();
+            let (m, sums) = (rows_mut(&mut masked), (&mut ms, &mut mq));
+            masked_gradient_sums(m, rows(&y), rows(&z), &affine.mean, range, sums.0, sums.1);
+            column_sums(rows(&g), &mut columns);
+            for l in 0..BLOCK {
+                let at = |r: usize| r * BLOCK + l;
+                let d = |r: usize| f64::from(y[at(r)]) - f64::from(affine.mean[l]);
+                let inside = |v: f32| v > range.0 && v < range.1;
+                let by_y = |r: usize| match inside(affine.of(y[at(r)], l)) {
+                    true => f64::from(g[at(r)]),
                     false => 0.0,
                 };
-                let sum = |f: &dyn Fn(usize) -> f64| (0..rows).map(f).sum::<f64>();
-                let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6 * rows as f64, "{a} {b}");
-                close(s[c], sum(&d));
-                close(q[c], sum(&|r| d(r) * d(r)));
-                close(columns[c], sum(&|r| f64::from(y[at(r)])));
-                close(gs[c], sum(&|r| f64::from(masked(r))));
-                close(gq[c], sum(&|r| f64::from(masked(r)) * d(r)));
-                assert!((0..rows).all(|r| g[at(r)] == masked(r)));
+                let by_z = |r: usize| if inside(z[at(r)]) { f64::from(g[at(r)]) } else { 0.0 };
+                let sum = |f: &dyn Fn(usize) -> f64| (0..count).map(f).sum::<f64>();
+                let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6 * (1.0 + count as f64), "{a} {b}");
+                close(s[l], sum(&d));
+                close(q[l], sum(&|r| d(r) * d(r)));
+                close(gs[l], sum(&by_y));
+                close(gq[l], sum(&|r| by_y(r) * d(r)));
+                close(ms[l], sum(&by_z));
+                close(mq[l], sum(&|r| by_z(r) * d(r)));
+                close(columns[l], sum(&|r| f64::from(g[at(r)])));
+                assert!((0..count).all(|r| f64::from(masked[at(r)]) == by_z(r)));
             }
         }
     }
 
     #[test]
-    fn affine_loops_match_plain_loops_on_odd_shapes() {
-        for (rows, channels) in SHAPES {
-            let len = rows * channels;
-            let (y, r) = (noise(len, 1), noise(len, 2));
-            let [mean, scale, shift] = [3, 4, 5].map(|seed| noise(channels, seed));
-            let [mut plain, mut added, mut into, mut g] = [6, 7, 8, 9].map(|seed| noise(len, seed));
-            let before = g.clone();
-            normalise(&y, &mut plain, &mean, &scale, &shift, (0.0, 0.5));
-            normalise_add(&y, &r, &mut added, &mean, &scale, &shift, (0.0, 0.5));
-            denormalise_into(&g, &y, &mut into, &mean, &scale, &shift, &mean);
-            denormalise(&mut g, &y, &mean, &scale, &shift, &mean);
-            for i in 0..len {
-                let c = i % channels;
-                let v = (y[i] - mean[c]) * scale[c] + shift[c];
+    fn affine_loops_match_plain_loops() {
+        let range = (0.0, 0.5);
+        for count in COUNTS {
+            let [y, r, g] = [1, 2, 9].map(|seed| noise(count * BLOCK, seed));
+            let [mut plain, mut added, mut into, mut back] = [6, 7, 8, 9].map(|s| noise(count * BLOCK, s));
+            let (affine, slope) = (affine(), Slope { slope: row(10), offset: row(11) });
+            normalise(rows(&y), rows_mut(&mut plain), &affine, range);
+            normalise_add(rows(&y), rows(&r), rows_mut(&mut added), &affine, range);
+            denormalise(rows_mut(&mut back), rows(&y), &affine, &slope, range);
+            denormalise_into(rows(&g), rows(&y), rows_mut(&mut into), &affine, &slope);
+            for i in 0..y.len() {
+                let l = i % BLOCK;
+                let v = affine.of(y[i], l);
                 assert_eq!(plain[i], v.clamp(0.0, 0.5));
                 assert_eq!(added[i], (v + r[i]).clamp(0.0, 0.5));
-                assert_eq!(g[i], scale[c] * before[i] + (shift[c] * (y[i] - mean[c]) + mean[c]));
-                assert_eq!(into[i], g[i]);
+                let through = |g: f32| {
+                    affine.scale[l] * g + (slope.slope[l] * (y[i] - affine.mean[l]) + slope.offset[l])
+                };
+                assert_eq!(back[i], through(if v > 0.0 && v < 0.5 { g[i] } else { 0.0 }));
+                assert_eq!(into[i], through(g[i]));
             }
         }
     }

@@ -12,10 +12,6 @@ pub(super) trait Simd: Copy {
     unsafe fn splat(value: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, v: Self::V);
-    /// The first `lanes` lanes, the others 0.
-    unsafe fn load_part(from: *const f32, lanes: usize) -> Self::V;
-    /// The first `lanes` lanes.
-    unsafe fn store_part(to: *mut f32, v: Self::V, lanes: usize);
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -58,16 +54,6 @@ mod x86 {
             unsafe { _mm512_storeu_ps(to, v) }
         }
         #[inline(always)]
-        unsafe fn load_part(from: *const f32, lanes: usize) -> __m512 {
-            // SAFETY: as in `zero`; masked lanes are not touched.
-            unsafe { _mm512_maskz_loadu_ps(mask(lanes), from) }
-        }
-        #[inline(always)]
-        unsafe fn store_part(to: *mut f32, v: __m512, lanes: usize) {
-            // SAFETY: as in `zero`; masked lanes are not touched.
-            unsafe { _mm512_mask_storeu_ps(to, mask(lanes), v) }
-        }
-        #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
             // SAFETY: as in `zero`.
             unsafe { _mm512_add_ps(a, b) }
@@ -84,17 +70,9 @@ mod x86 {
         }
     }
 
-    #[inline(always)]
-    fn mask(lanes: usize) -> u16 {
-        ((1u32 << lanes.min(16)) - 1) as u16
-    }
-
     /// AVX2 with FMA.
     #[derive(Clone, Copy)]
     pub(in crate::kernel) struct Avx2;
-
-    /// Eight lanes on, eight off; a window into it is a mask.
-    static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
     impl Simd for Avx2 {
         const LANES: usize = 8;
@@ -118,20 +96,6 @@ mod x86 {
         unsafe fn store(to: *mut f32, v: __m256) {
             // SAFETY: as in `zero`.
             unsafe { _mm256_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn load_part(from: *const f32, lanes: usize) -> __m256 {
-            // SAFETY: as in `zero`; the window starts at 0 to 8, masked lanes are not touched.
-            unsafe {
-                _mm256_maskload_ps(from, _mm256_loadu_si256(MASK.as_ptr().add(8 - lanes.min(8)).cast()))
-            }
-        }
-        #[inline(always)]
-        unsafe fn store_part(to: *mut f32, v: __m256, lanes: usize) {
-            // SAFETY: as in `load_part`.
-            unsafe {
-                _mm256_maskstore_ps(to, _mm256_loadu_si256(MASK.as_ptr().add(8 - lanes.min(8)).cast()), v)
-            }
         }
         #[inline(always)]
         unsafe fn add(a: __m256, b: __m256) -> __m256 {
@@ -177,22 +141,6 @@ impl Simd for Portable {
     unsafe fn store(to: *mut f32, v: [f32; 4]) {
         // SAFETY: as in `load`.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn load_part(from: *const f32, lanes: usize) -> [f32; 4] {
-        let mut v = [0.0; 4];
-        for (i, lane) in v.iter_mut().enumerate().take(lanes) {
-            // SAFETY: the caller vouches for `lanes` lanes.
-            *lane = unsafe { *from.add(i) };
-        }
-        v
-    }
-    #[inline(always)]
-    unsafe fn store_part(to: *mut f32, v: [f32; 4], lanes: usize) {
-        for (i, lane) in v.iter().enumerate().take(lanes) {
-            // SAFETY: the caller vouches for `lanes` lanes.
-            unsafe { *to.add(i) = *lane };
-        }
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

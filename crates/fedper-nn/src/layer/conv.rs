@@ -1,82 +1,27 @@
-//! Convolution over position-major activations, dense or grouped; also the linear layer, as a convolution whose kernel
-//! covers the whole input.
+//! Convolution over blocked activations; also the linear layer, as a convolution whose kernel covers the whole input.
 
 use fedper_core::params::Params;
 
-use super::Scratch;
 use super::geometry::{Link, Walk, Window};
-use super::weight::Weight;
-use crate::kernel::gemm::{Dots, Kernel, Left, Product, Segment, Start};
-use crate::kernel::norm::column_sums;
-use crate::optim::{Parameter, Sink};
+use super::weight::{Bias, Panel, Weight};
+use super::{Done, Scratch, blocks};
+use crate::kernel::BLOCK;
+use crate::kernel::gemm::{Dots, Kernel, Outer, Product, Rows, Segment, Start};
+use crate::optim::Sink;
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
-/// Rows of a weight gradient that one tile runs over before the next: both operands stay in the second-level cache.
-const GRADIENT_ROWS: usize = 256;
-/// Bytes of input that stay in the second-level cache while all panels of weights pass over them.
-const BLOCK_BYTES: usize = 256 << 10;
-
+/// Rows of a weight gradient that all inputs pass over before the next: they stay in the first-level cache.
+const GRADIENT_ROWS: usize = 128;
 /// Rows up to which an input gradient is taken from the weights as they lie.
 const FEW_ROWS: usize = 32;
 
-/// The bias of a convolution.
-pub(crate) struct Bias {
-    parameter: Parameter,
-    sums: Vec<f64>,
-    gradient: Vec<f32>,
-    /// As the matrix kernel reads it: every group's values filled up to whole panels.
-    padded: Vec<f32>,
-}
-
-impl Bias {
-    pub(crate) fn new(name: String, weight: &Weight) -> Self {
-        let outputs = weight.groups * weight.outputs;
-        Self {
-            parameter: Parameter::new(name, outputs),
-            sums: vec![0.0; outputs],
-            gradient: vec![0.0; outputs],
-            padded: vec![0.0; weight.groups * weight.panels() * weight.width],
-        }
-    }
-
-    /// The padded values, after the parameter may have changed.
-    pub(crate) fn refresh(&mut self, weight: &Weight) -> &[f32] {
-        let group = weight.panels() * weight.width;
-        for (padded, values) in
-            self.padded.chunks_exact_mut(group).zip(self.parameter.values.chunks_exact(weight.outputs))
-        {
-            padded[..weight.outputs].copy_from_slice(values);
-        }
-        &self.padded
-    }
-
-    pub(crate) fn backward(&mut self, dy: &[f32], sink: &mut Sink<'_>) {
-        self.sums.fill(0.0);
-        column_sums(dy, &mut self.sums);
-        for (g, s) in self.gradient.iter_mut().zip(&self.sums) {
-            *g = *s as f32;
-        }
-        self.parameter.take(&self.gradient, sink);
-    }
-
-    pub(crate) fn reset_velocity(&mut self) {
-        self.parameter.velocity.fill(0.0);
-    }
-
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.parameter.load(params);
-    }
-
-    pub(crate) fn store(&self, params: &mut Params) {
-        self.parameter.store(params);
-    }
-}
-
-/// A convolution, or a linear layer.
+/// A convolution, or a linear layer. Groups are a dense convolution whose other weights are zero.
 pub(crate) struct Conv {
     weight: Weight,
     bias: Option<Bias>,
+    inputs: Side,
+    outputs: Side,
     forward: Walk,
     backward: Walk,
     links: Vec<Link>,
@@ -85,18 +30,27 @@ pub(crate) struct Conv {
     kernel: &'static Kernel,
 }
 
-/// One side of a walk: activations and how many channels they have.
+/// One side of a convolution.
 #[derive(Clone, Copy)]
-struct Side<T> {
-    values: T,
-    channels: usize,
-    /// Channels of a group.
-    group: usize,
+struct Side {
+    blocks: usize,
+    positions: usize,
+}
+
+impl Side {
+    /// Values of a plane.
+    fn plane(&self, samples: usize) -> usize {
+        self.positions * samples * BLOCK
+    }
+
+    fn len(&self, samples: usize) -> usize {
+        self.blocks * self.plane(samples)
+    }
 }
 
 impl Conv {
     /// # Shapes
-    /// Input `[positions][batch][channels[0]]`, output `[positions'][batch][channels[1]]`.
+    /// Input `channels[0]` at the window's input positions, output `channels[1]` at its output positions.
     pub(crate) fn new(
         name: &str,
         window: &Window,
@@ -105,20 +59,19 @@ impl Conv {
         bias: bool,
         kernel: &'static Kernel,
     ) -> Self {
-        let weight = Weight::new(
-            format!("{name}.weight"),
-            channels[0],
-            channels[1],
-            groups,
-            window.taps(),
-            kernel.panel,
-        );
+        let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
         let mut alive = vec![false; window.taps()];
         links.iter().for_each(|link| alive[link.tap] = true);
+        let [inputs, outputs] =
+            [(channels[0], window.input), (channels[1], window.output())].map(|(channels, [height, width])| {
+                Side { blocks: blocks(channels), positions: height * width }
+            });
         Self {
-            bias: bias.then(|| Bias::new(format!("{name}.bias"), &weight)),
+            bias: bias.then(|| Bias::new(format!("{name}.bias"), channels[1])),
             weight,
+            inputs,
+            outputs,
             forward: window.forward(),
             backward: window.backward(),
             links,
@@ -129,29 +82,23 @@ impl Conv {
 
     pub(crate) fn reserve(&self, scratch: &mut Scratch, input_gradient: bool) {
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
-        scratch.reserve(self.weight.panel_len(), transposed, 0);
+        scratch.reserve(self.weight.panel_len(), transposed);
     }
 
-    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize) {
-        let w = &self.weight;
-        let from = Side { values: x, channels: w.groups * w.inputs, group: w.inputs };
-        let to = Side { values: y, channels: w.groups * w.outputs, group: w.outputs };
-        let start = self.bias.as_mut().map(|bias| bias.refresh(w));
-        walk(
-            self.kernel,
-            &self.forward,
-            w.groups,
-            w.taps,
-            from,
-            to,
-            w.values(),
-            samples,
-            |panel| match start {
-                // Panels are as wide as the padded bias's.
-                Some(bias) => Start::Row(bias[panel * w.width..].as_ptr()),
+    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
+        let bias = self.bias.as_mut().map(Bias::refresh);
+        let values = self.weight.values();
+        for panel in self.weight.panels() {
+            let start = match bias {
+                Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
                 None => Start::Zero,
-            },
-        );
+            };
+            let weights = &values[panel.start..];
+            let (walk, sides) = (&self.forward, [self.inputs, self.outputs]);
+            walk_panel(self.kernel, walk, sides, x, y, samples, panel, weights, start);
+            let plane = self.outputs.plane(samples);
+            done(panel.range(), &mut y[panel.first * plane..][..panel.blocks * plane]);
+        }
     }
 
     /// `dx (+)=` the gradient of the input.
@@ -162,45 +109,48 @@ impl Conv {
         samples: usize,
         add: bool,
         scratch: &mut Scratch,
+        mut done: impl Done,
     ) {
-        let w = &self.weight;
-        let whole = self.forward.runs.len() == 1 && self.forward.runs[0].len == 1;
-        if whole
-            && w.groups == 1
-            && samples <= FEW_ROWS
-            && self.backward.runs.iter().all(|r| r.taps.len() == 1)
-        {
-            return self.few_rows(dy, dx, samples, add);
+        let plane = self.inputs.plane(samples);
+        let whole = self.outputs.positions == 1 && self.backward.runs.iter().all(|r| r.taps.len() == 1);
+        if whole && samples <= FEW_ROWS {
+            for block in 0..self.inputs.blocks {
+                let dx = &mut dx[block * plane..][..plane];
+                self.few_rows(dy, dx, samples, add, block);
+                done(block..block + 1, dx);
+            }
+            return;
         }
-        let transposed = &mut scratch.transposed[..w.transposed_len()];
-        w.transpose(&self.alive, transposed);
-        let from = Side { values: dy, channels: w.groups * w.outputs, group: w.outputs };
-        let to = Side { values: dx, channels: w.groups * w.inputs, group: w.inputs };
-        walk(self.kernel, &self.backward, w.groups, w.taps, from, to, transposed, samples, |_| match add {
-            true => Start::Add,
-            false => Start::Zero,
-        });
+        let start = if add { Start::Add } else { Start::Zero };
+        for panel in self.weight.input_panels() {
+            let transposed = &mut scratch.transposed[..];
+            self.weight.transpose(panel, &self.alive, transposed);
+            let sides = [self.outputs, self.inputs];
+            walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, transposed, start);
+            done(panel.range(), &mut dx[panel.first * plane..][..panel.blocks * plane]);
+        }
     }
 
-    /// [`Conv::input_gradient`] of a single output position, as in a linear layer, for few samples.
-    fn few_rows(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
-        let w = &self.weight;
-        assert!(dy.len() >= samples * w.outputs);
+    /// One block of [`Conv::input_gradient`] of a single output position, as in a linear layer, for few samples.
+    fn few_rows(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool, block: usize) {
+        let row = samples * BLOCK;
+        assert!(dy.len() >= self.outputs.len(samples));
         for run in &self.backward.runs {
-            let first = &self.backward.taps[run.taps.start];
+            // Neighbours in a run share their tap.
+            let tap = self.backward.taps[run.taps.start].tap;
             for i in 0..run.len {
-                // Neighbours in a run share their tap.
-                let dx = &mut dx[(run.to + i) * samples * w.inputs..][..samples * w.inputs];
+                let dx = &mut dx[(run.to + i) * row..][..row];
                 let dots = Dots {
                     dy: dy.as_ptr(),
-                    outputs: w.outputs,
-                    w: w.values()[first.tap * w.inputs * w.width..].as_ptr(),
-                    panel_stride: w.panel_len(),
+                    dy_plane: row,
+                    blocks: self.outputs.blocks,
+                    w: self.weight.values().as_ptr(),
+                    panel_stride: self.weight.panel_len(),
+                    first: tap * self.weight.rows + block * BLOCK,
                     dx: dx.as_mut_ptr(),
-                    inputs: w.inputs,
                     add,
                 };
-                // SAFETY: `dy` and `dx` hold `samples` rows; every panel holds `inputs` rows of this tap.
+                // SAFETY: `dy` and `dx` hold `samples` rows a plane; every panel of weights holds this tap's rows.
                 unsafe { self.kernel.dots(&dots, samples) };
             }
         }
@@ -214,42 +164,31 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let w = &mut self.weight;
-        let (x_channels, y_channels) = (w.groups * w.inputs, w.groups * w.outputs);
-        for link in &self.links {
-            assert!((link.x + link.len) * samples * x_channels <= x.len());
-            assert!((link.y + link.len) * samples * y_channels <= dy.len());
-        }
-        for group in 0..w.groups {
-            for panel in 0..w.panels() {
-                let gradient = &mut scratch.gradient[..w.panel_len()];
-                gradient.fill(0.0);
-                for link in &self.links {
-                    let rows = link.len * samples;
-                    let x = &x[link.x * samples * x_channels + group * w.inputs..];
-                    let dy = &dy[link.y * samples * y_channels + group * w.outputs + panel * w.width..];
-                    let c = &mut gradient[link.tap * w.inputs * w.width..][..w.inputs * w.width];
-                    for first in (0..rows).step_by(GRADIENT_ROWS) {
-                        let a = x[first * x_channels..].as_ptr();
-                        let b = dy[first * y_channels..].as_ptr();
-                        let product = Product {
-                            segments: &[Segment { a, b }],
-                            k: GRADIENT_ROWS.min(rows - first),
-                            left: Left::Columns,
-                            a_stride: x_channels,
-                            b_stride: y_channels,
-                            c: c.as_mut_ptr(),
-                            c_stride: w.width,
-                            cols: w.columns(panel),
-                            start: Start::Add,
-                        };
-                        // SAFETY: rows of `x` and `dy` are in bounds (asserted above), a row reaches `inputs` and
-                        // `cols` values from where it starts within its channels; `c` is `inputs` rows of a panel.
-                        unsafe { self.kernel.run(&product, w.inputs) };
-                    }
+        let (x_plane, dy_plane) = (self.inputs.plane(samples), self.outputs.plane(samples));
+        assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
+        for panel in self.weight.panels() {
+            let tap_len = self.weight.rows * panel.width();
+            let gradient = &mut scratch.gradient[..self.weight.taps * tap_len];
+            gradient.fill(0.0);
+            for link in &self.links {
+                assert!(link.x + link.len <= self.inputs.positions);
+                assert!(link.y + link.len <= self.outputs.positions);
+                let dw = &mut gradient[link.tap * tap_len..][..tap_len];
+                let rows = link.len * samples;
+                for first in (0..rows).step_by(GRADIENT_ROWS) {
+                    let outer = Outer {
+                        x: x[(link.x * samples + first) * BLOCK..].as_ptr(),
+                        inputs: Rows::Blocked { blocks: self.inputs.blocks, plane: x_plane },
+                        dy: dy[panel.first * dy_plane + (link.y * samples + first) * BLOCK..].as_ptr(),
+                        dy_plane,
+                        rows: GRADIENT_ROWS.min(rows - first),
+                        dw: dw.as_mut_ptr(),
+                    };
+                    // SAFETY: the rows are among the positions of every plane (asserted above), and `dw` is a tap.
+                    unsafe { self.kernel.outer(&outer, panel.blocks) };
                 }
-                w.take(group, panel, gradient, sink);
             }
+            self.weight.take(panel, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, sink);
@@ -272,69 +211,52 @@ impl Conv {
     }
 }
 
-/// Computes every position of `to` from the positions of `from` that its taps name, times weights
-/// `[group][panel][tap][from.group][panel width]`. `start` is asked for each group's each panel, counted through.
+/// Computes one panel of `to` at every position from the positions of `from` that its taps name, times weights
+/// `[tap][channels of from][panel width]`. `sides` are those of `from` and `to`.
 #[allow(clippy::too_many_arguments, reason = "private, and called from two places")]
-fn walk(
+fn walk_panel(
     kernel: &Kernel,
     walk: &Walk,
-    groups: usize,
-    taps: usize,
-    from: Side<&[f32]>,
-    to: Side<&mut [f32]>,
-    weights: &[f32],
+    [from_side, to_side]: [Side; 2],
+    from: &[f32],
+    to: &mut [f32],
     samples: usize,
-    start: impl Fn(usize) -> Start,
+    panel: Panel,
+    weights: &[f32],
+    start: Start,
 ) {
-    let width = kernel.panel;
-    let panels = to.group.div_ceil(width);
-    let tap_len = from.group * width;
-    assert_eq!(weights.len(), groups * panels * taps * tap_len);
-    let block = (BLOCK_BYTES / (4 * from.channels * taps.min(3))).max(112);
+    let tap_len = from_side.blocks * BLOCK * panel.width();
+    let (from_plane, to_plane) = (from_side.plane(samples), to_side.plane(samples));
+    assert!(from.len() >= from_side.len(samples) && to.len() >= to_side.len(samples));
+    assert!(panel.range().end <= to_side.blocks);
     let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
     for run in &walk.runs {
-        let rows = run.len * samples;
-        let list = &walk.taps[run.taps.clone()];
-        assert!((run.to * samples + rows) * to.channels <= to.values.len());
-        for tap in list {
-            assert!(tap.tap < taps && (tap.from * samples + rows) * from.channels <= from.values.len());
-        }
-        for first in (0..rows).step_by(block) {
-            let block = block.min(rows - first);
-            for (group, panel) in (0..groups).flat_map(|g| (0..panels).map(move |p| (g, p))) {
-                let columns = width.min(to.group - panel * width);
-                let c = &mut to.values
-                    [(run.to * samples + first) * to.channels + group * to.group + panel * width..];
-                let mut start = start(group * panels + panel);
-                let mut rest = list;
-                loop {
-                    let (now, later) = rest.split_at(rest.len().min(MAX_SEGMENTS));
-                    for (segment, tap) in segments.iter_mut().zip(now) {
-                        let a = (tap.from * samples + first) * from.channels + group * from.group;
-                        let b = ((group * panels + panel) * taps + tap.tap) * tap_len;
-                        *segment = Segment { a: from.values[a..].as_ptr(), b: weights[b..].as_ptr() };
-                    }
-                    let product = Product {
-                        segments: &segments[..now.len()],
-                        k: from.group,
-                        left: Left::Rows,
-                        a_stride: from.channels,
-                        b_stride: width,
-                        c: c.as_mut_ptr(),
-                        c_stride: to.channels,
-                        cols: columns,
-                        start,
-                    };
-                    // SAFETY: the rows of `from` and `to` are in bounds (asserted above) and a row reaches `group`
-                    // values into its group's channels; `weights` holds whole panels (asserted above); a start row is
-                    // a panel of a padded bias.
-                    unsafe { kernel.run(&product, block) };
-                    if later.is_empty() {
-                        break;
-                    }
-                    (rest, start) = (later, Start::Add);
-                }
+        assert!(run.to + run.len <= to_side.positions);
+        let mut rest = &walk.taps[run.taps.clone()];
+        let mut start = start;
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(MAX_SEGMENTS));
+            for (segment, tap) in segments.iter_mut().zip(now) {
+                assert!(tap.from + run.len <= from_side.positions);
+                *segment = Segment {
+                    a: from[tap.from * samples * BLOCK..].as_ptr(),
+                    b: weights[tap.tap * tap_len..][..tap_len].as_ptr(),
+                };
             }
+            let product = Product {
+                segments: &segments[..now.len()],
+                rows: Rows::Blocked { blocks: from_side.blocks, plane: from_plane },
+                c: to[panel.first * to_plane + run.to * samples * BLOCK..].as_mut_ptr(),
+                c_plane: to_plane,
+                start,
+            };
+            // SAFETY: the run's rows are among the positions of every plane of `from` and `to` (asserted above), a
+            // tap's weights are whole rows of the panel, and a start row is a panel of a padded bias.
+            unsafe { kernel.product(&product, panel.blocks, run.len * samples) };
+            if later.is_empty() {
+                break;
+            }
+            (rest, start) = (later, Start::Add);
         }
     }
 }

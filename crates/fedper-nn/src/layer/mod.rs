@@ -1,8 +1,11 @@
 //! Layers: forward and backward passes written out by hand.
 //!
-//! Activations are position-major, `[height][width][batch][channels]`: the rows of neighbouring positions are
-//! neighbours, so a tap of a convolution over a run of positions is a plain matrix, and what is per channel is a loop
-//! over rows. Only the input of the network is image-major, `[batch][height][width][channels]`.
+//! Activations are blocked by channels, `[block][height][width][batch][16]`: a *plane* holds 16 channels of all
+//! positions, and in it the rows of neighbouring positions are neighbours. So a tap of a convolution over a run of
+//! positions is a plain matrix, what is per channel is a loop over a plane, and what a panel of a convolution has just
+//! written is normalised while it is still in the cache. Channels that fill up the last block are zero, in activations,
+//! gradients and weights alike, and stay zero. Only the input of the network is image-major,
+//! `[batch][height][width][channels]`.
 
 pub(crate) mod conv;
 pub(crate) mod depthwise;
@@ -13,25 +16,33 @@ pub(crate) mod pool;
 pub(crate) mod stem;
 pub(crate) mod weight;
 
+use std::ops::Range;
+
+use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
+
+/// How many blocks hold so many channels.
+pub(crate) fn blocks(channels: usize) -> usize {
+    channels.div_ceil(BLOCK)
+}
+
+/// What a layer calls with each part of its output as soon as that is complete: which blocks, and their planes.
+pub(crate) trait Done: FnMut(Range<usize>, &mut [f32]) {}
+impl<F: FnMut(Range<usize>, &mut [f32])> Done for F {}
 
 /// Memory that layers use one after the other.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// The weight gradient of one panel (of all panels in [`stem`]).
+    /// The weight gradient of one panel.
     pub(crate) gradient: Buffer,
-    /// Weights with input and output channels exchanged.
+    /// One panel of weights with input and output channels exchanged.
     pub(crate) transposed: Buffer,
-    /// Windows of the input, one a row.
-    pub(crate) windows: Buffer,
 }
 
 impl Scratch {
     /// Grows to what a layer needs.
-    pub(crate) fn reserve(&mut self, gradient: usize, transposed: usize, windows: usize) {
-        for (buffer, len) in
-            [(&mut self.gradient, gradient), (&mut self.transposed, transposed), (&mut self.windows, windows)]
-        {
+    pub(crate) fn reserve(&mut self, gradient: usize, transposed: usize) {
+        for (buffer, len) in [(&mut self.gradient, gradient), (&mut self.transposed, transposed)] {
             if buffer.len() < len {
                 *buffer = Buffer::zeros(len);
             }

@@ -2,10 +2,13 @@
 
 use fedper_core::params::Params;
 
+use super::blocks;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::norm::{
-    denormalise, denormalise_into, gradient_sums, normalise, normalise_add, shifted_sums,
+    Affine, Slope, Sums, denormalise, denormalise_into, gradient_sums, masked_gradient_sums, normalise,
+    normalise_add, shifted_sums,
 };
+use crate::kernel::{BLOCK, Row, rows, rows_mut};
 use crate::optim::{Parameter, Sink};
 
 /// PyTorch's defaults.
@@ -18,112 +21,132 @@ pub(crate) struct Norm {
     running_mean: Parameter,
     running_var: Parameter,
     pub(crate) activation: Activation,
-    /// Of the last forward pass: mean, `weight * inverse`, and `1 / sqrt(var + eps)`.
-    mean: Vec<f32>,
-    scale: Vec<f32>,
-    inverse: Vec<f64>,
-    /// Per-channel scratch.
-    sums: [Vec<f64>; 2],
-    line: [Vec<f32>; 2],
+    /// Of the last forward pass, by block: mean, `weight * inverse` and bias; `inverse = 1 / sqrt(var + eps)`.
+    affine: Vec<Affine>,
+    inverse: Vec<Sums>,
+    /// Of the backward pass.
+    gradients: [Vec<f32>; 2],
+}
+
+/// The values of one block, filled up with zeros.
+fn row(values: &[f32], block: usize) -> Row {
+    let values = &values[block * BLOCK..];
+    std::array::from_fn(|l| values.get(l).copied().unwrap_or(0.0))
 }
 
 impl Norm {
-    /// # Shapes
-    /// Input and output `[rows][channels]`.
     pub(crate) fn new(name: &str, channels: usize, activation: Activation) -> Self {
         let parameter = |part: &str| Parameter::new(format!("{name}.{part}"), channels);
+        let zero = Affine { mean: [0.0; BLOCK], scale: [0.0; BLOCK], shift: [0.0; BLOCK] };
         Self {
             weight: parameter("weight"),
             bias: parameter("bias"),
             running_mean: parameter("running_mean"),
             running_var: parameter("running_var"),
             activation,
-            mean: vec![0.0; channels],
-            scale: vec![0.0; channels],
-            inverse: vec![0.0; channels],
-            sums: [vec![0.0; channels], vec![0.0; channels]],
-            line: [vec![0.0; channels], vec![0.0; channels]],
+            affine: vec![zero; blocks(channels)],
+            inverse: vec![[0.0; BLOCK]; blocks(channels)],
+            gradients: [vec![0.0; channels], vec![0.0; channels]],
         }
     }
 
-    /// `z = activation(batch norm of y (+ residual))`. In train mode with the batch's own statistics, which also move
-    /// the running ones; else with the running ones.
-    pub(crate) fn forward(&mut self, y: &[f32], residual: Option<&[f32]>, z: &mut [f32], train: bool) {
-        let channels = self.mean.len();
+    pub(crate) fn blocks(&self) -> usize {
+        self.affine.len()
+    }
+
+    /// `z = activation(batch norm of y (+ residual))` of one block. In train mode with the batch's own statistics,
+    /// which also move the running ones; else with the running ones.
+    pub(crate) fn forward(
+        &mut self,
+        block: usize,
+        y: &[f32],
+        residual: Option<&[f32]>,
+        z: &mut [f32],
+        train: bool,
+    ) {
+        let y = rows(y);
+        let channels = block * BLOCK..self.weight.values.len().min((block + 1) * BLOCK);
+        let (mut mean, mut variance) = ([0.0; BLOCK], [0.0; BLOCK]);
         if train {
-            let rows = y.len() / channels;
-            let [sum, squares] = &mut self.sums;
-            sum.fill(0.0);
-            squares.fill(0.0);
+            let count = y.len() as f64;
+            let (mut sum, mut squares) = ([0.0; BLOCK], [0.0; BLOCK]);
             // The first row is as good a pivot as any: it is within the spread of the values.
-            let pivot = &y[..channels];
-            shifted_sums(y, pivot, sum, squares);
-            #[allow(clippy::needless_range_loop, reason = "`c` goes through half a dozen arrays")]
-            for c in 0..channels {
-                let shifted = self.sums[0][c] / rows as f64;
-                let variance = (self.sums[1][c] / rows as f64 - shifted * shifted).max(0.0);
-                let mean = f64::from(pivot[c]) + shifted;
-                let unbiased = variance * rows as f64 / (rows as f64 - 1.0);
-                self.set(c, mean, variance);
-                let running = &mut self.running_mean.values[c];
-                *running = (1.0 - MOMENTUM) * *running + MOMENTUM * mean as f32;
-                let running = &mut self.running_var.values[c];
-                *running = (1.0 - MOMENTUM) * *running + MOMENTUM * unbiased as f32;
+            shifted_sums(y, &y[0], &mut sum, &mut squares);
+            for (l, c) in channels.clone().enumerate() {
+                let shifted = sum[l] / count;
+                variance[l] = (squares[l] / count - shifted * shifted).max(0.0);
+                mean[l] = f64::from(y[0][l]) + shifted;
+                let unbiased = variance[l] * count / (count - 1.0);
+                for (running, new) in
+                    [(&mut self.running_mean, mean[l] as f32), (&mut self.running_var, unbiased as f32)]
+                {
+                    let running = &mut running.values[c];
+                    *running = (1.0 - MOMENTUM) * *running + MOMENTUM * new;
+                }
             }
         } else {
-            for c in 0..channels {
-                self.set(c, f64::from(self.running_mean.values[c]), f64::from(self.running_var.values[c]));
+            for (l, c) in channels.clone().enumerate() {
+                mean[l] = f64::from(self.running_mean.values[c]);
+                variance[l] = f64::from(self.running_var.values[c]);
             }
         }
-        let (shift, range) = (&self.bias.values, self.activation.range());
+        let affine = &mut self.affine[block];
+        let inverse = &mut self.inverse[block];
+        *inverse = variance.map(|variance| 1.0 / (variance + EPS).sqrt());
+        let weight = row(&self.weight.values, block);
+        affine.mean = mean.map(|mean| mean as f32);
+        affine.scale = std::array::from_fn(|l| (f64::from(weight[l]) * inverse[l]) as f32);
+        affine.shift = row(&self.bias.values, block);
         match residual {
-            None => normalise(y, z, &self.mean, &self.scale, shift, range),
-            Some(r) => normalise_add(y, r, z, &self.mean, &self.scale, shift, range),
+            None => normalise(y, rows_mut(z), affine, self.activation.range()),
+            Some(r) => normalise_add(y, rows(r), rows_mut(z), affine, self.activation.range()),
         }
     }
 
-    fn set(&mut self, channel: usize, mean: f64, variance: f64) {
-        self.mean[channel] = mean as f32;
-        self.inverse[channel] = 1.0 / (variance + EPS).sqrt();
-        self.scale[channel] = (f64::from(self.weight.values[channel]) * self.inverse[channel]) as f32;
-    }
-
-    /// The backward pass of a train-mode forward pass from `y` to `z`. `g` is the gradient of `z`; it becomes the
-    /// gradient of the residual. The gradient of `y` goes into `dy`, or replaces it in `g` if `dy` is none.
+    /// The backward pass of a train-mode forward pass of one block from `y`. `g` is the gradient of its output, and
+    /// becomes that of `y`; with a residual, whose output was `z`, it becomes the gradient of the residual instead, and
+    /// that of `y` goes into `dy`.
     ///
     /// With `d = y - mean`, `i = 1 / sqrt(var + eps)` and sums over the batch of m rows:
     /// `dweight = i sum(g d)`, `dbias = sum(g)`, `dy = weight i (g - sum(g) / m - d i^2 sum(g d) / m)`.
     pub(crate) fn backward(
         &mut self,
+        block: usize,
         y: &[f32],
-        z: &[f32],
         g: &mut [f32],
-        dy: Option<&mut [f32]>,
-        sink: &mut Sink<'_>,
+        residual: Option<(&[f32], &mut [f32])>,
     ) {
-        let channels = self.mean.len();
-        let rows = (y.len() / channels) as f64;
-        let [sum, products] = &mut self.sums;
-        sum.fill(0.0);
-        products.fill(0.0);
-        gradient_sums(g, z, y, &self.mean, self.activation.range(), sum, products);
-        let [slope, offset] = &mut self.line;
-        for c in 0..channels {
-            let scale = f64::from(self.scale[c]);
-            slope[c] = (-scale * self.inverse[c] * self.inverse[c] * products[c] / rows) as f32;
-            offset[c] = (-scale * sum[c] / rows) as f32;
+        let (y, g) = (rows(y), rows_mut(g));
+        let (affine, inverse) = (&self.affine[block], &self.inverse[block]);
+        let range = self.activation.range();
+        let (mut sum, mut products) = ([0.0; BLOCK], [0.0; BLOCK]);
+        match &residual {
+            None => gradient_sums(g, y, affine, range, &mut sum, &mut products),
+            Some((z, _)) => {
+                masked_gradient_sums(g, y, rows(z), &affine.mean, range, &mut sum, &mut products);
+            }
         }
-        match dy {
-            Some(dy) => denormalise_into(g, y, dy, &self.mean, &self.scale, slope, offset),
-            None => denormalise(g, y, &self.mean, &self.scale, slope, offset),
+        let per_row = |l: usize| f64::from(affine.scale[l]) / y.len() as f64;
+        let slope = Slope {
+            slope: std::array::from_fn(|l| (-per_row(l) * inverse[l] * inverse[l] * products[l]) as f32),
+            offset: std::array::from_fn(|l| (-per_row(l) * sum[l]) as f32),
+        };
+        match residual {
+            None => denormalise(g, y, affine, &slope, range),
+            Some((_, dy)) => denormalise_into(g, y, rows_mut(dy), affine, &slope),
         }
-        // The lines have been used: they now carry the gradients.
-        for c in 0..channels {
-            slope[c] = (products[c] * self.inverse[c]) as f32;
-            offset[c] = sum[c] as f32;
+        let [weight, bias] = &mut self.gradients;
+        for (l, c) in (block * BLOCK..weight.len().min((block + 1) * BLOCK)).enumerate() {
+            weight[c] = (products[l] * inverse[l]) as f32;
+            bias[c] = sum[l] as f32;
         }
-        self.weight.take(slope, sink);
-        self.bias.take(offset, sink);
+    }
+
+    /// Uses up the gradients of weight and bias, once the backward pass is over for all blocks.
+    pub(crate) fn finish(&mut self, sink: &mut Sink<'_>) {
+        let [weight, bias] = &self.gradients;
+        self.weight.take(weight, sink);
+        self.bias.take(bias, sink);
     }
 
     pub(crate) fn reset_velocity(&mut self) {

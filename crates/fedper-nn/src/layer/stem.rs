@@ -1,96 +1,137 @@
-//! The first convolution (or linear layer) of a network, straight from image-major input: its windows are gathered row
-//! by row (im2col), because a tap over few channels is too little work for the matrix kernel. It needs no input gradient.
+//! The first convolution (or linear layer) of a network, straight from image-major input: a tile's rows are the same
+//! window of consecutive images, and each row of a window is a run of consecutive values. It needs no input gradient.
 
 use fedper_core::params::Params;
 
-use super::Scratch;
-use super::conv::Bias;
 use super::geometry::Window;
-use super::weight::Weight;
-use crate::kernel::gemm::{Kernel, Left, Product, Segment, Start};
+use super::weight::{Bias, Weight};
+use super::{Done, Scratch};
+use crate::kernel::BLOCK;
+use crate::kernel::buffer::Buffer;
+use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start};
 use crate::optim::Sink;
+
+/// Rows of a window that one call of the matrix kernel adds up.
+const MAX_SEGMENTS: usize = 32;
 
 pub(crate) struct Stem {
     weight: Weight,
     bias: Option<Bias>,
     window: Window,
+    channels: usize,
+    /// The images with their padding, from the forward to the backward pass; unused without padding.
+    padded: Buffer,
+    /// All: padding is kept as zeros.
+    alive: Vec<bool>,
     kernel: &'static Kernel,
 }
 
 impl Stem {
     /// # Shapes
-    /// Input `[batch][height][width][channels[0]]`, output `[positions][batch][channels[1]]`.
+    /// Input `[batch][height][width][channels[0]]`, output `channels[1]` at the window's output positions, blocked.
     pub(crate) fn new(
         name: &str,
         window: &Window,
         channels: [usize; 2],
         bias: bool,
+        max_batch: usize,
         kernel: &'static Kernel,
     ) -> Self {
-        let weight =
-            Weight::new(format!("{name}.weight"), channels[0], channels[1], 1, window.taps(), kernel.panel);
+        let weight = Weight::new(format!("{name}.weight"), channels, 1, window.taps(), false, kernel);
+        let [height, width] = window.input.map(|extent| extent + 2 * window.padding);
+        let padded = if window.padding > 0 { max_batch * height * width * channels[0] } else { 0 };
         Self {
-            bias: bias.then(|| Bias::new(format!("{name}.bias"), &weight)),
+            bias: bias.then(|| Bias::new(format!("{name}.bias"), channels[1])),
             weight,
             window: *window,
+            channels: channels[0],
+            padded: Buffer::zeros(padded),
+            alive: vec![true; window.taps()],
             kernel,
         }
     }
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, samples: usize) {
-        let windows = match self.whole() {
-            true => 0,
-            false => self.window.output()[1] * samples * self.depth(),
-        };
-        scratch.reserve(self.weight.panels() * self.weight.panel_len(), 0, windows);
+    pub(crate) fn reserve(&self, scratch: &mut Scratch) {
+        scratch.reserve(self.weight.panel_len(), 0);
     }
 
-    /// Values of a window.
-    fn depth(&self) -> usize {
-        self.weight.taps * self.weight.inputs
+    /// Values of a row of the padded image, and of all of it.
+    fn extents(&self) -> (usize, usize) {
+        let [height, width] = self.window.input.map(|extent| extent + 2 * self.window.padding);
+        (width * self.channels, height * width * self.channels)
     }
 
-    /// Whether the only window is the image itself.
-    fn whole(&self) -> bool {
-        self.window.kernel == self.window.input && self.window.padding == 0
+    /// Steps in a padded image from one row of windows to the next, and from one window in a row to the next.
+    fn steps(&self) -> (usize, usize) {
+        (self.extents().0 * self.window.stride, self.window.stride * self.channels)
     }
 
-    pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
-        let [height, width] = self.window.output();
-        let (depth, outputs, whole) = (self.depth(), self.weight.outputs, self.whole());
-        let bias = self.bias.as_mut().map(|bias| bias.refresh(&self.weight));
-        let rows = width * samples;
-        assert!(y.len() >= height * rows * outputs);
-        for row in 0..height {
-            let windows = match whole {
-                true => images,
-                false => gather(&self.window, self.weight.inputs, images, row, samples, &mut scratch.windows),
-            };
-            assert!(windows.len() >= rows * depth);
-            for panel in 0..self.weight.panels() {
-                let product = Product {
-                    segments: &[Segment {
-                        a: windows.as_ptr(),
-                        b: self.weight.values()[panel * self.weight.panel_len()..].as_ptr(),
-                    }],
-                    k: depth,
-                    left: Left::Rows,
-                    a_stride: depth,
-                    b_stride: self.weight.width,
-                    c: y[row * rows * outputs + panel * self.weight.width..].as_mut_ptr(),
-                    c_stride: outputs,
-                    cols: self.weight.columns(panel),
-                    start: match bias {
-                        Some(bias) => Start::Row(bias[panel * self.weight.width..].as_ptr()),
-                        None => Start::Zero,
-                    },
-                };
-                // SAFETY: `windows` and `y` hold `rows` rows (asserted above), the weights whole panels.
-                unsafe { self.kernel.run(&product, rows) };
+    fn pad(&mut self, images: &[f32], samples: usize) {
+        let padding = self.window.padding;
+        if padding == 0 {
+            return;
+        }
+        let [height, width] = self.window.input;
+        let (line, image) = self.extents();
+        let from = images.chunks_exact(height * width * self.channels);
+        // The frame is zero from the start.
+        for (from, to) in from.zip(self.padded.chunks_exact_mut(image)).take(samples) {
+            for (from, to) in
+                from.chunks_exact(width * self.channels).zip(to.chunks_exact_mut(line).skip(padding))
+            {
+                to[padding * self.channels..][..from.len()].copy_from_slice(from);
             }
         }
     }
 
+    pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
+        self.pad(images, samples);
+        let ((line, image), (down, right)) = (self.extents(), self.steps());
+        let [height, width] = self.window.output();
+        let plane = height * width * samples * BLOCK;
+        let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
+        let bias = self.bias.as_mut().map(Bias::refresh);
+        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
+        assert!(images.len() >= samples * image);
+        let rows = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
+        for panel in self.weight.panels() {
+            let weights = &self.weight.values()[panel.start..];
+            let tap_row = self.window.kernel[1] * self.channels * panel.width();
+            let planes = &mut y[panel.first * plane..][..panel.blocks * plane];
+            for (position, (row, column)) in
+                (0..height).flat_map(|row| (0..width).map(move |column| (row, column))).enumerate()
+            {
+                let corner = row * down + column * right;
+                let mut start = match bias {
+                    Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
+                    None => Start::Zero,
+                };
+                for first in (0..self.window.kernel[0]).step_by(MAX_SEGMENTS) {
+                    let count = MAX_SEGMENTS.min(self.window.kernel[0] - first);
+                    for (i, segment) in segments[..count].iter_mut().enumerate() {
+                        *segment = Segment {
+                            a: images[corner + (first + i) * line..].as_ptr(),
+                            b: weights[(first + i) * tap_row..][..tap_row].as_ptr(),
+                        };
+                    }
+                    let product = Product {
+                        segments: &segments[..count],
+                        rows,
+                        c: planes[position * samples * BLOCK..].as_mut_ptr(),
+                        c_plane: plane,
+                        start,
+                    };
+                    // SAFETY: a window lies on the padded image, of which there are `samples`; weights and bias are
+                    // whole rows of the panel, and every plane holds `samples` rows at this position.
+                    unsafe { self.kernel.product(&product, panel.blocks, samples) };
+                    start = Start::Add;
+                }
+            }
+            done(panel.range(), planes);
+        }
+    }
+
+    /// The backward pass of the last [`Stem::forward`].
     pub(crate) fn weight_gradient(
         &mut self,
         images: &[f32],
@@ -99,40 +140,31 @@ impl Stem {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
+        let ((line, image), (down, right)) = (self.extents(), self.steps());
         let [height, width] = self.window.output();
-        let (depth, outputs, whole) = (self.depth(), self.weight.outputs, self.whole());
-        let (panels, panel_len) = (self.weight.panels(), self.weight.panel_len());
-        let rows = width * samples;
-        assert!(dy.len() >= height * rows * outputs);
-        let gradient = &mut scratch.gradient[..panels * panel_len];
-        gradient.fill(0.0);
-        for row in 0..height {
-            let windows = match whole {
-                true => images,
-                false => gather(&self.window, self.weight.inputs, images, row, samples, &mut scratch.windows),
-            };
-            assert!(windows.len() >= rows * depth);
-            for panel in 0..panels {
-                let product = Product {
-                    segments: &[Segment {
-                        a: windows.as_ptr(),
-                        b: dy[row * rows * outputs + panel * self.weight.width..].as_ptr(),
-                    }],
-                    k: rows,
-                    left: Left::Columns,
-                    a_stride: depth,
-                    b_stride: outputs,
-                    c: gradient[panel * panel_len..][..panel_len].as_mut_ptr(),
-                    c_stride: self.weight.width,
-                    cols: self.weight.columns(panel),
-                    start: Start::Add,
-                };
-                // SAFETY: `windows` and `dy` hold `rows` rows (asserted above); `c` is `depth` rows of a panel.
-                unsafe { self.kernel.run(&product, depth) };
+        let plane = height * width * samples * BLOCK;
+        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
+        assert!(images.len() >= samples * image);
+        let inputs = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
+        for panel in self.weight.panels() {
+            let tap_row = self.window.kernel[1] * self.channels * panel.width();
+            let gradient = &mut scratch.gradient[..self.window.kernel[0] * tap_row];
+            gradient.fill(0.0);
+            let dy = &dy[panel.first * plane..][..panel.blocks * plane];
+            for row in 0..height {
+                for column in 0..width {
+                    let corner = row * down + column * right;
+                    let dy = dy[(row * width + column) * samples * BLOCK..].as_ptr();
+                    for (kh, dw) in gradient.chunks_exact_mut(tap_row).enumerate() {
+                        let x = images[corner + kh * line..].as_ptr();
+                        let dw = dw.as_mut_ptr();
+                        let outer = Outer { x, inputs, dy, dy_plane: plane, rows: samples, dw };
+                        // SAFETY: as in `forward`; `dw` is one row of taps.
+                        unsafe { self.kernel.outer(&outer, panel.blocks) };
+                    }
+                }
             }
-        }
-        for panel in 0..panels {
-            self.weight.take(0, panel, &gradient[panel * panel_len..][..panel_len], sink);
+            self.weight.take(panel, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, sink);
@@ -153,50 +185,4 @@ impl Stem {
         self.weight.store(params);
         self.bias.iter().for_each(|bias| bias.store(params));
     }
-}
-
-/// The windows of one row of outputs, `[width][batch][kernel_h][kernel_w][channels]`, zero on padding.
-fn gather<'a>(
-    window: &Window,
-    channels: usize,
-    images: &[f32],
-    row: usize,
-    samples: usize,
-    to: &'a mut [f32],
-) -> &'a [f32] {
-    let [height, width] = window.input;
-    let [kernel_h, kernel_w] = window.kernel;
-    let image = height * width * channels;
-    let line = kernel_w * channels;
-    let columns = window.output()[1];
-    let to = &mut to[..columns * samples * kernel_h * line];
-    let mut windows = to.chunks_exact_mut(kernel_h * line);
-    for column in 0..columns {
-        // The part of the kernel's width that lies on the image.
-        let left = column * window.stride;
-        let first = window.padding.saturating_sub(left).min(kernel_w);
-        let last = (width + window.padding).saturating_sub(left).clamp(first, kernel_w);
-        for (image, to) in images.chunks_exact(image).take(samples).zip(&mut windows) {
-            for (kh, to) in to.chunks_exact_mut(line).enumerate() {
-                let on_image = (row * window.stride + kh).checked_sub(window.padding).filter(|&h| h < height);
-                match on_image {
-                    Some(h) if first < last => {
-                        let start = (h * width + left + first - window.padding) * channels;
-                        to[..first * channels].fill(0.0);
-                        let (from, to_on) = (
-                            &image[start..][..(last - first) * channels],
-                            &mut to[first * channels..last * channels],
-                        );
-                        // A loop, because the runs are too short for a call of `memcpy` to pay.
-                        for (to, &v) in to_on.iter_mut().zip(from) {
-                            *to = v;
-                        }
-                        to[last * channels..].fill(0.0);
-                    }
-                    _ => to.fill(0.0),
-                }
-            }
-        }
-    }
-    to
 }

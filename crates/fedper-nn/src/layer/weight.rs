@@ -1,101 +1,150 @@
-//! The weights of a convolution in the order the matrix kernel reads them.
+//! The weights of a convolution in the order the matrix kernel reads them, and biases.
+
+use std::ops::Range;
 
 use fedper_core::params::Params;
 
-use crate::kernel::elementwise::sgd;
+use super::blocks;
+use crate::kernel::gemm::Kernel;
+use crate::kernel::norm::column_sums;
+use crate::kernel::transpose::transpose;
+use crate::kernel::{BLOCK, rows};
 use crate::optim::{Parameter, Sink, of};
 
-/// Weights as `[group][panel][tap][in / groups][panel width]`: what a tile needs lies in a row. The last panel is
-/// filled up with zeros, which stay zero: their gradient is.
+/// Weights as `[panel][tap][input][panel width]`: what a tile needs lies in a row. A panel is one block of output
+/// channels or two, as the kernel has it, the last one perhaps narrower. Rows and columns beyond the channels there are,
+/// and those that lead from one group to another, are zero and stay zero: their gradient is.
 pub(crate) struct Weight {
     parameter: Parameter,
-    pub(crate) groups: usize,
+    groups: usize,
     pub(crate) taps: usize,
-    /// Input channels of a group.
-    pub(crate) inputs: usize,
-    /// Output channels of a group.
-    pub(crate) outputs: usize,
-    /// Width of a panel.
-    pub(crate) width: usize,
+    /// Rows of a tap: input channels, filled up to whole blocks or not.
+    pub(crate) rows: usize,
+    inputs: usize,
+    outputs: usize,
+    panel_blocks: usize,
+}
+
+/// A panel of output channels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// Its first block.
+    pub(crate) first: usize,
+    pub(crate) blocks: usize,
+    /// Where its weights begin.
+    pub(crate) start: usize,
+}
+
+impl Panel {
+    pub(crate) fn width(&self) -> usize {
+        self.blocks * BLOCK
+    }
+
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.first..self.first + self.blocks
+    }
+}
+
+/// `count` blocks in panels of up to `panel_blocks`; a panel's weights are `rows` rows.
+fn panels(count: usize, panel_blocks: usize, rows: usize) -> impl DoubleEndedIterator<Item = Panel> {
+    (0..count).step_by(panel_blocks).map(move |first| Panel {
+        first,
+        blocks: panel_blocks.min(count - first),
+        start: first * BLOCK * rows,
+    })
 }
 
 impl Weight {
     /// # Shapes
-    /// In PyTorch: `[outputs][inputs / groups][taps]`.
+    /// In PyTorch: `[outputs][inputs / groups][taps]`; `fill_up` makes the rows of a tap whole blocks.
     pub(crate) fn new(
         name: String,
-        inputs: usize,
-        outputs: usize,
+        [inputs, outputs]: [usize; 2],
         groups: usize,
         taps: usize,
-        width: usize,
+        fill_up: bool,
+        kernel: &Kernel,
     ) -> Self {
-        let (inputs, outputs) = (inputs / groups, outputs / groups);
-        let len = groups * outputs.div_ceil(width) * taps * inputs * width;
-        Self { parameter: Parameter::new(name, len), groups, taps, inputs, outputs, width }
+        let rows = if fill_up { blocks(inputs) * BLOCK } else { inputs };
+        let len = blocks(outputs) * BLOCK * taps * rows;
+        let parameter = Parameter::new(name, len);
+        Self { parameter, groups, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
     }
 
-    /// Panels of a group.
-    pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(self.width)
+    pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + use<> {
+        panels(blocks(self.outputs), self.panel_blocks, self.taps * self.rows)
     }
 
-    /// Values of a panel.
+    /// Values of a full panel.
     pub(crate) fn panel_len(&self) -> usize {
-        self.taps * self.inputs * self.width
-    }
-
-    /// Columns of a panel that are no filling.
-    pub(crate) fn columns(&self, panel: usize) -> usize {
-        self.width.min(self.outputs - panel * self.width)
+        self.taps * self.rows * self.panel_blocks * BLOCK
     }
 
     pub(crate) fn values(&self) -> &[f32] {
         &self.parameter.values
     }
 
-    /// Values that [`Weight::transpose`] writes.
-    pub(crate) fn transposed_len(&self) -> usize {
-        self.groups * self.inputs.div_ceil(self.width) * self.taps * self.outputs * self.width
+    /// Panels of input channels, for [`Weight::transpose`].
+    pub(crate) fn input_panels(&self) -> impl Iterator<Item = Panel> + use<> {
+        panels(self.rows / BLOCK, self.panel_blocks, 0)
     }
 
-    /// Writes the weights with input and output channels exchanged:
-    /// `[group][panel of inputs][tap][outputs][panel width]`. `alive` says which taps are wanted.
-    pub(crate) fn transpose(&self, alive: &[bool], to: &mut [f32]) {
-        let width = self.width;
-        let back_panels = self.inputs.div_ceil(width);
-        let back_len = self.taps * self.outputs * width;
-        for group in 0..self.groups {
-            for panel in 0..self.panels() {
-                let from = &self.values()[(group * self.panels() + panel) * self.panel_len()..];
-                let columns = self.columns(panel);
-                for back in 0..back_panels {
-                    let to = &mut to[(group * back_panels + back) * back_len..][..back_len];
-                    let first = back * width;
-                    let rows = width.min(self.inputs - first);
-                    for tap in (0..self.taps).filter(|&tap| alive[tap]) {
-                        let from = &from[(tap * self.inputs + first) * width..][..rows * width];
-                        let to = &mut to[(tap * self.outputs + panel * width) * width..][..columns * width];
-                        crate::kernel::transpose::transpose(from, to, width, rows, columns);
+    /// Values that [`Weight::transpose`] writes.
+    pub(crate) fn transposed_len(&self) -> usize {
+        self.taps * blocks(self.outputs) * BLOCK * self.panel_blocks.min(self.rows / BLOCK) * BLOCK
+    }
+
+    /// Writes the weights of one panel of inputs with inputs and outputs exchanged: `[tap][output][panel width]`.
+    /// `alive` says which taps are wanted.
+    pub(crate) fn transpose(&self, inputs: Panel, alive: &[bool], to: &mut [f32]) {
+        let (outputs, width) = (blocks(self.outputs) * BLOCK, inputs.width());
+        for panel in self.panels() {
+            for tap in (0..self.taps).filter(|&tap| alive[tap]) {
+                for (i, input) in inputs.range().enumerate() {
+                    let from = panel.start + (tap * self.rows + input * BLOCK) * panel.width();
+                    for (o, output) in panel.range().enumerate() {
+                        let to = &mut to[(tap * outputs + output * BLOCK) * width + i * BLOCK..];
+                        transpose(&self.values()[from + o * BLOCK..], panel.width(), to, width);
                     }
                 }
             }
         }
     }
 
-    /// Uses up the gradient of one panel, in the panel's order.
-    pub(crate) fn take(&mut self, group: usize, panel: usize, gradient: &[f32], sink: &mut Sink<'_>) {
-        let start = (group * self.panels() + panel) * self.panel_len();
+    /// Uses up the gradient of one panel, in the panel's order. Where a tap is not `alive` it is 0.
+    pub(crate) fn take(&mut self, panel: Panel, gradient: &mut [f32], alive: &[bool], sink: &mut Sink<'_>) {
+        let tap_len = self.rows * panel.width();
+        if self.groups > 1 {
+            self.mask_groups(panel, gradient);
+        }
         match sink {
-            Sink::Step(o) => {
-                let range = start..start + gradient.len();
-                let Parameter { values, velocity, .. } = &mut self.parameter;
-                let (values, velocity) = (&mut values[range.clone()], &mut velocity[range]);
-                sgd(values, velocity, gradient, o.lr, o.momentum, o.weight_decay);
+            Sink::Step(sgd) if sgd.weight_decay == 0.0 => {
+                // Without a gradient nothing moves, and velocities are zero from the start.
+                let mut tap = 0;
+                for run in alive.chunk_by(|a, b| a == b) {
+                    let range = tap * tap_len..(tap + run.len()) * tap_len;
+                    if run[0] {
+                        self.parameter.step(sgd, panel.start + range.start, &gradient[range]);
+                    }
+                    tap += run.len();
+                }
             }
+            Sink::Step(sgd) => self.parameter.step(sgd, panel.start, gradient),
             Sink::Store(out) => {
                 let out = of(out, &self.parameter.name);
-                self.in_panel(group, panel, |own, torch| out[torch] = gradient[own]);
+                self.in_panel(panel, |own, torch| out[torch] = gradient[own]);
+            }
+        }
+    }
+
+    /// Zero between groups.
+    fn mask_groups(&self, panel: Panel, gradient: &mut [f32]) {
+        let (ins, outs) = (self.inputs / self.groups, self.outputs / self.groups);
+        for (i, row) in gradient.chunks_exact_mut(panel.width()).enumerate() {
+            for (column, value) in row.iter_mut().enumerate() {
+                if i % self.rows / ins != (panel.first * BLOCK + column) / outs {
+                    *value = 0.0;
+                }
             }
         }
     }
@@ -107,30 +156,82 @@ impl Weight {
     pub(crate) fn load(&mut self, params: &Params) {
         let from = params.get(&self.parameter.name).expect("checked against the layout");
         let mut values = std::mem::take(&mut self.parameter.values);
-        for (i, values) in values.chunks_exact_mut(self.panel_len()).enumerate() {
-            self.in_panel(i / self.panels(), i % self.panels(), |own, torch| values[own] = from[torch]);
+        for panel in self.panels() {
+            self.in_panel(panel, |own, torch| values[panel.start + own] = from[torch]);
         }
         self.parameter.values = values;
     }
 
     pub(crate) fn store(&self, params: &mut Params) {
         let to = of(params, &self.parameter.name);
-        for (i, values) in self.values().chunks_exact(self.panel_len()).enumerate() {
-            self.in_panel(i / self.panels(), i % self.panels(), |own, torch| to[torch] = values[own]);
+        for panel in self.panels() {
+            let values = &self.values()[panel.start..];
+            self.in_panel(panel, |own, torch| to[torch] = values[own]);
         }
     }
 
     /// Calls `visit` with each value's place in the panel and in PyTorch's order.
-    fn in_panel(&self, group: usize, panel: usize, mut visit: impl FnMut(usize, usize)) {
-        for column in 0..self.columns(panel) {
-            let output = group * self.outputs + panel * self.width + column;
-            for input in 0..self.inputs {
+    fn in_panel(&self, panel: Panel, mut visit: impl FnMut(usize, usize)) {
+        let (ins, outs) = (self.inputs / self.groups, self.outputs / self.groups);
+        let width = panel.width();
+        for output in panel.first * BLOCK..self.outputs.min(panel.range().end * BLOCK) {
+            let group = output / outs;
+            for input in 0..ins {
+                let own = (group * ins + input) * width + output - panel.first * BLOCK;
+                let torch = (output * ins + input) * self.taps;
                 for tap in 0..self.taps {
-                    let own = (tap * self.inputs + input) * self.width + column;
-                    visit(own, (output * self.inputs + input) * self.taps + tap);
+                    visit(tap * self.rows * width + own, torch + tap);
                 }
             }
         }
+    }
+}
+
+/// The bias of a convolution.
+pub(crate) struct Bias {
+    parameter: Parameter,
+    gradient: Vec<f32>,
+    /// Filled up to whole blocks.
+    padded: Vec<f32>,
+}
+
+impl Bias {
+    pub(crate) fn new(name: String, outputs: usize) -> Self {
+        Self {
+            parameter: Parameter::new(name, outputs),
+            gradient: vec![0.0; outputs],
+            padded: vec![0.0; blocks(outputs) * BLOCK],
+        }
+    }
+
+    /// The padded values, after the parameter may have changed.
+    pub(crate) fn refresh(&mut self) -> &[f32] {
+        self.padded[..self.gradient.len()].copy_from_slice(&self.parameter.values);
+        &self.padded
+    }
+
+    pub(crate) fn backward(&mut self, dy: &[f32], sink: &mut Sink<'_>) {
+        let plane = dy.len() / blocks(self.gradient.len());
+        for (gradient, dy) in self.gradient.chunks_mut(BLOCK).zip(dy.chunks_exact(plane)) {
+            let mut sums = [0.0; BLOCK];
+            column_sums(rows(dy), &mut sums);
+            for (g, s) in gradient.iter_mut().zip(sums) {
+                *g = s as f32;
+            }
+        }
+        self.parameter.take(&self.gradient, sink);
+    }
+
+    pub(crate) fn reset_velocity(&mut self) {
+        self.parameter.velocity.fill(0.0);
+    }
+
+    pub(crate) fn load(&mut self, params: &Params) {
+        self.parameter.load(params);
+    }
+
+    pub(crate) fn store(&self, params: &mut Params) {
+        self.parameter.store(params);
     }
 }
 
@@ -142,25 +243,35 @@ mod tests {
 
     #[test]
     fn weights_survive_load_store_and_transpose() {
-        for (inputs, outputs, groups, taps, width) in
-            [(3, 5, 1, 9, 4), (8, 12, 2, 1, 4), (1, 1, 1, 1, 8), (6, 9, 3, 4, 2)]
-        {
-            let layout = Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
-            let params = Params::from_values(layout.clone(), noise(layout.numel(), 1)).unwrap();
-            let mut weight = Weight::new("w".into(), inputs, outputs, groups, taps, width);
-            weight.load(&params);
-            let mut back = Params::zeros(layout);
-            weight.store(&mut back);
-            assert_eq!(back, params);
+        for kernel in Kernel::available() {
+            for (inputs, outputs, groups, taps) in
+                [(3, 5, 1, 9), (8, 12, 2, 1), (1, 1, 1, 1), (6, 9, 3, 4), (17, 33, 1, 2), (64, 32, 1, 1), (40, 80, 4, 2)]
+            {
+                let layout = Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
+                let params = Params::from_values(layout.clone(), noise(layout.numel(), 1)).unwrap();
+                let mut weight = Weight::new("w".into(), [inputs, outputs], groups, taps, true, kernel);
+                weight.load(&params);
+                let mut back = Params::zeros(layout);
+                weight.store(&mut back);
+                assert_eq!(back, params);
 
-            let mut transposed = vec![f32::NAN; weight.transposed_len()];
-            weight.transpose(&vec![true; taps], &mut transposed);
-            let (ig, og) = (inputs / groups, outputs / groups);
-            for (i, &value) in params.values().iter().enumerate() {
-                let (output, input, tap) = (i / taps / ig, i / taps % ig, i % taps);
-                let (group, output) = (output / og, output % og);
-                let panel = group * ig.div_ceil(width) + input / width;
-                assert_eq!(transposed[((panel * taps + tap) * og + output) * width + input % width], value);
+                let padded = blocks(outputs) * BLOCK;
+                for panel in weight.input_panels() {
+                    let mut transposed = vec![f32::NAN; weight.transposed_len()];
+                    weight.transpose(panel, &vec![true; taps], &mut transposed);
+                    let width = panel.width();
+                    for (i, value) in transposed[..taps * padded * width].iter().enumerate() {
+                        let (tap, output) = (i / width / padded, i / width % padded);
+                        let input = panel.first * BLOCK + i % width;
+                        let (ins, outs) = (inputs / groups, outputs / groups);
+                        let connected = input < inputs && output < outputs && input / ins == output / outs;
+                        let expected = match connected {
+                            true => params.values()[(output * ins + input % ins) * taps + tap],
+                            false => 0.0,
+                        };
+                        assert_eq!(*value, expected);
+                    }
+                }
             }
         }
     }

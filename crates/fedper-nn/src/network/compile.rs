@@ -10,11 +10,13 @@ use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
+use crate::kernel::BLOCK;
+use crate::layer::blocks;
 use crate::layer::stem::Stem;
 
 /// What a node does.
 pub(crate) enum Layer {
-    /// Image-major input into position-major activations.
+    /// Image-major input into blocked activations.
     Input {
         channels: usize,
     },
@@ -37,6 +39,11 @@ pub(crate) struct Node {
     pub(crate) residual: Option<usize>,
     pub(crate) to: usize,
     pub(crate) gradients: Gradients,
+    /// The next node is a batch norm of just this node's output, which takes each part of it as soon as it is there.
+    pub(crate) feeds_norm: bool,
+    /// The node before is a batch norm whose output's gradient this node completes: it takes each part of that as soon as
+    /// it is there.
+    pub(crate) completes_norm: bool,
 }
 
 /// The slot of the network's input, which needs no gradient.
@@ -45,7 +52,7 @@ pub(crate) const INPUT: usize = 0;
 /// A network ready to be given memory.
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
-    /// Values per sample of each slot; the last one is the logits.
+    /// Values per sample of each slot, filled up to whole blocks; the last one is the logits.
     pub(crate) slots: Vec<usize>,
     /// Values per sample of each gradient buffer.
     pub(crate) buffers: Vec<usize>,
@@ -79,8 +86,29 @@ pub(crate) fn compile(
     let (last, _) = compiler.path(rest, slot, shape);
     let Compiler { mut nodes, slots, single, .. } = compiler;
     assert_eq!(last, slots.len() - 1, "the last node writes the last slot");
+    fuse(&mut nodes);
     let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots);
     Ok(Program { nodes, slots, buffers, logits_gradient, single })
+}
+
+/// Finds the batch norms that work on what another node has just computed.
+fn fuse(nodes: &mut [Node]) {
+    for i in 1..nodes.len() {
+        let [before, after] = &mut nodes[i - 1..=i] else { unreachable!("two nodes") };
+        let computes = |layer: &Layer| match layer {
+            Layer::Stem(_, activation) | Layer::Conv(_, activation) | Layer::Depthwise(_, activation) => {
+                Some(*activation)
+            }
+            _ => None,
+        };
+        if let (Some(Activation::Identity), Layer::Norm(_)) = (computes(&before.layer), &after.layer) {
+            before.feeds_norm = after.from == before.to && after.residual != Some(before.to);
+        }
+        // The first node to read a slot is the last to add to its gradient.
+        if let (Layer::Norm(_), Layer::Conv(..) | Layer::Depthwise(..)) = (&before.layer, &after.layer) {
+            after.completes_norm = after.from == before.to;
+        }
+    }
 }
 
 impl Compiler {
@@ -107,7 +135,8 @@ impl Compiler {
         let shape = if skipped == 1 { Shape { flat: true, ..shape } } else { shape };
         let after = shape.after(op).expect("validated");
         let (activation, used) = activation(&ops[skipped + 1..]);
-        let stem = Stem::new(name, &window(op, shape), [shape.channels, outputs], bias, self.kernel);
+        let channels = [shape.channels, outputs];
+        let stem = Stem::new(name, &window(op, shape), channels, bias, self.max_batch, self.kernel);
         let to = self.slot(after);
         self.push(Layer::Stem(stem, activation), INPUT, None, to);
         (to, after, &ops[skipped + 1 + used..])
@@ -197,8 +226,9 @@ impl Compiler {
         let [before @ .., Op::BatchNorm2d { name, channels }] = ends_in_norm else {
             unreachable!("the path was chosen for its end")
         };
-        let (y, after) = self.path(before, from, shape);
+        // The other path first, so that the batch norm follows right upon what it normalises.
         let (added, _) = self.path(other, from, shape);
+        let (y, after) = self.path(before, from, shape);
         self.norm(name, *channels, y, Some(added), after, follows)
     }
 
@@ -226,12 +256,14 @@ impl Compiler {
     }
 
     fn slot(&mut self, shape: Shape) -> usize {
-        self.slots.push(shape.numel());
+        self.slots.push(blocks(shape.channels) * BLOCK * shape.positions());
         self.slots.len() - 1
     }
 
     fn push(&mut self, layer: Layer, from: usize, residual: Option<usize>, to: usize) {
-        self.nodes.push(Node { layer, from, residual, to, gradients: Gradients::default() });
+        let gradients = Gradients::default();
+        let (feeds_norm, completes_norm) = (false, false);
+        self.nodes.push(Node { layer, from, residual, to, gradients, feeds_norm, completes_norm });
     }
 }
 

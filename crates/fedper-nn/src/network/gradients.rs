@@ -62,6 +62,8 @@ pub(crate) fn assign(nodes: &mut [Node], slots: &[usize]) -> (Vec<usize>, usize)
     let mut held: Vec<Option<usize>> = vec![None; slots.len()];
     let logits = pool.take(*slots.last().expect("there is an input"));
     held[slots.len() - 1] = Some(logits);
+    // The output gradient of a node that completes a batch norm's is still read while that one's is computed.
+    let mut still_read = None;
     for node in nodes.iter_mut().rev() {
         let output = held[node.to].take().expect("every slot is read, and the last one is the logits");
         let mut gradients = Gradients { output, compute: output, ..Gradients::default() };
@@ -96,8 +98,14 @@ pub(crate) fn assign(nodes: &mut [Node], slots: &[usize]) -> (Vec<usize>, usize)
             held[node.from] = Some(target.buffer);
             gradients.source = Some(target);
         }
+        if let Some(buffer) = still_read.take() {
+            pool.give(buffer);
+        }
         if !output_taken {
-            pool.give(output);
+            match node.completes_norm {
+                true => still_read = Some(output),
+                false => pool.give(output),
+            }
         }
         node.gradients = gradients;
     }

@@ -13,7 +13,7 @@ use crate::arch::Architecture;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::Kernel;
 use crate::layer::Scratch;
-use crate::layer::loss::{StepMetrics, cross_entropy};
+use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
 use crate::optim::{Sgd, Sink};
 use compile::{INPUT, Layer, Program};
 use run::Memory;
@@ -70,9 +70,8 @@ impl Network {
         let mut scratch = Scratch::default();
         for node in &program.nodes {
             match &node.layer {
-                Layer::Stem(stem, _) => stem.reserve(&mut scratch, max_batch),
+                Layer::Stem(stem, _) => stem.reserve(&mut scratch),
                 Layer::Conv(conv, _) => conv.reserve(&mut scratch, node.gradients.source.is_some()),
-                Layer::Depthwise(conv, _) => conv.reserve(&mut scratch),
                 _ => {}
             }
         }
@@ -80,7 +79,8 @@ impl Network {
         let mut slots: Vec<Buffer> = buffers(&program.slots);
         slots[INPUT] = Buffer::default();
         let gradients = buffers(&program.buffers);
-        let memory = Memory { slots, gradients, sizes: program.slots.clone(), scratch };
+        let logits = Buffer::zeros(max_batch * arch.classes);
+        let memory = Memory { slots, gradients, sizes: program.slots.clone(), logits, scratch };
         Ok(Self { program, memory, layout: arch.layout(), classes: arch.classes, max_batch })
     }
 
@@ -176,7 +176,8 @@ impl Network {
         self.check_batch(batch)?;
         let samples = batch.labels.len();
         run::forward(&mut self.program.nodes, &mut self.memory, batch.images, samples, false);
-        Ok(cross_entropy(self.last(samples), batch.labels, self.classes, None))
+        let classes = self.classes;
+        Ok(cross_entropy(self.read_logits(samples), batch.labels, classes))
     }
 
     /// The logits of images, in eval mode.
@@ -189,7 +190,7 @@ impl Network {
     pub fn logits(&mut self, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
         self.check_images(images, samples)?;
         run::forward(&mut self.program.nodes, &mut self.memory, images, samples, false);
-        Ok(self.last(samples))
+        Ok(self.read_logits(samples))
     }
 
     /// The logits of images, in train mode: batch norms use the batch's statistics and move their running ones.
@@ -203,26 +204,30 @@ impl Network {
         self.check_images(images, samples)?;
         self.check_single(samples)?;
         run::forward(&mut self.program.nodes, &mut self.memory, images, samples, true);
-        Ok(self.last(samples))
+        Ok(self.read_logits(samples))
     }
 
     fn forward_backward(&mut self, batch: Batch<'_>, sink: &mut Sink<'_>) -> Result<StepMetrics, NnError> {
         self.check_batch(batch)?;
         let samples = batch.labels.len();
         self.check_single(samples)?;
-        let Program { nodes, logits_gradient, .. } = &mut self.program;
-        run::forward(nodes, &mut self.memory, batch.images, samples, true);
-        let mut buffer = std::mem::take(&mut self.memory.gradients[*logits_gradient]);
-        let logits = &self.memory.slots[self.memory.slots.len() - 1][..samples * self.classes];
-        let gradient = &mut buffer[..samples * self.classes];
-        let metrics = cross_entropy(logits, batch.labels, self.classes, Some(gradient));
-        self.memory.gradients[*logits_gradient] = buffer;
-        run::backward(nodes, &mut self.memory, batch.images, samples, sink);
+        run::forward(&mut self.program.nodes, &mut self.memory, batch.images, samples, true);
+        self.read_logits(samples);
+        let mut gradient = std::mem::take(&mut self.memory.gradients[self.program.logits_gradient]);
+        let logits = &mut self.memory.logits[..samples * self.classes];
+        let metrics = cross_entropy_gradient(logits, batch.labels, self.classes);
+        run::block_rows(logits, &mut gradient, samples, self.classes);
+        self.memory.gradients[self.program.logits_gradient] = gradient;
+        run::backward(&mut self.program.nodes, &mut self.memory, batch.images, samples, sink);
         Ok(metrics)
     }
 
-    fn last(&self, samples: usize) -> &[f32] {
-        &self.memory.slots[self.memory.slots.len() - 1][..samples * self.classes]
+    /// Copies the logits of the last forward pass out of their blocks.
+    fn read_logits(&mut self, samples: usize) -> &[f32] {
+        let Memory { slots, logits, .. } = &mut self.memory;
+        let logits = &mut logits[..samples * self.classes];
+        run::unblock_rows(&slots[slots.len() - 1], logits, samples, self.classes);
+        logits
     }
 
     fn check(&self, layout: &Arc<Layout>) -> Result<(), ParamsError> {

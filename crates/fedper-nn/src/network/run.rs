@@ -1,11 +1,14 @@
 //! The forward and the backward pass of a compiled network.
 
 use std::mem::take;
+use std::ops::Range;
 
 use super::compile::{INPUT, Layer, Node};
 use super::gradients::Target;
+use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::elementwise::{Activation, activate, activate_into, add, add_activate, mask};
+use crate::layer::norm::Norm;
 use crate::layer::{Scratch, pool};
 use crate::optim::Sink;
 
@@ -17,6 +20,8 @@ pub(crate) struct Memory {
     pub(crate) gradients: Vec<Buffer>,
     /// Values per sample of each slot.
     pub(crate) sizes: Vec<usize>,
+    /// `[batch][classes]`.
+    pub(crate) logits: Buffer,
     pub(crate) scratch: Scratch,
 }
 
@@ -30,41 +35,85 @@ impl Memory {
     }
 }
 
+/// The part of `values` that `blocks` are, where `part` is that part of a tensor of the same shape.
+fn planes<'a>(values: &'a [f32], blocks: &Range<usize>, part: &[f32]) -> &'a [f32] {
+    &values[blocks.start * (part.len() / blocks.len())..][..part.len()]
+}
+
 pub(crate) fn forward(nodes: &mut [Node], memory: &mut Memory, images: &[f32], samples: usize, train: bool) {
-    for node in nodes {
-        // Taken out while it is written, so that the others can be read.
-        let mut buffer = take(&mut memory.slots[node.to]);
-        let y = &mut buffer[..memory.sizes[node.to] * samples];
-        let mut scratch = take(&mut memory.scratch);
-        let x = memory.read(node.from, images, samples);
-        match &mut node.layer {
-            Layer::Input { channels } => reorder(x, y, samples, memory.sizes[INPUT], *channels),
-            Layer::Stem(stem, activation) => {
-                stem.forward(x, y, samples, &mut scratch);
-                activate_if(y, *activation);
-            }
-            Layer::Conv(conv, activation) => {
-                conv.forward(x, y, samples);
-                activate_if(y, *activation);
-            }
-            Layer::Depthwise(conv, activation) => {
-                conv.forward(x, y, samples);
-                activate_if(y, *activation);
-            }
-            Layer::Norm(norm) => {
-                let residual = node.residual.map(|slot| memory.read(slot, images, samples));
-                norm.forward(x, residual, y, train);
-            }
-            Layer::Activation(activation) => activate_into(x, y, activation.range()),
-            Layer::Add(activation) => {
-                let residual = node.residual.expect("a sum has two terms");
-                add_activate(x, memory.read(residual, images, samples), y, activation.range());
-            }
-            Layer::MaxPool(max) => max.forward(x, y, samples),
-            Layer::AveragePool => pool::average(x, y),
+    let mut rest = nodes;
+    while let [node, after @ ..] = rest {
+        let (norm, after) = match (node.feeds_norm, after) {
+            (true, [norm, after @ ..]) => (Some(norm), after),
+            (_, after) => (None, after),
+        };
+        forward_node(node, norm, memory, images, samples, train);
+        rest = after;
+    }
+}
+
+/// Runs a node, and the batch norm that it feeds.
+fn forward_node(
+    node: &mut Node,
+    norm: Option<&mut Node>,
+    memory: &mut Memory,
+    images: &[f32],
+    samples: usize,
+    train: bool,
+) {
+    // Taken out while they are written, so that the others can be read.
+    let mut buffer = take(&mut memory.slots[node.to]);
+    let y = &mut buffer[..memory.sizes[node.to] * samples];
+    let mut after = norm.map(|node| {
+        let Layer::Norm(norm) = &mut node.layer else { unreachable!("a node feeds batch norms only") };
+        (norm, node.to, take(&mut memory.slots[node.to]), node.residual)
+    });
+    let x = memory.read(node.from, images, samples);
+    let mut done = |activation: Activation, blocks: Range<usize>, part: &mut [f32]| match &mut after {
+        Some((norm, _, z, residual)) => {
+            let residual = residual.map(|slot| planes(memory.read(slot, images, samples), &blocks, part));
+            let start = blocks.start * (part.len() / blocks.len());
+            normalise(norm, blocks, part, residual, &mut z[start..][..part.len()], train);
         }
-        memory.scratch = scratch;
-        memory.slots[node.to] = buffer;
+        None => activate_if(part, activation),
+    };
+    match &mut node.layer {
+        Layer::Input { channels } => block_images(x, y, samples, memory.sizes[INPUT], *channels),
+        Layer::Stem(stem, a) => stem.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
+        Layer::Conv(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
+        Layer::Depthwise(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
+        Layer::Norm(norm) => {
+            let residual = node.residual.map(|slot| memory.read(slot, images, samples));
+            normalise(norm, 0..norm.blocks(), x, residual, y, train);
+        }
+        Layer::Activation(activation) => activate_into(x, y, activation.range()),
+        Layer::Add(activation) => {
+            let residual = node.residual.expect("a sum has two terms");
+            add_activate(x, memory.read(residual, images, samples), y, activation.range());
+        }
+        Layer::MaxPool(max) => max.forward(x, y, samples),
+        Layer::AveragePool => pool::average(x, y, samples),
+    }
+    if let Some((_, to, z, _)) = after {
+        memory.slots[to] = z;
+    }
+    memory.slots[node.to] = buffer;
+}
+
+/// Batch norm of a few blocks, whose planes `y`, `residual` and `z` are.
+fn normalise(
+    norm: &mut Norm,
+    blocks: Range<usize>,
+    y: &[f32],
+    residual: Option<&[f32]>,
+    z: &mut [f32],
+    train: bool,
+) {
+    let plane = y.len() / blocks.len();
+    for (i, block) in blocks.enumerate() {
+        let range = i * plane..(i + 1) * plane;
+        let residual = residual.map(|residual| &residual[range.clone()]);
+        norm.forward(block, &y[range.clone()], residual, &mut z[range], train);
     }
 }
 
@@ -82,19 +131,26 @@ pub(crate) fn backward(
     samples: usize,
     sink: &mut Sink<'_>,
 ) {
-    for node in nodes.iter_mut().rev() {
+    let mut rest = nodes;
+    while let [before @ .., node] = rest {
+        let (norm, before) = match (node.completes_norm, before) {
+            (true, [before @ .., norm]) => (Some(norm), before),
+            (_, before) => (None, before),
+        };
         match node.layer {
             Layer::Norm(_) | Layer::Activation(_) | Layer::Add(_) => {
                 backward_in_place(node, memory, images, samples, sink);
             }
-            _ => backward_across(node, memory, images, samples, sink),
+            _ => backward_across(node, norm, memory, images, samples, sink),
         }
+        rest = before;
     }
 }
 
-/// A node whose input gradient goes into another buffer.
+/// A node whose input gradient goes into another buffer, and the batch norm before it if it completes its gradient.
 fn backward_across(
     node: &mut Node,
+    norm: Option<&mut Node>,
     memory: &mut Memory,
     images: &[f32],
     samples: usize,
@@ -104,11 +160,26 @@ fn backward_across(
     let mut output = take(&mut memory.gradients[plan.output]);
     let mut scratch = take(&mut memory.scratch);
     let mut buffer = plan.source.map(|target| take(&mut memory.gradients[target.buffer]));
+    let mut before = norm.map(|node| {
+        let Layer::Norm(norm) = &mut node.layer else { unreachable!("a node completes batch norms only") };
+        let plan = node.gradients;
+        let own = (plan.compute != plan.output).then(|| take(&mut memory.gradients[plan.compute]));
+        (norm, node.from, plan, own)
+    });
     let g = &mut output[..memory.sizes[node.to] * samples];
     let x = memory.read(node.from, images, samples);
     let z = memory.read(node.to, images, samples);
     let add = plan.source.is_some_and(|target| target.add);
     let dx = buffer.as_mut().map(|buffer| &mut buffer[..x.len()]);
+    let mut done = |blocks: Range<usize>, part: &mut [f32]| {
+        if let Some((norm, from, _, own)) = &mut before {
+            let y = planes(memory.read(*from, images, samples), &blocks, part);
+            let start = blocks.start * (part.len() / blocks.len());
+            let residual =
+                own.as_mut().map(|own| (planes(x, &blocks, part), &mut own[start..][..part.len()]));
+            denormalise(norm, blocks, y, part, residual);
+        }
+    };
     match &mut node.layer {
         Layer::Stem(stem, activation) => {
             mask_if(g, z, *activation);
@@ -118,16 +189,16 @@ fn backward_across(
         Layer::Conv(conv, activation) => {
             mask_if(g, z, *activation);
             if let Some(dx) = dx {
-                conv.input_gradient(g, dx, samples, add, &mut scratch);
+                conv.input_gradient(g, dx, samples, add, &mut scratch, done);
             }
             conv.weight_gradient(x, g, samples, &mut scratch, sink);
         }
         Layer::Depthwise(conv, activation) => {
             mask_if(g, z, *activation);
             if let Some(dx) = dx {
-                conv.input_gradient(g, dx, samples, add);
+                conv.input_gradient(g, dx, samples, add, &mut done);
             }
-            conv.weight_gradient(x, g, samples, &mut scratch, sink);
+            conv.weight_gradient(x, g, samples, sink);
         }
         Layer::MaxPool(max) => {
             if let Some(dx) = dx {
@@ -136,7 +207,7 @@ fn backward_across(
         }
         Layer::AveragePool => {
             if let Some(dx) = dx {
-                pool::average_gradient(g, dx, add);
+                pool::average_gradient(g, dx, samples, add);
             }
         }
         Layer::Input { .. } | Layer::Norm(_) | Layer::Activation(_) | Layer::Add(_) => {}
@@ -146,6 +217,14 @@ fn backward_across(
         memory.gradients[target.buffer] = buffer;
     }
     memory.gradients[plan.output] = output;
+    if let Some((norm, from, plan, own)) = before {
+        norm.finish(sink);
+        if let Some(own) = own {
+            memory.gradients[plan.compute] = own;
+        }
+        let len = memory.sizes[from] * samples;
+        add_targets(memory, len, [(plan.residual, plan.output), (plan.source, plan.compute)]);
+    }
 }
 
 /// A node that can turn the gradient of its output into that of its input where it lies.
@@ -164,7 +243,11 @@ fn backward_in_place(
     let dx = own.as_mut().map(|own| &mut own[..len]);
     let z = memory.read(node.to, images, samples);
     match &mut node.layer {
-        Layer::Norm(norm) => norm.backward(memory.read(node.from, images, samples), z, g, dx, sink),
+        Layer::Norm(norm) => {
+            let y = memory.read(node.from, images, samples);
+            denormalise(norm, 0..norm.blocks(), y, g, dx.map(|dx| (z, dx)));
+            norm.finish(sink);
+        }
         Layer::Activation(activation) | Layer::Add(activation) => {
             mask_if(g, z, *activation);
             if let Some(dx) = dx {
@@ -177,7 +260,28 @@ fn backward_in_place(
     if let Some(own) = own {
         memory.gradients[plan.compute] = own;
     }
-    for (target, from) in [(plan.residual, plan.output), (plan.source, plan.compute)] {
+    add_targets(memory, len, [(plan.residual, plan.output), (plan.source, plan.compute)]);
+}
+
+/// The backward pass of batch norm for a few blocks, whose planes `y`, `g` and those of `residual` are.
+fn denormalise(
+    norm: &mut Norm,
+    blocks: Range<usize>,
+    y: &[f32],
+    g: &mut [f32],
+    mut residual: Option<(&[f32], &mut [f32])>,
+) {
+    let plane = y.len() / blocks.len();
+    for (i, block) in blocks.enumerate() {
+        let range = i * plane..(i + 1) * plane;
+        let residual = residual.as_mut().map(|(z, dy)| (&z[range.clone()], &mut dy[range.clone()]));
+        norm.backward(block, &y[range.clone()], &mut g[range], residual);
+    }
+}
+
+/// Adds gradients to those of other readers.
+fn add_targets(memory: &mut Memory, len: usize, targets: [(Option<Target>, usize); 2]) {
+    for (target, from) in targets {
         if let Some(Target { buffer, add: true }) = target {
             let mut to = take(&mut memory.gradients[buffer]);
             add(&mut to[..len], &memory.gradients[from][..len]);
@@ -192,11 +296,29 @@ fn mask_if(g: &mut [f32], z: &[f32], activation: Activation) {
     }
 }
 
-/// `[batch][positions][channels]` into `[positions][batch][channels]`.
-fn reorder(images: &[f32], to: &mut [f32], samples: usize, image: usize, channels: usize) {
+/// `[batch][positions][channels]` into blocks.
+fn block_images(images: &[f32], to: &mut [f32], samples: usize, image: usize, channels: usize) {
+    let plane = image / channels * samples * BLOCK;
+    to.fill(0.0);
     for (n, from) in images.chunks_exact(image).enumerate() {
         for (position, from) in from.chunks_exact(channels).enumerate() {
-            to[(position * samples + n) * channels..][..channels].copy_from_slice(from);
+            for (c, &value) in from.iter().enumerate() {
+                to[c / BLOCK * plane + (position * samples + n) * BLOCK + c % BLOCK] = value;
+            }
+        }
+    }
+}
+
+/// `[batch][channels]` into blocks.
+pub(crate) fn block_rows(from: &[f32], to: &mut [f32], samples: usize, channels: usize) {
+    block_images(from, &mut to[..samples * channels.next_multiple_of(BLOCK)], samples, channels, channels);
+}
+
+/// Blocks of one position into `[batch][channels]`.
+pub(crate) fn unblock_rows(from: &[f32], to: &mut [f32], samples: usize, channels: usize) {
+    for (n, to) in to.chunks_exact_mut(channels).enumerate() {
+        for (c, value) in to.iter_mut().enumerate() {
+            *value = from[(c / BLOCK * samples + n) * BLOCK + c % BLOCK];
         }
     }
 }
