@@ -1,8 +1,9 @@
 //! The inner loops, each in several versions for the instruction sets there are, one of which is chosen at run time.
 //!
-//! Two kinds: [`gemm`] is written in intrinsics; everything else is a plain loop that the compiler vectorises, compiled
-//! once per instruction set by [`versions!`]. On a given machine the choice never changes, so results repeat bit for
-//! bit. Plain loops never fuse multiply and add, so they give the same bits on every instruction set too.
+//! Two kinds: what works on blocks of channels is written in the vectors of [`simd`]; what does not care where a value
+//! lies is a plain loop that the compiler vectorises, compiled once per instruction set by [`versions!`]. On a given
+//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`] and [`depthwise`] fuse multiply and
+//! add, so the others give the same bits on every instruction set too.
 
 pub(crate) mod buffer;
 pub(crate) mod depthwise;
@@ -10,7 +11,7 @@ pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod norm;
 pub(crate) mod pool;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod transpose;
 
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
@@ -99,3 +100,46 @@ macro_rules! versions {
     };
 }
 pub(crate) use versions;
+
+/// As [`versions!`] for a function written in vectors: `$s` is the instruction set's [`simd::Simd`]. Where the compiler
+/// is left to vectorise a loop over rows of a block by itself, it does so across rows, with gathers. The body may use
+/// `$s` freely, and vouches for its pointers.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, reason = "said once for all kernels: they take what they touch")]
+        $vis fn $name($($arg: $ty),*) {
+            /// # Safety
+            /// The machine must have `$s`.
+            #[inline(always)]
+            unsafe fn generic<$s: $crate::kernel::simd::Simd>($($arg: $ty),*) {
+                // SAFETY: the caller has `$s`, and the body stays within its slices.
+                unsafe { $body }
+            }
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) {
+                    // SAFETY: compiled for what it uses.
+                    unsafe { generic::<$crate::kernel::simd::Avx512>($($arg),*) }
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) {
+                    // SAFETY: as above.
+                    unsafe { generic::<$crate::kernel::simd::Avx2>($($arg),*) }
+                }
+                match $crate::kernel::Isa::best() {
+                    // SAFETY: `best` has found every feature that the function is compiled for.
+                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::kernel::Isa::Baseline => {}
+                }
+            }
+            // SAFETY: every machine has it.
+            #[allow(unreachable_code, reason = "reached without AVX2")]
+            unsafe { generic::<$crate::kernel::simd::Portable>($($arg),*) }
+        }
+    };
+}
+pub(crate) use vectorised;

@@ -3,54 +3,15 @@
 //! Sums are taken in f32 over a few rows at a time and merged in f64. Values are shifted before they are squared, so
 //! that a mean that is large against the deviation does not cancel.
 
-use super::elementwise::{clamp, pass};
-use super::{BLOCK, Row, versions};
+use super::{BLOCK, Row, vectorised};
 
 /// Sums of a block, in f64.
 pub(crate) type Sums = [f64; BLOCK];
 
 /// Rows that are summed side by side, so that one sum need not wait for the one before.
-const SIDE_BY_SIDE: usize = 4;
+const SIDES: usize = 4;
 /// Rows whose sums are taken in f32: few enough that little is lost.
 const AT_ONCE: usize = 64;
-
-/// Adds the sums of a few rows to the totals.
-#[inline(always)]
-fn merge(total: &mut Sums, sums: &[Row; SIDE_BY_SIDE]) {
-    for l in 0..BLOCK {
-        total[l] += f64::from((sums[0][l] + sums[2][l]) + (sums[1][l] + sums[3][l]));
-    }
-}
-
-versions! {
-    /// Adds the sums of `y - pivot` and of its square.
-    pub(crate) fn shifted_sums(y: &[Row], pivot: &Row, sum: &mut Sums, squares: &mut Sums) {
-        let pivot = *pivot;
-        for rows in y.chunks(AT_ONCE) {
-            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut add = |side: usize, row: &Row| {
-                for l in 0..BLOCK {
-                    let d = row[l] - pivot[l];
-                    s[side][l] += d;
-                    q[side][l] += d * d;
-                }
-            };
-            let (fours, rest) = rows.as_chunks::<SIDE_BY_SIDE>();
-            for four in fours {
-                add(0, &four[0]);
-                add(1, &four[1]);
-                add(2, &four[2]);
-                add(3, &four[3]);
-            }
-            for row in rest {
-                add(0, row);
-            }
-            merge(sum, &s);
-            merge(squares, &q);
-        }
-    }
-}
 
 /// What normalises a block: `scale * (y - mean) + shift`.
 #[derive(Clone, Copy, Debug)]
@@ -60,46 +21,103 @@ pub(crate) struct Affine {
     pub(crate) shift: Row,
 }
 
-impl Affine {
-    #[inline(always)]
-    fn of(&self, y: f32, l: usize) -> f32 {
-        (y - self.mean[l]) * self.scale[l] + self.shift[l]
+/// The gradient through batch norm: `scale * g + slope * (y - mean) + offset`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slope {
+    pub(crate) slope: Row,
+    pub(crate) offset: Row,
+}
+
+/// Calls `$each` with the sides and the row of `$count` rows, in turns; then merges the sums of the sides into totals.
+/// `$v` goes through the vectors of a block.
+macro_rules! sums {
+    ($s:ident, $count:expr, $v:ident, [$($sums:ident => $total:expr),*], |$side:ident, $row:ident| $each:block) => {
+        for first in (0..$count).step_by(AT_ONCE) {
+            let last = $count.min(first + AT_ONCE);
+            $(let mut $sums = [$s::zero(); SIDES];)*
+            let mut $row = first;
+            while $row + SIDES <= last {
+                for $side in 0..SIDES {
+                    $each
+                    $row += 1;
+                }
+            }
+            while $row < last {
+                let $side = 0;
+                $each
+                $row += 1;
+            }
+            $({
+                let sum = $s::add($s::add($sums[0], $sums[2]), $s::add($sums[1], $sums[3]));
+                let mut lanes = [0.0; BLOCK];
+                $s::store(lanes.as_mut_ptr(), sum);
+                for l in 0..$s::LANES {
+                    $total[$v + l] += f64::from(lanes[l]);
+                }
+            })*
+        }
+    };
+}
+
+vectorised! {
+    /// Adds the sums of `y - pivot` and of its square.
+    pub(crate) fn shifted_sums<S>(y: &[Row], pivot: &Row, sum: &mut Sums, squares: &mut Sums) {
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let pivot = S::load(pivot.as_ptr().add(v));
+            let y_at = y.as_ptr().cast::<f32>().add(v);
+            sums!(S, y.len(), v, [s => sum, q => squares], |side, row| {
+                let d = S::sub(S::load(y_at.add(row * BLOCK)), pivot);
+                s[side] = S::add(s[side], d);
+                q[side] = S::add(q[side], S::mul(d, d));
+            });
+        }
     }
 }
 
-versions! {
+vectorised! {
     /// `z = activation(scale * (y - mean) + shift)`
-    pub(crate) fn normalise(y: &[Row], z: &mut [Row], affine: &Affine, range: (f32, f32)) {
-        let affine = *affine;
-        for (y, z) in y.iter().zip(z) {
-            for l in 0..BLOCK {
-                z[l] = clamp(affine.of(y[l], l), range);
+    pub(crate) fn normalise<S>(y: &[Row], z: &mut [Row], affine: &Affine, range: (f32, f32)) {
+        assert_eq!(y.len(), z.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let [mean, scale, shift] =
+                [&affine.mean, &affine.scale, &affine.shift].map(|row| S::load(row.as_ptr().add(v)));
+            let (y, z_at) = (y.as_ptr().cast::<f32>().add(v), z.as_mut_ptr().cast::<f32>().add(v));
+            for row in 0..z.len() {
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let value = S::add(S::mul(d, scale), shift);
+                S::store(z_at.add(row * BLOCK), S::clamp(value, range.0, range.1));
             }
         }
     }
 }
 
-versions! {
+vectorised! {
     /// `z = activation(scale * (y - mean) + shift + residual)`
-    pub(crate) fn normalise_add(
+    pub(crate) fn normalise_add<S>(
         y: &[Row],
         residual: &[Row],
         z: &mut [Row],
         affine: &Affine,
         range: (f32, f32),
     ) {
-        let affine = *affine;
-        for ((y, r), z) in y.iter().zip(residual).zip(z) {
-            for l in 0..BLOCK {
-                z[l] = clamp(affine.of(y[l], l) + r[l], range);
+        assert!(y.len() == z.len() && residual.len() == z.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let [mean, scale, shift] =
+                [&affine.mean, &affine.scale, &affine.shift].map(|row| S::load(row.as_ptr().add(v)));
+            let [y, r] = [y, residual].map(|rows| rows.as_ptr().cast::<f32>().add(v));
+            let z_at = z.as_mut_ptr().cast::<f32>().add(v);
+            for row in 0..z.len() {
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let value = S::add(S::add(S::mul(d, scale), shift), S::load(r.add(row * BLOCK)));
+                S::store(z_at.add(row * BLOCK), S::clamp(value, range.0, range.1));
             }
         }
     }
 }
 
-versions! {
+vectorised! {
     /// Adds the sums of the gradient `g`, where [`normalise`]'s activation let it pass, and of `g * (y - mean)`.
-    pub(crate) fn gradient_sums(
+    pub(crate) fn gradient_sums<S>(
         g: &[Row],
         y: &[Row],
         affine: &Affine,
@@ -107,37 +125,25 @@ versions! {
         sum: &mut Sums,
         products: &mut Sums,
     ) {
-        let affine = *affine;
-        for (g, y) in g.chunks(AT_ONCE).zip(y.chunks(AT_ONCE)) {
-            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut add = |side: usize, g: &Row, y: &Row| {
-                for l in 0..BLOCK {
-                    let v = pass(g[l], affine.of(y[l], l), range);
-                    s[side][l] += v;
-                    q[side][l] += v * (y[l] - affine.mean[l]);
-                }
-            };
-            let ((g_fours, g_rest), (y_fours, y_rest)) =
-                (g.as_chunks::<SIDE_BY_SIDE>(), y.as_chunks::<SIDE_BY_SIDE>());
-            for (g, y) in g_fours.iter().zip(y_fours) {
-                add(0, &g[0], &y[0]);
-                add(1, &g[1], &y[1]);
-                add(2, &g[2], &y[2]);
-                add(3, &g[3], &y[3]);
-            }
-            for (g, y) in g_rest.iter().zip(y_rest) {
-                add(0, g, y);
-            }
-            merge(sum, &s);
-            merge(products, &q);
+        assert_eq!(g.len(), y.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let [mean, scale, shift] =
+                [&affine.mean, &affine.scale, &affine.shift].map(|row| S::load(row.as_ptr().add(v)));
+            let [g_at, y] = [g, y].map(|rows| rows.as_ptr().cast::<f32>().add(v));
+            sums!(S, g.len(), v, [s => sum, q => products], |side, row| {
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let value = S::add(S::mul(d, scale), shift);
+                let passed = S::pass(S::load(g_at.add(row * BLOCK)), value, range.0, range.1);
+                s[side] = S::add(s[side], passed);
+                q[side] = S::add(q[side], S::mul(passed, d));
+            });
         }
     }
 }
 
-versions! {
+vectorised! {
     /// [`gradient_sums`] where a residual was added: stops `g` in place where the output `z` says so.
-    pub(crate) fn masked_gradient_sums(
+    pub(crate) fn masked_gradient_sums<S>(
         g: &mut [Row],
         y: &[Row],
         z: &[Row],
@@ -146,81 +152,82 @@ versions! {
         sum: &mut Sums,
         products: &mut Sums,
     ) {
-        let mean = *mean;
-        for ((g, y), z) in g.chunks_mut(AT_ONCE).zip(y.chunks(AT_ONCE)).zip(z.chunks(AT_ONCE)) {
-            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut q = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            let mut add = |side: usize, g: &mut Row, y: &Row, z: &Row| {
-                for l in 0..BLOCK {
-                    let v = pass(g[l], z[l], range);
-                    g[l] = v;
-                    s[side][l] += v;
-                    q[side][l] += v * (y[l] - mean[l]);
-                }
-            };
-            let (g_fours, g_rest) = g.as_chunks_mut::<SIDE_BY_SIDE>();
-            let ((y_fours, y_rest), (z_fours, z_rest)) =
-                (y.as_chunks::<SIDE_BY_SIDE>(), z.as_chunks::<SIDE_BY_SIDE>());
-            for ((g, y), z) in g_fours.iter_mut().zip(y_fours).zip(z_fours) {
-                add(0, &mut g[0], &y[0], &z[0]);
-                add(1, &mut g[1], &y[1], &z[1]);
-                add(2, &mut g[2], &y[2], &z[2]);
-                add(3, &mut g[3], &y[3], &z[3]);
-            }
-            for ((g, y), z) in g_rest.iter_mut().zip(y_rest).zip(z_rest) {
-                add(0, g, y, z);
-            }
-            merge(sum, &s);
-            merge(products, &q);
+        assert!(y.len() == g.len() && z.len() == g.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let mean = S::load(mean.as_ptr().add(v));
+            let [y, z] = [y, z].map(|rows| rows.as_ptr().cast::<f32>().add(v));
+            let g_at = g.as_mut_ptr().cast::<f32>().add(v);
+            sums!(S, g.len(), v, [s => sum, q => products], |side, row| {
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let to = g_at.add(row * BLOCK);
+                let passed = S::pass(S::load(to), S::load(z.add(row * BLOCK)), range.0, range.1);
+                S::store(to, passed);
+                s[side] = S::add(s[side], passed);
+                q[side] = S::add(q[side], S::mul(passed, d));
+            });
         }
     }
 }
 
-/// The gradient through batch norm: `scale * g + slope * (y - mean) + offset`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slope {
-    pub(crate) slope: Row,
-    pub(crate) offset: Row,
-}
-
-versions! {
+vectorised! {
     /// Turns the gradient of [`normalise`]'s output into that of its input, in place.
-    pub(crate) fn denormalise(g: &mut [Row], y: &[Row], affine: &Affine, slope: &Slope, range: (f32, f32)) {
-        let (affine, slope) = (*affine, *slope);
-        for (g, y) in g.iter_mut().zip(y) {
-            for l in 0..BLOCK {
-                let v = pass(g[l], affine.of(y[l], l), range);
-                g[l] = affine.scale[l] * v + (slope.slope[l] * (y[l] - affine.mean[l]) + slope.offset[l]);
+    pub(crate) fn denormalise<S>(
+        g: &mut [Row],
+        y: &[Row],
+        affine: &Affine,
+        slope: &Slope,
+        range: (f32, f32),
+    ) {
+        assert_eq!(y.len(), g.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let [mean, scale, shift, slope, offset] =
+                [&affine.mean, &affine.scale, &affine.shift, &slope.slope, &slope.offset]
+                    .map(|row| S::load(row.as_ptr().add(v)));
+            let (y, g_at) = (y.as_ptr().cast::<f32>().add(v), g.as_mut_ptr().cast::<f32>().add(v));
+            for row in 0..g.len() {
+                let to = g_at.add(row * BLOCK);
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let value = S::add(S::mul(d, scale), shift);
+                let passed = S::pass(S::load(to), value, range.0, range.1);
+                S::store(to, S::add(S::mul(scale, passed), S::add(S::mul(slope, d), offset)));
             }
         }
     }
 }
 
-versions! {
+vectorised! {
     /// [`denormalise`] of a gradient that has been stopped already, into another buffer.
-    pub(crate) fn denormalise_into(g: &[Row], y: &[Row], to: &mut [Row], affine: &Affine, slope: &Slope) {
-        let (affine, slope) = (*affine, *slope);
-        for ((g, y), to) in g.iter().zip(y).zip(to) {
-            for l in 0..BLOCK {
-                to[l] = affine.scale[l] * g[l] + (slope.slope[l] * (y[l] - affine.mean[l]) + slope.offset[l]);
+    pub(crate) fn denormalise_into<S>(
+        g: &[Row],
+        y: &[Row],
+        to: &mut [Row],
+        affine: &Affine,
+        slope: &Slope,
+    ) {
+        assert!(y.len() == to.len() && g.len() == to.len());
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let [mean, scale, slope, offset] = [&affine.mean, &affine.scale, &slope.slope, &slope.offset]
+                .map(|row| S::load(row.as_ptr().add(v)));
+            let [g, y] = [g, y].map(|rows| rows.as_ptr().cast::<f32>().add(v));
+            let to_at = to.as_mut_ptr().cast::<f32>().add(v);
+            for row in 0..to.len() {
+                let d = S::sub(S::load(y.add(row * BLOCK)), mean);
+                let g = S::load(g.add(row * BLOCK));
+                let value = S::add(S::mul(scale, g), S::add(S::mul(slope, d), offset));
+                S::store(to_at.add(row * BLOCK), value);
             }
         }
     }
 }
 
-versions! {
+vectorised! {
     /// Adds the sums of `g`.
-    pub(crate) fn column_sums(g: &[Row], sum: &mut Sums) {
-        for rows in g.chunks(AT_ONCE) {
-            let mut s = [[0f32; BLOCK]; SIDE_BY_SIDE];
-            for four in rows.chunks(SIDE_BY_SIDE) {
-                for (s, row) in s.iter_mut().zip(four) {
-                    for l in 0..BLOCK {
-                        s[l] += row[l];
-                    }
-                }
-            }
-            merge(sum, &s);
+    pub(crate) fn column_sums<S>(g: &[Row], sum: &mut Sums) {
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let g_at = g.as_ptr().cast::<f32>().add(v);
+            sums!(S, g.len(), v, [s => sum], |side, row| {
+                s[side] = S::add(s[side], S::load(g_at.add(row * BLOCK)));
+            });
         }
     }
 }
@@ -235,6 +242,10 @@ mod tests {
 
     fn row(seed: u64) -> Row {
         noise(BLOCK, seed).try_into().unwrap()
+    }
+
+    fn of(affine: &Affine, y: f32, l: usize) -> f32 {
+        (y - affine.mean[l]) * affine.scale[l] + affine.shift[l]
     }
 
     fn affine() -> Affine {
@@ -258,7 +269,7 @@ mod tests {
                 let at = |r: usize| r * BLOCK + l;
                 let d = |r: usize| f64::from(y[at(r)]) - f64::from(affine.mean[l]);
                 let inside = |v: f32| v > range.0 && v < range.1;
-                let by_y = |r: usize| match inside(affine.of(y[at(r)], l)) {
+                let by_y = |r: usize| match inside(of(&affine, y[at(r)], l)) {
                     true => f64::from(g[at(r)]),
                     false => 0.0,
                 };
@@ -290,7 +301,7 @@ mod tests {
             denormalise_into(rows(&g), rows(&y), rows_mut(&mut into), &affine, &slope);
             for i in 0..y.len() {
                 let l = i % BLOCK;
-                let v = affine.of(y[i], l);
+                let v = of(&affine, y[i], l);
                 assert_eq!(plain[i], v.clamp(0.0, 0.5));
                 assert_eq!(added[i], (v + r[i]).clamp(0.0, 0.5));
                 let through = |g: f32| {

@@ -1,10 +1,12 @@
-//! Vectors of `f32`, as much as the matrix kernel needs of them.
+//! Vectors of `f32`, as much as the kernels need of them.
+
+use super::BLOCK;
 
 /// A vector instruction set.
 ///
 /// # Safety
 /// Of every function: the machine must have the instruction set, and pointers must be valid for the lanes touched.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// `f32` per vector.
     const LANES: usize;
     type V: Copy;
@@ -15,11 +17,27 @@ pub(super) trait Simd: Copy {
     /// `a * b + c`.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sum(v: Self::V) -> f32;
+    /// `v` held to `low..=high`; NaN stays NaN, so that a diverged network is seen to have diverged.
+    unsafe fn clamp(v: Self::V, low: f32, high: f32) -> Self::V;
+    /// `g` where `z` lies strictly between `low` and `high`, else 0.
+    unsafe fn pass(g: Self::V, z: Self::V, low: f32, high: f32) -> Self::V;
+    /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+        for i in 0..BLOCK {
+            for j in 0..BLOCK {
+                // SAFETY: the caller vouches for `BLOCK` rows of `BLOCK` values of both.
+                unsafe { *to.add(j * to_width + i) = *from.add(i * from_width + j) };
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -28,7 +46,7 @@ mod x86 {
 
     /// AVX-512F.
     #[derive(Clone, Copy)]
-    pub(in crate::kernel) struct Avx512;
+    pub(crate) struct Avx512;
 
     impl Simd for Avx512 {
         const LANES: usize = 16;
@@ -64,6 +82,64 @@ mod x86 {
             unsafe { _mm512_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn clamp(v: __m512, low: f32, high: f32) -> __m512 {
+            // SAFETY: as in `zero`. Of two operands the second is the result if one is NaN.
+            unsafe { _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), v)) }
+        }
+        #[inline(always)]
+        unsafe fn pass(g: __m512, z: __m512, low: f32, high: f32) -> __m512 {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(z, _mm512_set1_ps(low));
+                let inside = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, z, _mm512_set1_ps(high));
+                _mm512_maskz_mov_ps(inside, g)
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
+            // SAFETY: as in `zero`, and the caller vouches for 16 rows of 16 values of both.
+            unsafe {
+                let rows: [__m512; 16] =
+                    std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_width)));
+                // Within quarters: pairs of rows, then fours. `fours[4 i + k]` then holds, in quarter q, column
+                // 4 q + k of rows 4 i to 4 i + 3.
+                let pairs: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
+                    0 => _mm512_unpacklo_ps(rows[i], rows[i + 1]),
+                    _ => _mm512_unpackhi_ps(rows[i - 1], rows[i]),
+                });
+                let double = |v| _mm512_castps_pd(v);
+                let fours: [__m512; 16] = std::array::from_fn(|i| {
+                    let (upper, lower) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
+                    _mm512_castpd_ps(match i % 2 {
+                        0 => _mm512_unpacklo_pd(double(pairs[upper]), double(pairs[lower])),
+                        _ => _mm512_unpackhi_pd(double(pairs[upper]), double(pairs[lower])),
+                    })
+                });
+                // Quarters of four vectors become those of one.
+                for k in 0..4 {
+                    let [a, b, c, d] = [0, 4, 8, 12].map(|i| fours[i + k]);
+                    let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
+                    let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
+                    for (q, [left, right]) in [even, odd].into_iter().enumerate() {
+                        let first = _mm512_shuffle_f32x4::<0x88>(left, right);
+                        let second = _mm512_shuffle_f32x4::<0xdd>(left, right);
+                        _mm512_storeu_ps(to.add((4 * q + k) * to_width), first);
+                        _mm512_storeu_ps(to.add((4 * q + k + 8) * to_width), second);
+                    }
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {
             // SAFETY: as in `zero`.
             unsafe { _mm512_reduce_add_ps(v) }
@@ -72,7 +148,7 @@ mod x86 {
 
     /// AVX2 with FMA.
     #[derive(Clone, Copy)]
-    pub(in crate::kernel) struct Avx2;
+    pub(crate) struct Avx2;
 
     impl Simd for Avx2 {
         const LANES: usize = 8;
@@ -108,6 +184,30 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+            // SAFETY: as in `zero`.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn clamp(v: __m256, low: f32, high: f32) -> __m256 {
+            // SAFETY: as in `zero`. Of two operands the second is the result if one is NaN.
+            unsafe { _mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), v)) }
+        }
+        #[inline(always)]
+        unsafe fn pass(g: __m256, z: __m256, low: f32, high: f32) -> __m256 {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(z, _mm256_set1_ps(low));
+                let below = _mm256_cmp_ps::<_CMP_LT_OQ>(z, _mm256_set1_ps(high));
+                _mm256_and_ps(_mm256_and_ps(above, below), g)
+            }
+        }
+        #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
             // SAFETY: both are 32 bytes of `f32`.
             let lanes: [f32; 8] = unsafe { std::mem::transmute(v) };
@@ -119,7 +219,7 @@ mod x86 {
 
 /// Four lanes in plain Rust: SSE2 or NEON by the compiler's own doing.
 #[derive(Clone, Copy)]
-pub(super) struct Portable;
+pub(crate) struct Portable;
 
 impl Simd for Portable {
     const LANES: usize = 4;
@@ -154,6 +254,22 @@ impl Simd for Portable {
         } else {
             std::array::from_fn(|i| a[i] * b[i] + c[i])
         }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn clamp(v: [f32; 4], low: f32, high: f32) -> [f32; 4] {
+        v.map(|v| super::elementwise::clamp(v, (low, high)))
+    }
+    #[inline(always)]
+    unsafe fn pass(g: [f32; 4], z: [f32; 4], low: f32, high: f32) -> [f32; 4] {
+        std::array::from_fn(|i| super::elementwise::pass(g[i], z[i], (low, high)))
     }
     #[inline(always)]
     unsafe fn sum(v: [f32; 4]) -> f32 {
