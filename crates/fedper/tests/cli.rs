@@ -246,6 +246,75 @@ fn offline_a_fetch_says_where_the_files_go() {
     assert_eq!(message.lines().count(), 1, "{message}");
 }
 
+/// A step that takes no time.
+const STEP: [&str; 10] =
+    ["bench", "train", "--model", "mlp", "--image-size", "4", "--batch-size", "2", "--seconds", "0.01"];
+
+#[test]
+fn a_measured_step_is_a_table_and_json() {
+    let output = fedper(&STEP).args(["--workers", "2", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(stderr(&output), "");
+    assert_eq!(report["workers"], 2);
+    let number = |key: &str| report[key].as_f64().unwrap();
+    // Multiply-adds: 48 x 200 + 200 x 200 + 200 x 10.
+    let work = 6.0 * 51_600.0 * number("images_per_second");
+    assert!((number("gflops_nominal") * 1e9 - work).abs() < 1e-6 * work, "{report}");
+    assert!((number("seconds") * number("images_per_second") - 4.0).abs() < 1e-6, "{report}");
+    for worker in [0, 1] {
+        assert!(report["steps"][worker].as_u64().unwrap() >= 3, "{report}");
+    }
+
+    let output = fedper(&STEP).output().unwrap();
+    for expected in ["images/s", "2 x 3x4x4", "mlp"] {
+        assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn what_a_step_computes_is_written_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("check.safetensors");
+    let output = fedper(&STEP).args(["--lr", "0.1", "--check", text(&file)]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let check = fedper_nn::weights::read_safetensors(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(check.get("batch.images").unwrap().len(), 2 * 4 * 4 * 3);
+    assert_eq!(check.get("batch.labels").unwrap(), [0.0, 1.0]);
+    assert_eq!(check.get("fc1.weight").unwrap().len(), 200 * 48);
+    let losses = check.get("losses").unwrap();
+    assert!(losses[2] < losses[0], "{losses:?}");
+}
+
+#[test]
+fn a_measurement_that_cannot_be_made_is_one_clear_line() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--seconds", "0"], "seconds is 0"),
+        (&["--seconds", "-1"], "seconds is -1"),
+        (&["--workers", "0"], "workers is 0"),
+        (&["--batch-size", "0"], "batch_size is 0"),
+        (&["--image-size", "0"], "image_size is 0"),
+        (&["--classes", "0"], "0 classes"),
+        (&["--channels", "0"], "0x4x4"),
+        (&["--lr", "nan"], "lr is NaN"),
+        (&["--model", "vgg16"], "there is no model named `vgg16`"),
+        (&["--model", "cnn"], "too small"),
+        (&["--model", "mobilenet_v1", "--batch-size", "1"], "at least 2 samples"),
+    ];
+    for (args, expected) in cases {
+        let mut command = fedper(&["bench", "train"]);
+        let defaults = [("--model", "mlp"), ("--image-size", "4"), ("--batch-size", "2")];
+        for (flag, value) in defaults.iter().filter(|(flag, _)| !args.contains(flag)) {
+            command.args([flag, value]);
+        }
+        let output = command.args(*args).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.contains(expected), "{args:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
 #[test]
 fn every_command_explains_itself() {
     for command in [
@@ -257,6 +326,8 @@ fn every_command_explains_itself() {
         &["data", "partition", "--help"],
         &["model", "summary", "--help"],
         &["model", "export", "--help"],
+        &["bench", "--help"],
+        &["bench", "train", "--help"],
     ] {
         let output = fedper(command).output().unwrap();
         assert!(output.status.success(), "{command:?}");

@@ -5,6 +5,7 @@
 mod init;
 mod models;
 mod op;
+mod work;
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The command line: what the user types, what is printed, which exit code comes back.
 
+mod bench;
 mod data;
 mod model;
 mod progress;
@@ -48,6 +49,9 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
+    /// Measure what this machine does: a training step
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// Runs the command line of this process.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
+        Command::Bench(command) => bench::main(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,6 +72,15 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "fedper: {error}");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// How many worker threads: as asked, or one for each core.
+fn workers(asked: Option<usize>) -> Result<usize, Error> {
+    match asked {
+        Some(0) => Err(Error::Config("workers is 0: it must be at least 1".into())),
+        Some(workers) => Ok(workers),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }
 

@@ -55,11 +55,7 @@ Examples:
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn main(args: Args) -> Result<(), Error> {
-    let workers = match args.workers {
-        Some(0) => return Err(Error::Config("workers is 0: it must be at least 1".into())),
-        Some(workers) => workers,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let workers = super::workers(args.workers)?;
     let (experiment, mut dir) = match &args.resume {
         Some(path) => match resume(path, args.settings)? {
             Some(ready) => ready,
