@@ -4,7 +4,7 @@ use fedper_core::params::Params;
 
 use super::geometry::{Link, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
-use super::{Done, Scratch, blocks};
+use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Dots, Kernel, Outer, Product, Rows, Segment, Start};
 use crate::optim::Sink;
@@ -20,32 +20,14 @@ const FEW_ROWS: usize = 32;
 pub(crate) struct Conv {
     weight: Weight,
     bias: Option<Bias>,
-    inputs: Side,
-    outputs: Side,
+    inputs: Extent,
+    outputs: Extent,
     forward: Walk,
     backward: Walk,
     links: Vec<Link>,
     /// Which taps ever meet the input.
     alive: Vec<bool>,
     kernel: &'static Kernel,
-}
-
-/// One side of a convolution.
-#[derive(Clone, Copy)]
-struct Side {
-    blocks: usize,
-    positions: usize,
-}
-
-impl Side {
-    /// Values of a plane.
-    fn plane(&self, samples: usize) -> usize {
-        self.positions * samples * BLOCK
-    }
-
-    fn len(&self, samples: usize) -> usize {
-        self.blocks * self.plane(samples)
-    }
 }
 
 impl Conv {
@@ -63,15 +45,11 @@ impl Conv {
         let links = window.links();
         let mut alive = vec![false; window.taps()];
         links.iter().for_each(|link| alive[link.tap] = true);
-        let [inputs, outputs] =
-            [(channels[0], window.input), (channels[1], window.output())].map(|(channels, [height, width])| {
-                Side { blocks: blocks(channels), positions: height * width }
-            });
         Self {
             bias: bias.then(|| Bias::new(format!("{name}.bias"), channels[1])),
             weight,
-            inputs,
-            outputs,
+            inputs: Extent::new(channels[0], window.input),
+            outputs: Extent::new(channels[1], window.output()),
             forward: window.forward(),
             backward: window.backward(),
             links,
@@ -96,8 +74,8 @@ impl Conv {
             let weights = &values[panel.start..];
             let (walk, sides) = (&self.forward, [self.inputs, self.outputs]);
             walk_panel(self.kernel, walk, sides, x, y, samples, panel, weights, start);
-            let plane = self.outputs.plane(samples);
-            done(panel.range(), &mut y[panel.first * plane..][..panel.blocks * plane]);
+            let stride = self.outputs.stride(samples);
+            done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
         }
     }
 
@@ -111,11 +89,11 @@ impl Conv {
         scratch: &mut Scratch,
         mut done: impl Done,
     ) {
-        let plane = self.inputs.plane(samples);
+        let stride = self.inputs.stride(samples);
         let whole = self.outputs.positions == 1 && self.backward.runs.iter().all(|r| r.taps.len() == 1);
         if whole && samples <= FEW_ROWS {
             for block in 0..self.inputs.blocks {
-                let dx = &mut dx[block * plane..][..plane];
+                let dx = &mut dx[block * stride..][..stride];
                 self.few_rows(dy, dx, samples, add, block);
                 done(block..block + 1, dx);
             }
@@ -127,7 +105,7 @@ impl Conv {
             self.weight.transpose(panel, &self.alive, transposed);
             let sides = [self.outputs, self.inputs];
             walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, transposed, start);
-            done(panel.range(), &mut dx[panel.first * plane..][..panel.blocks * plane]);
+            done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
         }
     }
 
@@ -142,7 +120,7 @@ impl Conv {
                 let dx = &mut dx[(run.to + i) * row..][..row];
                 let dots = Dots {
                     dy: dy.as_ptr(),
-                    dy_plane: row,
+                    dy_plane: self.outputs.stride(samples),
                     blocks: self.outputs.blocks,
                     w: self.weight.values().as_ptr(),
                     panel_stride: self.weight.panel_len(),
@@ -164,7 +142,7 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let (x_plane, dy_plane) = (self.inputs.plane(samples), self.outputs.plane(samples));
+        let (x_plane, dy_plane) = (self.inputs.stride(samples), self.outputs.stride(samples));
         assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
         for panel in self.weight.panels() {
             let tap_len = self.weight.rows * panel.width();
@@ -191,7 +169,7 @@ impl Conv {
             self.weight.take(panel, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
-            bias.backward(dy, sink);
+            bias.backward(dy, self.outputs, samples, sink);
         }
     }
 
@@ -217,7 +195,7 @@ impl Conv {
 fn walk_panel(
     kernel: &Kernel,
     walk: &Walk,
-    [from_side, to_side]: [Side; 2],
+    [from_side, to_side]: [Extent; 2],
     from: &[f32],
     to: &mut [f32],
     samples: usize,
@@ -226,7 +204,7 @@ fn walk_panel(
     start: Start,
 ) {
     let tap_len = from_side.blocks * BLOCK * panel.width();
-    let (from_plane, to_plane) = (from_side.plane(samples), to_side.plane(samples));
+    let (from_plane, to_plane) = (from_side.stride(samples), to_side.stride(samples));
     assert!(from.len() >= from_side.len(samples) && to.len() >= to_side.len(samples));
     assert!(panel.range().end <= to_side.blocks);
     let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];

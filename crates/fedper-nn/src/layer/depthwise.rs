@@ -4,7 +4,7 @@ use fedper_core::params::Params;
 
 use super::geometry::{Run, Walk, Window};
 use super::weight::Bias;
-use super::{Done, blocks};
+use super::{Done, Extent, blocks};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::depthwise::{MAX_TAPS, gradients, taps};
 use crate::kernel::{BLOCK, Row, rows, rows_mut};
@@ -20,8 +20,8 @@ pub(crate) struct Depthwise {
     bias: Option<Bias>,
     channels: usize,
     taps: usize,
-    /// Input and output positions.
-    positions: [usize; 2],
+    inputs: Extent,
+    outputs: Extent,
     forward: Walk,
     backward: Walk,
 }
@@ -37,28 +37,22 @@ impl Depthwise {
             bias: bias.then(|| Bias::new(format!("{name}.bias"), channels)),
             channels,
             taps: window.taps(),
-            positions: [window.input, window.output()].map(|[height, width]| height * width),
+            inputs: Extent::new(channels, window.input),
+            outputs: Extent::new(channels, window.output()),
             forward: window.forward(),
             backward: window.backward(),
         }
     }
 
-    /// Values of a plane of input and of output.
-    fn planes(&self, samples: usize) -> [usize; 2] {
-        self.positions.map(|positions| positions * samples * BLOCK)
-    }
-
     pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
-        let [x_plane, y_plane] = self.planes(samples);
         let bias = self.bias.as_mut().map(Bias::refresh);
-        let weights = rows(&self.weight.values).chunks_exact(self.taps);
-        for (block, ((x, y), weights)) in
-            x.chunks_exact(x_plane).zip(y.chunks_exact_mut(y_plane)).zip(weights).enumerate()
-        {
+        for (block, weights) in rows(&self.weight.values).chunks_exact(self.taps).enumerate() {
+            let x = rows(&x[self.inputs.range(block, samples)]);
+            let y = &mut y[self.outputs.range(block, samples)];
             if let Some(bias) = bias {
                 rows_mut(y).fill(rows(bias)[block]);
             }
-            walk(&self.forward, rows(x), rows_mut(y), weights, samples, bias.is_some());
+            walk(&self.forward, x, rows_mut(y), weights, samples, bias.is_some());
             done(block..block + 1, y);
         }
     }
@@ -72,22 +66,19 @@ impl Depthwise {
         add: bool,
         mut done: impl Done,
     ) {
-        let [x_plane, y_plane] = self.planes(samples);
-        let weights = rows(&self.weight.values).chunks_exact(self.taps);
-        for (block, ((dy, dx), weights)) in
-            dy.chunks_exact(y_plane).zip(dx.chunks_exact_mut(x_plane)).zip(weights).enumerate()
-        {
-            walk(&self.backward, rows(dy), rows_mut(dx), weights, samples, add);
+        for (block, weights) in rows(&self.weight.values).chunks_exact(self.taps).enumerate() {
+            let dy = rows(&dy[self.outputs.range(block, samples)]);
+            let dx = &mut dx[self.inputs.range(block, samples)];
+            walk(&self.backward, dy, rows_mut(dx), weights, samples, add);
             done(block..block + 1, dx);
         }
     }
 
     pub(crate) fn weight_gradient(&mut self, x: &[f32], dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
-        let [x_plane, y_plane] = self.planes(samples);
         self.gradient.fill(0.0);
-        let gradient = rows_mut(&mut self.gradient).chunks_exact_mut(self.taps);
-        for ((x, dy), total) in x.chunks_exact(x_plane).zip(dy.chunks_exact(y_plane)).zip(gradient) {
-            let (x, dy) = (rows(x), rows(dy));
+        for (block, total) in rows_mut(&mut self.gradient).chunks_exact_mut(self.taps).enumerate() {
+            let x = rows(&x[self.inputs.range(block, samples)]);
+            let dy = rows(&dy[self.outputs.range(block, samples)]);
             for run in &self.forward.runs {
                 run_gradient(&self.forward, run, x, dy, total, samples);
             }
@@ -100,7 +91,7 @@ impl Depthwise {
             }
         }
         if let Some(bias) = &mut self.bias {
-            bias.backward(dy, sink);
+            bias.backward(dy, self.outputs, samples, sink);
         }
     }
 

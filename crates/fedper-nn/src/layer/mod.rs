@@ -4,7 +4,7 @@
 //! positions, and in it the rows of neighbouring positions are neighbours. So a tap of a convolution over a run of
 //! positions is a plain matrix, what is per channel is a loop over a plane, and what a panel of a convolution has just
 //! written is normalised while it is still in the cache. Channels that fill up the last block are zero, in activations,
-//! gradients and weights alike, and stay zero. Only the input of the network is image-major,
+//! gradients and weights alike, and stay zero. What lies between planes ([`Extent`]) is never read. Only the input of the network is image-major,
 //! `[batch][height][width][channels]`.
 
 pub(crate) mod conv;
@@ -26,7 +26,54 @@ pub(crate) fn blocks(channels: usize) -> usize {
     channels.div_ceil(BLOCK)
 }
 
-/// What a layer calls with each part of its output as soon as that is complete: which blocks, and their planes.
+/// The shape of activations, apart from the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) blocks: usize,
+    pub(crate) positions: usize,
+}
+
+/// Rows between planes that would otherwise lie a multiple of so many rows apart: they would compete for the same few
+/// sets of a cache.
+const GAP: usize = 33;
+const CROWDED: usize = 8;
+
+impl Extent {
+    pub(crate) fn new(channels: usize, [height, width]: [usize; 2]) -> Self {
+        Self { blocks: blocks(channels), positions: height * width }
+    }
+
+    /// Values of a plane.
+    pub(crate) fn plane(&self, samples: usize) -> usize {
+        self.positions * samples * BLOCK
+    }
+
+    /// Values from the beginning of a plane to that of the next.
+    pub(crate) fn stride(&self, samples: usize) -> usize {
+        let rows = self.positions * samples;
+        let crowded = self.blocks > 1 && rows.is_multiple_of(CROWDED);
+        (rows + if crowded { GAP } else { 0 }) * BLOCK
+    }
+
+    /// Values of all planes, with what lies between them.
+    pub(crate) fn len(&self, samples: usize) -> usize {
+        self.blocks * self.stride(samples)
+    }
+
+    /// Values that suffice for any batch up to this one.
+    pub(crate) fn capacity(&self, max_batch: usize) -> usize {
+        self.blocks * (self.positions * max_batch + GAP) * BLOCK
+    }
+
+    /// Where plane `block` lies.
+    pub(crate) fn range(&self, block: usize, samples: usize) -> Range<usize> {
+        let start = block * self.stride(samples);
+        start..start + self.plane(samples)
+    }
+}
+
+/// What a layer calls with each part of its output as soon as that is complete: which blocks, and their planes with what
+/// lies between them.
 pub(crate) trait Done: FnMut(Range<usize>, &mut [f32]) {}
 impl<F: FnMut(Range<usize>, &mut [f32])> Done for F {}
 

@@ -50,10 +50,6 @@ impl Norm {
         }
     }
 
-    pub(crate) fn blocks(&self) -> usize {
-        self.affine.len()
-    }
-
     /// `z = activation(batch norm of y (+ residual))` of one block. In train mode with the batch's own statistics,
     /// which also move the running ones; else with the running ones.
     pub(crate) fn forward(

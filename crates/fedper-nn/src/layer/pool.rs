@@ -1,6 +1,6 @@
 //! Pooling.
 
-use super::blocks;
+use super::Extent;
 use super::geometry::{Walk, Window};
 use crate::kernel::BLOCK;
 use crate::kernel::pool::{add_scaled, max_gradient, max_tap};
@@ -9,8 +9,8 @@ use crate::kernel::pool::{add_scaled, max_gradient, max_tap};
 pub(crate) struct MaxPool {
     forward: Walk,
     backward: Walk,
-    /// Input and output positions.
-    positions: [usize; 2],
+    inputs: Extent,
+    outputs: Extent,
     /// The tap that each output came through.
     winner: Vec<u8>,
 }
@@ -19,20 +19,21 @@ impl MaxPool {
     /// # Shapes
     /// `channels` at the window's input and output positions.
     pub(crate) fn new(window: &Window, channels: usize, max_batch: usize) -> Self {
-        let positions = [window.input, window.output()].map(|[height, width]| height * width);
+        let (inputs, outputs) = (Extent::new(channels, window.input), Extent::new(channels, window.output()));
         Self {
             forward: window.forward(),
             backward: window.backward(),
-            positions,
-            winner: vec![0; blocks(channels) * BLOCK * positions[1] * max_batch],
+            inputs,
+            outputs,
+            winner: vec![0; outputs.capacity(max_batch)],
         }
     }
 
     pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize) {
         let row = samples * BLOCK;
-        let [x_plane, y_plane] = self.positions.map(|positions| positions * row);
-        let planes = x.chunks_exact(x_plane).zip(y.chunks_exact_mut(y_plane));
-        for ((x, y), winner) in planes.zip(self.winner.chunks_exact_mut(y_plane)) {
+        for block in 0..self.inputs.blocks {
+            let (x, range) = (&x[self.inputs.range(block, samples)], self.outputs.range(block, samples));
+            let (y, winner) = (&mut y[range.clone()], &mut self.winner[range]);
             for run in &self.forward.runs {
                 for i in 0..run.len {
                     let at = (run.to + i) * row;
@@ -54,9 +55,9 @@ impl MaxPool {
     /// `dx (+)=` the gradient of the input.
     pub(crate) fn backward(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
         let row = samples * BLOCK;
-        let [x_plane, y_plane] = self.positions.map(|positions| positions * row);
-        let planes = dx.chunks_exact_mut(x_plane).zip(dy.chunks_exact(y_plane));
-        for ((dx, dy), winner) in planes.zip(self.winner.chunks_exact(y_plane)) {
+        for block in 0..self.inputs.blocks {
+            let (dx, range) = (&mut dx[self.inputs.range(block, samples)], self.outputs.range(block, samples));
+            let (dy, winner) = (&dy[range.clone()], &self.winner[range]);
             for run in &self.backward.runs {
                 for i in 0..run.len {
                     let dx = &mut dx[(run.to + i) * row..][..row];
@@ -73,31 +74,28 @@ impl MaxPool {
     }
 }
 
-/// The mean over all positions.
-///
-/// # Shapes
-/// `x` blocked, `y` the same with one position.
-pub(crate) fn average(x: &[f32], y: &mut [f32], samples: usize) {
-    let row = samples * BLOCK;
-    let positions = x.len() / y.len();
-    y.fill(0.0);
-    for (x, y) in x.chunks_exact(positions * row).zip(y.chunks_exact_mut(row)) {
-        for x in x.chunks_exact(row) {
-            add_scaled(y, x, 1.0 / positions as f32);
+/// The mean over all positions of an input of `extent`.
+pub(crate) fn average(x: &[f32], y: &mut [f32], extent: Extent, samples: usize) {
+    let to = Extent { positions: 1, ..extent };
+    for block in 0..extent.blocks {
+        let y = &mut y[to.range(block, samples)];
+        y.fill(0.0);
+        for x in x[extent.range(block, samples)].chunks_exact(samples * BLOCK) {
+            add_scaled(y, x, 1.0 / extent.positions as f32);
         }
     }
 }
 
 /// `dx (+)=` the gradient of the input of [`average`].
-pub(crate) fn average_gradient(dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
-    let row = samples * BLOCK;
-    let positions = dx.len() / dy.len();
-    if !add {
-        dx.fill(0.0);
-    }
-    for (dx, dy) in dx.chunks_exact_mut(positions * row).zip(dy.chunks_exact(row)) {
-        for dx in dx.chunks_exact_mut(row) {
-            add_scaled(dx, dy, 1.0 / positions as f32);
+pub(crate) fn average_gradient(dy: &[f32], dx: &mut [f32], extent: Extent, samples: usize, add: bool) {
+    let from = Extent { positions: 1, ..extent };
+    for block in 0..extent.blocks {
+        let dy = &dy[from.range(block, samples)];
+        for dx in dx[extent.range(block, samples)].chunks_exact_mut(samples * BLOCK) {
+            if !add {
+                dx.fill(0.0);
+            }
+            add_scaled(dx, dy, 1.0 / extent.positions as f32);
         }
     }
 }

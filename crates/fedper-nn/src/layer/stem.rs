@@ -5,7 +5,7 @@ use fedper_core::params::Params;
 
 use super::geometry::Window;
 use super::weight::{Bias, Weight};
-use super::{Done, Scratch};
+use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start};
@@ -19,6 +19,7 @@ pub(crate) struct Stem {
     bias: Option<Bias>,
     window: Window,
     channels: usize,
+    outputs: Extent,
     /// The images with their padding, from the forward to the backward pass; unused without padding.
     padded: Buffer,
     /// All: padding is kept as zeros.
@@ -45,6 +46,7 @@ impl Stem {
             weight,
             window: *window,
             channels: channels[0],
+            outputs: Extent::new(channels[1], window.output()),
             padded: Buffer::zeros(padded),
             alive: vec![true; window.taps()],
             kernel,
@@ -88,7 +90,7 @@ impl Stem {
         self.pad(images, samples);
         let ((line, image), (down, right)) = (self.extents(), self.steps());
         let [height, width] = self.window.output();
-        let plane = height * width * samples * BLOCK;
+        let stride = self.outputs.stride(samples);
         let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
         let bias = self.bias.as_mut().map(Bias::refresh);
         let images = if self.window.padding > 0 { &self.padded[..] } else { images };
@@ -97,7 +99,7 @@ impl Stem {
         for panel in self.weight.panels() {
             let weights = &self.weight.values()[panel.start..];
             let tap_row = self.window.kernel[1] * self.channels * panel.width();
-            let planes = &mut y[panel.first * plane..][..panel.blocks * plane];
+            let planes = &mut y[panel.first * stride..][..panel.blocks * stride];
             for (position, (row, column)) in
                 (0..height).flat_map(|row| (0..width).map(move |column| (row, column))).enumerate()
             {
@@ -118,7 +120,7 @@ impl Stem {
                         segments: &segments[..count],
                         rows,
                         c: planes[position * samples * BLOCK..].as_mut_ptr(),
-                        c_plane: plane,
+                        c_plane: stride,
                         start,
                     };
                     // SAFETY: a window lies on the padded image, of which there are `samples`; weights and bias are
@@ -142,7 +144,7 @@ impl Stem {
     ) {
         let ((line, image), (down, right)) = (self.extents(), self.steps());
         let [height, width] = self.window.output();
-        let plane = height * width * samples * BLOCK;
+        let stride = self.outputs.stride(samples);
         let images = if self.window.padding > 0 { &self.padded[..] } else { images };
         assert!(images.len() >= samples * image);
         let inputs = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
@@ -150,7 +152,7 @@ impl Stem {
             let tap_row = self.window.kernel[1] * self.channels * panel.width();
             let gradient = &mut scratch.gradient[..self.window.kernel[0] * tap_row];
             gradient.fill(0.0);
-            let dy = &dy[panel.first * plane..][..panel.blocks * plane];
+            let dy = &dy[panel.first * stride..][..panel.blocks * stride];
             for row in 0..height {
                 for column in 0..width {
                     let corner = row * down + column * right;
@@ -158,7 +160,7 @@ impl Stem {
                     for (kh, dw) in gradient.chunks_exact_mut(tap_row).enumerate() {
                         let x = images[corner + kh * line..].as_ptr();
                         let dw = dw.as_mut_ptr();
-                        let outer = Outer { x, inputs, dy, dy_plane: plane, rows: samples, dw };
+                        let outer = Outer { x, inputs, dy, dy_plane: stride, rows: samples, dw };
                         // SAFETY: as in `forward`; `dw` is one row of taps.
                         unsafe { self.kernel.outer(&outer, panel.blocks) };
                     }
@@ -167,7 +169,7 @@ impl Stem {
             self.weight.take(panel, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
-            bias.backward(dy, sink);
+            bias.backward(dy, self.outputs, samples, sink);
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fedper_core::params::Params;
 
-use super::blocks;
+use super::{Extent, blocks};
 use crate::kernel::gemm::Kernel;
 use crate::kernel::norm::column_sums;
 use crate::kernel::transpose::transpose;
@@ -210,11 +210,10 @@ impl Bias {
         &self.padded
     }
 
-    pub(crate) fn backward(&mut self, dy: &[f32], sink: &mut Sink<'_>) {
-        let plane = dy.len() / blocks(self.gradient.len());
-        for (gradient, dy) in self.gradient.chunks_mut(BLOCK).zip(dy.chunks_exact(plane)) {
+    pub(crate) fn backward(&mut self, dy: &[f32], extent: Extent, samples: usize, sink: &mut Sink<'_>) {
+        for (block, gradient) in self.gradient.chunks_mut(BLOCK).enumerate() {
             let mut sums = [0.0; BLOCK];
-            column_sums(rows(dy), &mut sums);
+            column_sums(rows(&dy[extent.range(block, samples)]), &mut sums);
             for (g, s) in gradient.iter_mut().zip(sums) {
                 *g = s as f32;
             }

@@ -10,8 +10,7 @@ use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
-use crate::kernel::BLOCK;
-use crate::layer::blocks;
+use crate::layer::Extent;
 use crate::layer::stem::Stem;
 
 /// What a node does.
@@ -52,9 +51,9 @@ pub(crate) const INPUT: usize = 0;
 /// A network ready to be given memory.
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
-    /// Values per sample of each slot, filled up to whole blocks; the last one is the logits.
-    pub(crate) slots: Vec<usize>,
-    /// Values per sample of each gradient buffer.
+    /// The shape of each slot; the last one is the logits.
+    pub(crate) slots: Vec<Extent>,
+    /// Values of each gradient buffer.
     pub(crate) buffers: Vec<usize>,
     /// The gradient buffer of the logits.
     pub(crate) logits_gradient: usize,
@@ -64,7 +63,7 @@ pub(crate) struct Program {
 
 struct Compiler {
     nodes: Vec<Node>,
-    slots: Vec<usize>,
+    slots: Vec<Extent>,
     single: Option<String>,
     max_batch: usize,
     kernel: &'static Kernel,
@@ -81,13 +80,13 @@ pub(crate) fn compile(
     let ops: Vec<Op> = architecture.blocks.iter().flat_map(|block| block.ops.iter().cloned()).collect();
     let shape = architecture.input_shape();
     let mut compiler =
-        Compiler { nodes: Vec::new(), slots: vec![shape.numel()], single: None, max_batch, kernel };
+        Compiler { nodes: Vec::new(), slots: vec![extent(shape)], single: None, max_batch, kernel };
     let (slot, shape, rest) = compiler.stem(&ops, shape);
     let (last, _) = compiler.path(rest, slot, shape);
     let Compiler { mut nodes, slots, single, .. } = compiler;
     assert_eq!(last, slots.len() - 1, "the last node writes the last slot");
     fuse(&mut nodes);
-    let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots);
+    let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots, max_batch);
     Ok(Program { nodes, slots, buffers, logits_gradient, single })
 }
 
@@ -256,7 +255,7 @@ impl Compiler {
     }
 
     fn slot(&mut self, shape: Shape) -> usize {
-        self.slots.push(blocks(shape.channels) * BLOCK * shape.positions());
+        self.slots.push(extent(shape));
         self.slots.len() - 1
     }
 
@@ -265,6 +264,10 @@ impl Compiler {
         let (feeds_norm, completes_norm) = (false, false);
         self.nodes.push(Node { layer, from, residual, to, gradients, feeds_norm, completes_norm });
     }
+}
+
+fn extent(shape: Shape) -> Extent {
+    Extent::new(shape.channels, [shape.height, shape.width])
 }
 
 /// The activation that `ops` begin with, and how many operations that is.

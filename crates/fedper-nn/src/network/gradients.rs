@@ -2,6 +2,7 @@
 //! writer's, so a few buffers serve a deep network.
 
 use super::compile::{INPUT, Layer, Node};
+use crate::layer::Extent;
 
 /// Where a node's backward pass puts a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +56,10 @@ impl Pool {
     }
 }
 
-/// Walks the nodes from the logits to the input and assigns buffers. Returns the size of each buffer, in values per
-/// sample, and the buffer of the logits' gradient.
-pub(crate) fn assign(nodes: &mut [Node], slots: &[usize]) -> (Vec<usize>, usize) {
+/// Walks the nodes from the logits to the input and assigns buffers. Returns the size of each buffer, in values, and the
+/// buffer of the logits' gradient.
+pub(crate) fn assign(nodes: &mut [Node], slots: &[Extent], max_batch: usize) -> (Vec<usize>, usize) {
+    let slots: Vec<usize> = slots.iter().map(|slot| slot.capacity(max_batch)).collect();
     let mut pool = Pool::default();
     let mut held: Vec<Option<usize>> = vec![None; slots.len()];
     let logits = pool.take(*slots.last().expect("there is an input"));

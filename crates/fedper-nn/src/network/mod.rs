@@ -75,12 +75,13 @@ impl Network {
                 _ => {}
             }
         }
-        let buffers = |sizes: &[usize]| sizes.iter().map(|size| Buffer::zeros(size * max_batch)).collect();
-        let mut slots: Vec<Buffer> = buffers(&program.slots);
+        let extents = program.slots.clone();
+        let mut slots: Vec<Buffer> =
+            extents.iter().map(|extent| Buffer::zeros(extent.capacity(max_batch))).collect();
         slots[INPUT] = Buffer::default();
-        let gradients = buffers(&program.buffers);
+        let gradients = program.buffers.iter().map(|&len| Buffer::zeros(len)).collect();
         let logits = Buffer::zeros(max_batch * arch.classes);
-        let memory = Memory { slots, gradients, sizes: program.slots.clone(), logits, scratch };
+        let memory = Memory { slots, gradients, extents, image: arch.input.numel(), logits, scratch };
         Ok(Self { program, memory, layout: arch.layout(), classes: arch.classes, max_batch })
     }
 
@@ -256,7 +257,7 @@ impl Network {
         if samples == 0 || samples > self.max_batch {
             return Err(NnError::BatchSize { maximum: self.max_batch, found: samples });
         }
-        let per_sample = self.memory.sizes[INPUT];
+        let per_sample = self.memory.image;
         if images.len() != samples * per_sample {
             return Err(NnError::ImageLength { samples, per_sample, found: images.len() });
         }

@@ -9,7 +9,7 @@ use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::elementwise::{Activation, activate, activate_into, add, add_activate, mask};
 use crate::layer::norm::Norm;
-use crate::layer::{Scratch, pool};
+use crate::layer::{Extent, Scratch, pool};
 use crate::optim::Sink;
 
 /// What the nodes of a network work on.
@@ -18,8 +18,10 @@ pub(crate) struct Memory {
     pub(crate) slots: Vec<Buffer>,
     /// Gradients of activations.
     pub(crate) gradients: Vec<Buffer>,
-    /// Values per sample of each slot.
-    pub(crate) sizes: Vec<usize>,
+    /// The shape of each slot.
+    pub(crate) extents: Vec<Extent>,
+    /// Values of an image.
+    pub(crate) image: usize,
     /// `[batch][classes]`.
     pub(crate) logits: Buffer,
     pub(crate) scratch: Scratch,
@@ -30,14 +32,38 @@ impl Memory {
     pub(crate) fn read<'a>(&'a self, slot: usize, images: &'a [f32], samples: usize) -> &'a [f32] {
         match slot {
             INPUT => images,
-            _ => &self.slots[slot][..self.sizes[slot] * samples],
+            _ => &self.slots[slot][..self.len(slot, samples)],
         }
+    }
+
+    fn len(&self, slot: usize, samples: usize) -> usize {
+        self.extents[slot].len(samples)
     }
 }
 
-/// The part of `values` that `blocks` are, where `part` is that part of a tensor of the same shape.
-fn planes<'a>(values: &'a [f32], blocks: &Range<usize>, part: &[f32]) -> &'a [f32] {
-    &values[blocks.start * (part.len() / blocks.len())..][..part.len()]
+/// What batch norm works on: a few blocks of tensors of one shape.
+#[derive(Clone)]
+struct Part {
+    blocks: Range<usize>,
+    extent: Extent,
+    samples: usize,
+}
+
+impl Part {
+    fn new(blocks: Range<usize>, extent: Extent, samples: usize) -> Self {
+        Self { blocks, extent, samples }
+    }
+
+    /// Where the blocks lie in a whole tensor.
+    fn range(&self) -> Range<usize> {
+        let stride = self.extent.stride(self.samples);
+        self.blocks.start * stride..self.blocks.end * stride
+    }
+
+    /// Each block with where its plane lies in the part.
+    fn planes(self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        self.blocks.clone().enumerate().map(move |(i, block)| (block, self.extent.range(i, self.samples)))
+    }
 }
 
 pub(crate) fn forward(nodes: &mut [Node], memory: &mut Memory, images: &[f32], samples: usize, train: bool) {
@@ -63,7 +89,8 @@ fn forward_node(
 ) {
     // Taken out while they are written, so that the others can be read.
     let mut buffer = take(&mut memory.slots[node.to]);
-    let y = &mut buffer[..memory.sizes[node.to] * samples];
+    let y = &mut buffer[..memory.len(node.to, samples)];
+    let extent = memory.extents[node.to];
     let mut after = norm.map(|node| {
         let Layer::Norm(norm) = &mut node.layer else { unreachable!("a node feeds batch norms only") };
         (norm, node.to, take(&mut memory.slots[node.to]), node.residual)
@@ -71,20 +98,21 @@ fn forward_node(
     let x = memory.read(node.from, images, samples);
     let mut done = |activation: Activation, blocks: Range<usize>, part: &mut [f32]| match &mut after {
         Some((norm, _, z, residual)) => {
-            let residual = residual.map(|slot| planes(memory.read(slot, images, samples), &blocks, part));
-            let start = blocks.start * (part.len() / blocks.len());
-            normalise(norm, blocks, part, residual, &mut z[start..][..part.len()], train);
+            let blocks = Part::new(blocks, extent, samples);
+            let residual = residual.map(|slot| &memory.read(slot, images, samples)[blocks.range()]);
+            let z = &mut z[blocks.range()];
+            normalise(norm, blocks, part, residual, z, train);
         }
         None => activate_if(part, activation),
     };
     match &mut node.layer {
-        Layer::Input { channels } => block_images(x, y, samples, memory.sizes[INPUT], *channels),
+        Layer::Input { channels } => block_images(x, y, extent, samples, *channels),
         Layer::Stem(stem, a) => stem.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
         Layer::Conv(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
         Layer::Depthwise(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
         Layer::Norm(norm) => {
             let residual = node.residual.map(|slot| memory.read(slot, images, samples));
-            normalise(norm, 0..norm.blocks(), x, residual, y, train);
+            normalise(norm, Part::new(0..extent.blocks, extent, samples), x, residual, y, train);
         }
         Layer::Activation(activation) => activate_into(x, y, activation.range()),
         Layer::Add(activation) => {
@@ -92,7 +120,7 @@ fn forward_node(
             add_activate(x, memory.read(residual, images, samples), y, activation.range());
         }
         Layer::MaxPool(max) => max.forward(x, y, samples),
-        Layer::AveragePool => pool::average(x, y, samples),
+        Layer::AveragePool => pool::average(x, y, memory.extents[node.from], samples),
     }
     if let Some((_, to, z, _)) = after {
         memory.slots[to] = z;
@@ -100,18 +128,16 @@ fn forward_node(
     memory.slots[node.to] = buffer;
 }
 
-/// Batch norm of a few blocks, whose planes `y`, `residual` and `z` are.
+/// Batch norm of a part of `y`, `residual` and `z`.
 fn normalise(
     norm: &mut Norm,
-    blocks: Range<usize>,
+    part: Part,
     y: &[f32],
     residual: Option<&[f32]>,
     z: &mut [f32],
     train: bool,
 ) {
-    let plane = y.len() / blocks.len();
-    for (i, block) in blocks.enumerate() {
-        let range = i * plane..(i + 1) * plane;
+    for (block, range) in part.planes() {
         let residual = residual.map(|residual| &residual[range.clone()]);
         norm.forward(block, &y[range.clone()], residual, &mut z[range], train);
     }
@@ -166,17 +192,16 @@ fn backward_across(
         let own = (plan.compute != plan.output).then(|| take(&mut memory.gradients[plan.compute]));
         (norm, node.from, plan, own)
     });
-    let g = &mut output[..memory.sizes[node.to] * samples];
+    let g = &mut output[..memory.len(node.to, samples)];
     let x = memory.read(node.from, images, samples);
     let z = memory.read(node.to, images, samples);
     let add = plan.source.is_some_and(|target| target.add);
     let dx = buffer.as_mut().map(|buffer| &mut buffer[..x.len()]);
     let mut done = |blocks: Range<usize>, part: &mut [f32]| {
         if let Some((norm, from, _, own)) = &mut before {
-            let y = planes(memory.read(*from, images, samples), &blocks, part);
-            let start = blocks.start * (part.len() / blocks.len());
-            let residual =
-                own.as_mut().map(|own| (planes(x, &blocks, part), &mut own[start..][..part.len()]));
+            let blocks = Part::new(blocks, memory.extents[*from], samples);
+            let y = &memory.read(*from, images, samples)[blocks.range()];
+            let residual = own.as_mut().map(|own| (&x[blocks.range()], &mut own[blocks.range()]));
             denormalise(norm, blocks, y, part, residual);
         }
     };
@@ -207,7 +232,7 @@ fn backward_across(
         }
         Layer::AveragePool => {
             if let Some(dx) = dx {
-                pool::average_gradient(g, dx, samples, add);
+                pool::average_gradient(g, dx, memory.extents[node.from], samples, add);
             }
         }
         Layer::Input { .. } | Layer::Norm(_) | Layer::Activation(_) | Layer::Add(_) => {}
@@ -222,7 +247,7 @@ fn backward_across(
         if let Some(own) = own {
             memory.gradients[plan.compute] = own;
         }
-        let len = memory.sizes[from] * samples;
+        let len = memory.len(from, samples);
         add_targets(memory, len, [(plan.residual, plan.output), (plan.source, plan.compute)]);
     }
 }
@@ -238,14 +263,16 @@ fn backward_in_place(
     let plan = node.gradients;
     let mut output = take(&mut memory.gradients[plan.output]);
     let mut own = (plan.compute != plan.output).then(|| take(&mut memory.gradients[plan.compute]));
-    let len = memory.sizes[node.to] * samples;
+    let len = memory.len(node.to, samples);
     let g = &mut output[..len];
     let dx = own.as_mut().map(|own| &mut own[..len]);
     let z = memory.read(node.to, images, samples);
     match &mut node.layer {
         Layer::Norm(norm) => {
             let y = memory.read(node.from, images, samples);
-            denormalise(norm, 0..norm.blocks(), y, g, dx.map(|dx| (z, dx)));
+            let extent = memory.extents[node.to];
+            let part = Part::new(0..extent.blocks, extent, samples);
+            denormalise(norm, part, y, g, dx.map(|dx| (z, dx)));
             norm.finish(sink);
         }
         Layer::Activation(activation) | Layer::Add(activation) => {
@@ -263,17 +290,15 @@ fn backward_in_place(
     add_targets(memory, len, [(plan.residual, plan.output), (plan.source, plan.compute)]);
 }
 
-/// The backward pass of batch norm for a few blocks, whose planes `y`, `g` and those of `residual` are.
+/// The backward pass of batch norm for a part of `y`, `g` and `residual`.
 fn denormalise(
     norm: &mut Norm,
-    blocks: Range<usize>,
+    part: Part,
     y: &[f32],
     g: &mut [f32],
     mut residual: Option<(&[f32], &mut [f32])>,
 ) {
-    let plane = y.len() / blocks.len();
-    for (i, block) in blocks.enumerate() {
-        let range = i * plane..(i + 1) * plane;
+    for (block, range) in part.planes() {
         let residual = residual.as_mut().map(|(z, dy)| (&z[range.clone()], &mut dy[range.clone()]));
         norm.backward(block, &y[range.clone()], &mut g[range], residual);
     }
@@ -297,28 +322,30 @@ fn mask_if(g: &mut [f32], z: &[f32], activation: Activation) {
 }
 
 /// `[batch][positions][channels]` into blocks.
-fn block_images(images: &[f32], to: &mut [f32], samples: usize, image: usize, channels: usize) {
-    let plane = image / channels * samples * BLOCK;
+fn block_images(images: &[f32], to: &mut [f32], extent: Extent, samples: usize, channels: usize) {
+    let stride = extent.stride(samples);
     to.fill(0.0);
-    for (n, from) in images.chunks_exact(image).enumerate() {
+    for (n, from) in images.chunks_exact(extent.positions * channels).enumerate() {
         for (position, from) in from.chunks_exact(channels).enumerate() {
             for (c, &value) in from.iter().enumerate() {
-                to[c / BLOCK * plane + (position * samples + n) * BLOCK + c % BLOCK] = value;
+                to[c / BLOCK * stride + (position * samples + n) * BLOCK + c % BLOCK] = value;
             }
         }
     }
 }
 
-/// `[batch][channels]` into blocks.
+/// `[batch][channels]` into blocks of one position.
 pub(crate) fn block_rows(from: &[f32], to: &mut [f32], samples: usize, channels: usize) {
-    block_images(from, &mut to[..samples * channels.next_multiple_of(BLOCK)], samples, channels, channels);
+    let extent = Extent::new(channels, [1, 1]);
+    block_images(from, &mut to[..extent.len(samples)], extent, samples, channels);
 }
 
 /// Blocks of one position into `[batch][channels]`.
 pub(crate) fn unblock_rows(from: &[f32], to: &mut [f32], samples: usize, channels: usize) {
+    let stride = Extent::new(channels, [1, 1]).stride(samples);
     for (n, to) in to.chunks_exact_mut(channels).enumerate() {
         for (c, value) in to.iter_mut().enumerate() {
-            *value = from[(c / BLOCK * samples + n) * BLOCK + c % BLOCK];
+            *value = from[c / BLOCK * stride + n * BLOCK + c % BLOCK];
         }
     }
 }
