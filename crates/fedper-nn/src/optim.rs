@@ -3,7 +3,7 @@
 use fedper_core::params::Params;
 
 use crate::kernel::buffer::Buffer;
-use crate::kernel::elementwise::sgd;
+use crate::kernel::elementwise::{sgd, sgd_plain};
 
 /// Stochastic gradient descent with momentum (dampening 0) and L2 weight decay, as PyTorch's `torch.optim.SGD`:
 /// `v = momentum * v + (g + weight_decay * p)`, `p -= lr * v`, `v` zero at first. Weight decay applies to every trainable
@@ -41,8 +41,13 @@ impl Parameter {
     /// One SGD step on the values from `start` on.
     pub(crate) fn step(&mut self, optimizer: &Sgd, start: usize, gradient: &[f32]) {
         let range = start..start + gradient.len();
-        let (values, velocity) = (&mut self.values[range.clone()], &mut self.velocity[range]);
-        sgd(values, velocity, gradient, optimizer.lr, optimizer.momentum, optimizer.weight_decay);
+        let Sgd { lr, momentum, weight_decay } = *optimizer;
+        let values = &mut self.values[range.clone()];
+        match momentum == 0.0 {
+            // The velocity would be neither read nor kept.
+            true => sgd_plain(values, gradient, lr, weight_decay),
+            false => sgd(values, &mut self.velocity[range], gradient, lr, momentum, weight_decay),
+        }
     }
 
     /// For a parameter whose own order is PyTorch's.

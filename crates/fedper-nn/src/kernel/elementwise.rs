@@ -97,6 +97,15 @@ versions! {
     }
 }
 
+versions! {
+    /// [`sgd`] without momentum, which needs no velocity: `p -= lr * (g + decay * p)`.
+    pub(crate) fn sgd_plain(values: &mut [f32], gradient: &[f32], lr: f32, decay: f32) {
+        for (p, &g) in values.iter_mut().zip(gradient) {
+            *p -= lr * (g + decay * *p);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +147,15 @@ mod tests {
                 assert_eq!(to[i], (a[i] + b[i]).max(0.0));
             }
         }
+    }
+
+    #[test]
+    fn sgd_without_momentum_is_the_same() {
+        let (gradient, mut with, mut velocity) = (noise(37, 1), noise(37, 2), noise(37, 3));
+        let mut without = with.clone();
+        sgd(&mut with, &mut velocity, &gradient, 0.1, 0.0, 0.01);
+        sgd_plain(&mut without, &gradient, 0.1, 0.01);
+        assert_eq!(with, without);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Conv {
     links: Vec<Link>,
     /// Which taps ever meet the input.
     alive: Vec<bool>,
+    /// Whether every tap has exactly one link, as in a linear layer.
+    linked_once: bool,
     kernel: &'static Kernel,
 }
 
@@ -45,6 +47,7 @@ impl Conv {
         let links = window.links();
         let mut alive = vec![false; window.taps()];
         links.iter().for_each(|link| alive[link.tap] = true);
+        let linked_once = alive.iter().all(|&alive| alive) && links.len() == window.taps();
         Self {
             bias: bias.then(|| Bias::new(format!("{name}.bias"), channels[1])),
             weight,
@@ -54,6 +57,7 @@ impl Conv {
             backward: window.backward(),
             links,
             alive,
+            linked_once,
             kernel,
         }
     }
@@ -142,34 +146,59 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let (x_plane, dy_plane) = (self.inputs.stride(samples), self.outputs.stride(samples));
-        assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
+        let all = self.weight.taps;
         for panel in self.weight.panels() {
             let tap_len = self.weight.rows * panel.width();
-            let gradient = &mut scratch.gradient[..self.weight.taps * tap_len];
-            gradient.fill(0.0);
-            for link in &self.links {
-                assert!(link.x + link.len <= self.inputs.positions);
-                assert!(link.y + link.len <= self.outputs.positions);
-                let dw = &mut gradient[link.tap * tap_len..][..tap_len];
-                let rows = link.len * samples;
-                for first in (0..rows).step_by(GRADIENT_ROWS) {
-                    let outer = Outer {
-                        x: x[(link.x * samples + first) * BLOCK..].as_ptr(),
-                        inputs: Rows::Blocked { blocks: self.inputs.blocks, plane: x_plane },
-                        dy: dy[panel.first * dy_plane + (link.y * samples + first) * BLOCK..].as_ptr(),
-                        dy_plane,
-                        rows: GRADIENT_ROWS.min(rows - first),
-                        dw: dw.as_mut_ptr(),
-                    };
-                    // SAFETY: the rows are among the positions of every plane (asserted above), and `dw` is a tap.
-                    unsafe { self.kernel.outer(&outer, panel.blocks) };
+            let gradient = &mut scratch.gradient[..all * tap_len];
+            if self.linked_once {
+                // A tap's gradient is complete after its link, and is used up while it is in the first-level cache.
+                let gradient = &mut gradient[..tap_len];
+                for link in &self.links {
+                    gradient.fill(0.0);
+                    self.add_link(link, panel, x, dy, samples, gradient);
+                    self.weight.take(panel, link.tap..link.tap + 1, gradient, &self.alive, sink);
                 }
+            } else {
+                gradient.fill(0.0);
+                for link in &self.links {
+                    let gradient = &mut gradient[link.tap * tap_len..][..tap_len];
+                    self.add_link(link, panel, x, dy, samples, gradient);
+                }
+                self.weight.take(panel, 0..all, gradient, &self.alive, sink);
             }
-            self.weight.take(panel, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
+        }
+    }
+
+    /// Adds one link's part of the gradient of its tap in one panel.
+    fn add_link(
+        &self,
+        link: &Link,
+        panel: Panel,
+        x: &[f32],
+        dy: &[f32],
+        samples: usize,
+        gradient: &mut [f32],
+    ) {
+        let (x_plane, dy_plane) = (self.inputs.stride(samples), self.outputs.stride(samples));
+        assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
+        assert!(link.x + link.len <= self.inputs.positions && link.y + link.len <= self.outputs.positions);
+        assert!(gradient.len() >= self.weight.rows * panel.width());
+        let rows = link.len * samples;
+        for first in (0..rows).step_by(GRADIENT_ROWS) {
+            let outer = Outer {
+                x: x[(link.x * samples + first) * BLOCK..].as_ptr(),
+                inputs: Rows::Blocked { blocks: self.inputs.blocks, plane: x_plane },
+                dy: dy[panel.first * dy_plane + (link.y * samples + first) * BLOCK..].as_ptr(),
+                dy_plane,
+                rows: GRADIENT_ROWS.min(rows - first),
+                dw: gradient.as_mut_ptr(),
+            };
+            // SAFETY: the rows are among the positions of every plane, and `gradient` is a tap of the panel (asserted
+            // above).
+            unsafe { self.kernel.outer(&outer, panel.blocks) };
         }
     }
 

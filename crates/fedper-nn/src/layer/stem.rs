@@ -166,7 +166,7 @@ impl Stem {
                     }
                 }
             }
-            self.weight.take(panel, gradient, &self.alive, sink);
+            self.weight.take(panel, 0..self.weight.taps, gradient, &self.alive, sink);
         }
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);

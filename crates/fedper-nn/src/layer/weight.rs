@@ -111,9 +111,17 @@ impl Weight {
         }
     }
 
-    /// Uses up the gradient of one panel, in the panel's order. Where a tap is not `alive` it is 0.
-    pub(crate) fn take(&mut self, panel: Panel, gradient: &mut [f32], alive: &[bool], sink: &mut Sink<'_>) {
+    /// Uses up the gradient of some taps of one panel, in the panel's order. Where a tap is not `alive` it is 0.
+    pub(crate) fn take(
+        &mut self,
+        panel: Panel,
+        taps: Range<usize>,
+        gradient: &mut [f32],
+        alive: &[bool],
+        sink: &mut Sink<'_>,
+    ) {
         let tap_len = self.rows * panel.width();
+        let start = panel.start + taps.start * tap_len;
         if self.groups > 1 {
             self.mask_groups(panel, gradient);
         }
@@ -121,18 +129,19 @@ impl Weight {
             Sink::Step(sgd) if sgd.weight_decay == 0.0 => {
                 // Without a gradient nothing moves, and velocities are zero from the start.
                 let mut tap = 0;
-                for run in alive.chunk_by(|a, b| a == b) {
+                for run in alive[taps].chunk_by(|a, b| a == b) {
                     let range = tap * tap_len..(tap + run.len()) * tap_len;
                     if run[0] {
-                        self.parameter.step(sgd, panel.start + range.start, &gradient[range]);
+                        self.parameter.step(sgd, start + range.start, &gradient[range]);
                     }
                     tap += run.len();
                 }
             }
-            Sink::Step(sgd) => self.parameter.step(sgd, panel.start, gradient),
+            Sink::Step(sgd) => self.parameter.step(sgd, start, gradient),
             Sink::Store(out) => {
                 let out = of(out, &self.parameter.name);
-                self.in_panel(panel, |own, torch| out[torch] = gradient[own]);
+                let first = taps.start * tap_len;
+                self.in_panel(panel, taps, |own, torch| out[torch] = gradient[own - first]);
             }
         }
     }
@@ -157,7 +166,7 @@ impl Weight {
         let from = params.get(&self.parameter.name).expect("checked against the layout");
         let mut values = std::mem::take(&mut self.parameter.values);
         for panel in self.panels() {
-            self.in_panel(panel, |own, torch| values[panel.start + own] = from[torch]);
+            self.in_panel(panel, 0..self.taps, |own, torch| values[panel.start + own] = from[torch]);
         }
         self.parameter.values = values;
     }
@@ -166,12 +175,12 @@ impl Weight {
         let to = of(params, &self.parameter.name);
         for panel in self.panels() {
             let values = &self.values()[panel.start..];
-            self.in_panel(panel, |own, torch| to[torch] = values[own]);
+            self.in_panel(panel, 0..self.taps, |own, torch| to[torch] = values[own]);
         }
     }
 
-    /// Calls `visit` with each value's place in the panel and in PyTorch's order.
-    fn in_panel(&self, panel: Panel, mut visit: impl FnMut(usize, usize)) {
+    /// Calls `visit` with the place in the panel and in PyTorch's order of each value of some taps.
+    fn in_panel(&self, panel: Panel, taps: Range<usize>, mut visit: impl FnMut(usize, usize)) {
         let (ins, outs) = (self.inputs / self.groups, self.outputs / self.groups);
         let width = panel.width();
         for output in panel.first * BLOCK..self.outputs.min(panel.range().end * BLOCK) {
@@ -179,7 +188,7 @@ impl Weight {
             for input in 0..ins {
                 let own = (group * ins + input) * width + output - panel.first * BLOCK;
                 let torch = (output * ins + input) * self.taps;
-                for tap in 0..self.taps {
+                for tap in taps.clone() {
                     visit(tap * self.rows * width + own, torch + tap);
                 }
             }
