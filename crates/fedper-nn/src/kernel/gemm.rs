@@ -200,6 +200,9 @@ impl Kernel {
 /// rounding than a sum of short ones, for a few percent of the time.
 const CHAIN: usize = 128;
 
+/// How many steps ahead weights are asked for.
+const AHEAD: usize = 12;
+
 /// # Safety
 /// As [`Kernel::product`]; the machine must have `S`. `VECTORS` vectors of `S` are one block or two.
 #[inline(always)]
@@ -247,7 +250,14 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const BLOCKED: 
                 let mut left = len;
                 while left > 0 {
                     let steps = if BLOCKED { BLOCK } else { left.min(CHAIN - terms) };
-                    for _ in 0..steps {
+                    for step in 0..steps {
+                        if BLOCKED {
+                            // The next block's rows, one a step, and weights some steps ahead.
+                            S::prefetch(a.wrapping_add(plane + step * BLOCK));
+                            for block in 0..VECTORS / in_block {
+                                S::prefetch(b.wrapping_add(AHEAD * VECTORS * S::LANES + block * BLOCK));
+                            }
+                        }
                         let mut right = [S::zero(); VECTORS];
                         for (v, right) in right.iter_mut().enumerate() {
                             *right = S::load(b.add(v * S::LANES));
