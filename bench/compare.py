@@ -1,11 +1,17 @@
 """fedper against its peers, in turn on one machine.
 
-`python bench/compare.py train --fedper target/release/fedper`    a training step, against PyTorch
+`python bench/compare.py train`                 a training step, against PyTorch
+`python bench/compare.py round --pfllib DIR`    a FedPer round on Fashion-MNIST, against PFLlib's own code
 
-PyTorch runs in both memory layouts (contiguous, channels last) and both ways to use the cores (one process with a thread
+train: PyTorch runs in both memory layouts (contiguous, channels last) and both ways to use the cores (one process with a thread
 a core, one process a core), with the fastest of its implementations of SGD. Each round measures all four and fedper, one
 after the other, in rotating order; PyTorch's best is the one with the highest median. Both sides train the same network
 from the same weights on the same batch in memory; before anything is measured, their losses are compared.
+
+round: DIR is a checkout of https://github.com/TsingZ0/PFLlib, --python an interpreter that has what it imports (torch,
+torchvision, scikit-learn, h5py, cvxpy, matplotlib, calmsize). Both train the same network on 20 devices with 2 classes
+each, 52,500 images in batches of 10. Evaluation differs, so training is compared alone too: PFLlib tests every device
+on its test images and on its training images, fedper on its test images after training and after the average.
 """
 
 import argparse
@@ -148,7 +154,8 @@ def train_case(name, args):
 
 
 def spread(values):
-    return f"{statistics.median(values):.1f} ({min(values):.1f}..{max(values):.1f})"
+    digits = 1 if min(values) >= 10 else 3
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}..{max(values):.{digits}f})"
 
 
 def train(args):
@@ -161,6 +168,42 @@ def train(args):
                      f"{min(result['paired_ratios']):.2f}..{max(result['paired_ratios']):.2f}", result["best"]])
     print(f"images/s, median (min..max) of {args.rounds} rounds of {args.seconds:g} s in turn, {args.cores} cores, "
           f"torch {next(iter(results.values()))['torch']}")
+    print_table(rows)
+    return results
+
+
+def fedper_round(args):
+    """Seconds of the parts of a round; the whole round is one with evaluation, training is that of one without."""
+    command = [args.fedper, "bench", "round", "--dataset", "fashion-mnist", "--data-dir", args.data, "--rounds", "2",
+               "--eval-every", "1000", "--workers", str(args.cores), "--json"]
+    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    alone, whole = report["rounds"]
+    return {"round": sum(whole.values()), "train": alone["train"],
+            "evaluate": whole["train"] - alone["train"] + whole["evaluate"], "average": whole["average"],
+            "checkpoint": whole["checkpoint"]}
+
+
+def pfllib_round(args):
+    command = [args.python, HERE / "pfllib.py", "--pfllib", args.pfllib, "--data", args.data, "--rounds", "1"]
+    command += ["--threads", str(args.threads)] if args.threads else []
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    return json.loads(output.splitlines()[-1])[0]
+
+
+def federated_round(args):
+    results = {"fedper": [], "PFLlib": []}
+    for number in range(args.rounds):
+        for contestant, run in ("fedper", fedper_round), ("PFLlib", pfllib_round):
+            results[contestant].append(run(args))
+            print(f"pair {number + 1}: {contestant} {results[contestant][-1]}", file=sys.stderr)
+    rows = [["seconds", "fedper", "PFLlib", "ratio"]]
+    for part in "round", "train", "evaluate", "average", "checkpoint", "load":
+        ours, theirs = ([seconds[part] for seconds in results[contestant] if part in seconds]
+                        for contestant in ("fedper", "PFLlib"))
+        ratio = f"{statistics.median(theirs) / statistics.median(ours):.2f}" if ours and theirs else ""
+        rows.append([part, *(spread(values) if values else "-" for values in (ours, theirs)), ratio])
+    print(f"A FedPer round, median (min..max) of {args.rounds} in turn, {args.cores} cores. "
+          "PFLlib loads while it trains and evaluates.")
     print_table(rows)
     return results
 
@@ -180,6 +223,14 @@ def main():
     command.add_argument("--rounds", type=int, default=5, help="[default: 5]")
     command.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [default: 4]")
     command.set_defaults(run=train)
+    command = commands.add_parser("round", help="a FedPer round, against PFLlib")
+    command.add_argument("--pfllib", required=True, metavar="DIR", help="a checkout of PFLlib")
+    command.add_argument("--python", default=sys.executable, help="what runs PFLlib [default: this interpreter]")
+    command.add_argument("--threads", type=int, help="PyTorch's threads in PFLlib [default: as PyTorch chooses]")
+    command.add_argument("--data", default="/usr/share/datasets/fashion-mnist", metavar="DIR",
+                         help="Fashion-MNIST's .gz files [default: where Debian's dataset-fashion-mnist puts them]")
+    command.add_argument("--rounds", type=int, default=3, help="[default: 3]")
+    command.set_defaults(run=federated_round)
     for command in commands.choices.values():
         command.add_argument("--fedper", default="target/release/fedper", help="[default: target/release/fedper]")
         command.add_argument("--cores", type=int, default=os.cpu_count(), help="[default: all]")

@@ -112,12 +112,14 @@ fn add_groups<'a, const N: usize>(
     let (groups, rest) = bases.as_chunks::<N>();
     for group in groups {
         let weights = group.each_ref().map(|(_, weight)| *weight);
-        // Slices of one known length: the loop below has no bounds checks and becomes vector instructions.
+        // Slices of the sums' length: no bounds checks below, so the loop becomes vector instructions.
         let values = group.each_ref().map(|(base, _)| &base.params().values()[..sums.len()]);
         for (i, sum) in sums.iter_mut().enumerate() {
+            let mut total = *sum;
             for (values, weight) in values.iter().zip(&weights) {
-                *sum += weight * f64::from(values[i]);
+                total += weight * f64::from(values[i]);
             }
+            *sum = total;
         }
     }
     rest

@@ -286,6 +286,61 @@ fn what_a_step_computes_is_written_for_others() {
 }
 
 #[test]
+fn a_measured_round_tells_where_the_time_goes() {
+    let args = ["bench", "round", "--model", "mlp", "--dataset", "fashion-mnist-small", "--clients", "3"];
+    let more = ["--samples-per-client", "24", "--rounds", "2"];
+    let output = fedper(&args).args(more).arg("--json").output().unwrap();
+    assert_eq!(stderr(&output), "");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Batches of 10, the last one left out.
+    assert_eq!(report["images"], 60);
+    assert_eq!(report["rounds"].as_array().unwrap().len(), 2);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    assert!((number(&report["images_per_second"]) * number(&report["seconds"]) - 60.0).abs() < 1e-6);
+    for part in ["train", "average", "evaluate", "checkpoint"] {
+        assert!(number(&report["parts"][part]) >= 0.0, "{report}");
+    }
+    let output = fedper(&args).args(more).output().unwrap();
+    assert!(stdout(&output).contains("checkpoint"), "{}", stdout(&output));
+    for (args, expected) in [
+        (&["--rounds", "0"][..], "rounds is 0"),
+        (&["--workers", "0"], "workers is 0"),
+        (&["--algorithm", "fedper,fedavg"], "several algorithms"),
+        (&["--dataset", "imagenet"], "there is no dataset"),
+    ] {
+        let output = fedper(&["bench", "round"]).args(args).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.contains(expected) && message.lines().count() == 1, "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn averaging_is_measured_beside_a_copy() {
+    let args =
+        ["bench", "aggregate", "--model", "mlp", "--image-size", "4", "--clients", "11", "--rounds", "1"];
+    let output = fedper(&args).arg("--json").output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["images_per_second"], serde_json::Value::Null);
+    assert_eq!(report["devices"], 11);
+    // 48 x 200 + 200 and 200 x 200 + 200 values; the last layer is personal.
+    assert_eq!(report["base_bytes"], 200_000);
+    let output = fedper(&args).output().unwrap();
+    assert!(stdout(&output).contains("read + written"), "{}", stdout(&output));
+    for (flag, value, expected) in [
+        ("--personal-layers", "3", "no base is left"),
+        ("--personal-layers", "4", "3 blocks"),
+        ("--clients", "0", "clients is 0"),
+        ("--rounds", "0", "rounds is 0"),
+    ] {
+        let output = fedper(&["bench", "aggregate", "--model", "mlp", flag, value]).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{value}: {message}");
+        assert!(message.contains(expected) && message.lines().count() == 1, "{flag}: {message}");
+    }
+}
+
+#[test]
 fn a_measurement_that_cannot_be_made_is_one_clear_line() {
     let cases: &[(&[&str], &str)] = &[
         (&["--seconds", "0"], "seconds is 0"),
@@ -328,6 +383,8 @@ fn every_command_explains_itself() {
         &["model", "export", "--help"],
         &["bench", "--help"],
         &["bench", "train", "--help"],
+        &["bench", "round", "--help"],
+        &["bench", "aggregate", "--help"],
     ] {
         let output = fedper(command).output().unwrap();
         assert!(output.status.success(), "{command:?}");

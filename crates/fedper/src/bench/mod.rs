@@ -2,6 +2,8 @@
 //!
 //! Every report holds the same [`Figures`], so that programs can read any of them, and what else belongs to it.
 
+pub mod aggregate;
+pub mod round;
 pub mod train;
 
 use fedper_nn::Architecture;

@@ -72,7 +72,8 @@ impl Trainer {
     }
 }
 
-fn initial(architecture: &Architecture) -> Params {
+/// Initial parameters, the same for everything that is measured.
+pub(crate) fn initial(architecture: &Architecture) -> Params {
     architecture.init(|name| named(1, Purpose::Init, SERVER, 0, name))
 }
 

@@ -7,9 +7,10 @@ use fedper_nn::{Architecture, InputShape, Sgd};
 use serde::Serialize;
 
 use super::table::{Align, bytes, grouped, table};
-use crate::bench::{Figures, train};
+use crate::bench::{Figures, aggregate, round, train};
 use crate::config::{Config, Settings};
 use crate::error::Error;
+use crate::experiment;
 use crate::rundir::write_atomically;
 
 #[derive(clap::Subcommand)]
@@ -20,6 +21,20 @@ pub(super) enum Command {
     /// workers of batch size / median step time.
     #[command(after_help = TRAIN_EXAMPLES)]
     Train(TrainArgs),
+    /// Seconds of a whole round: training, average, evaluation, checkpoint
+    ///
+    /// Runs the simulator in a temporary folder. Flags are those of `fedper run`, but by default one FedPer round is that of
+    /// PFLlib: Fashion-MNIST if its files are found (else the part in the program), 20 devices with 2 classes each, a
+    /// quarter of their samples for testing, cnn with K_P = 1, batch 10, learning rate 0.005, no momentum, last batches
+    /// left out.
+    #[command(after_help = ROUND_EXAMPLES)]
+    Round(Box<RoundArgs>),
+    /// GB/s of base parameters averaged, beside a plain copy of them
+    ///
+    /// Devices' bases come one by one, as in a round; making them and giving their memory back is not in the time. The copy
+    /// is memcpy on one thread, of the same bases in the same run; its bandwidth counts bytes read and bytes written.
+    #[command(after_help = AGGREGATE_EXAMPLES)]
+    Aggregate(AggregateArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\
@@ -27,6 +42,17 @@ Examples:
   fedper bench train
   fedper bench train --model resnet34 --workers 1
   fedper bench train --model cnn --batch-size 10 --image-size 28 --channels 1 --json";
+
+const ROUND_EXAMPLES: &str = "\
+Examples:
+  fedper bench round
+  fedper bench round --workers 1 --rounds 1
+  fedper bench round --model mobilenet_v1 --batch-size 20 --samples-per-client 500 --json";
+
+const AGGREGATE_EXAMPLES: &str = "\
+Examples:
+  fedper bench aggregate
+  fedper bench aggregate --model mobilenet_v1 --clients 1000 --personal-layers 4";
 
 #[derive(clap::Args)]
 pub(super) struct TrainArgs {
@@ -72,9 +98,51 @@ pub(super) struct TrainArgs {
     json: bool,
 }
 
+#[derive(clap::Args)]
+pub(super) struct RoundArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct AggregateArgs {
+    /// Network: resnet34, mobilenet_v1, cnn or mlp
+    #[arg(long, value_name = "NAME", default_value = "resnet34")]
+    model: String,
+    /// Height and width of the images, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    image_size: usize,
+    /// Channels of the images
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    channels: usize,
+    /// Number of classes
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    classes: usize,
+    /// How many blocks, counted from the output, are personal (K_P)
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    personal_layers: usize,
+    /// Number of devices
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    clients: u64,
+    /// How many times to average them all
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    rounds: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) fn main(command: Command) -> Result<(), Error> {
     match command {
         Command::Train(args) => train(&args),
+        Command::Round(args) => round(*args),
+        Command::Aggregate(args) => aggregate(&args),
     }
 }
 
@@ -88,8 +156,7 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
         momentum: Some(args.momentum),
         ..Settings::default()
     })?;
-    let side = args.image_size;
-    let input = InputShape { channels: args.channels, height: side, width: side };
+    let input = input(args.image_size, args.channels);
     let options = train::Options {
         architecture: Architecture::new(config.model, config.stem, input, args.classes)?,
         batch_size: config.batch_size,
@@ -131,6 +198,94 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
         ("memory", Align::Right),
     ];
     super::print(&table(&columns, &[row]))
+}
+
+fn round(args: RoundArgs) -> Result<(), Error> {
+    let workers = super::workers(args.workers)?;
+    let rounds = args.settings.rounds.unwrap_or(3);
+    if rounds == 0 {
+        return Err(Error::Config("rounds is 0: it must be at least 1".into()));
+    }
+    let experiment = round::prepare(args.settings, rounds)?;
+    let report = round::measure(&experiment, workers)?;
+    if args.json {
+        return print_json(&report);
+    }
+    let Figures { images_per_second, gflops_nominal, seconds, peak_rss_bytes, .. } = report.figures;
+    let round::Parts { train, average, evaluate, checkpoint } = report.parts;
+    let mut row =
+        vec![experiment.config.model.to_string(), report.devices.to_string(), report.images.to_string()];
+    row.push(workers.to_string());
+    row.push(or_dash(images_per_second.map(|rate| format!("{rate:.0}"))));
+    row.push(or_dash(gflops_nominal.map(|rate| format!("{rate:.1}"))));
+    row.extend([seconds, train, average, evaluate, checkpoint].map(|seconds| format!("{seconds:.3} s")));
+    row.push(or_dash(peak_rss_bytes.map(bytes)));
+    let columns = [
+        ("model", Align::Left),
+        ("devices", Align::Right),
+        ("images", Align::Right),
+        ("workers", Align::Right),
+        ("images/s", Align::Right),
+        ("GFLOP/s", Align::Right),
+        ("round", Align::Right),
+        ("train", Align::Right),
+        ("average", Align::Right),
+        ("evaluate", Align::Right),
+        ("checkpoint", Align::Right),
+        ("memory", Align::Right),
+    ];
+    super::print(&format!("{}: medians of {rounds}\n\n{}", report.dataset, table(&columns, &[row])))
+}
+
+fn aggregate(args: &AggregateArgs) -> Result<(), Error> {
+    let config = Config::resolve(&Settings {
+        model: Some(args.model.clone()),
+        image_size: Some(args.image_size),
+        personal_layers: Some(args.personal_layers),
+        clients: Some(args.clients),
+        rounds: Some(args.rounds),
+        ..Settings::default()
+    })?;
+    let architecture =
+        Architecture::new(config.model, config.stem, input(args.image_size, args.channels), args.classes)?;
+    let params = train::initial(&architecture);
+    let (base, _) = experiment::cut(&config, &architecture, params.layout())?.cut(&params);
+    if base.params().layout().is_empty() {
+        return Err(Error::Config(format!(
+            "personal_layers is {}: no base is left to average",
+            args.personal_layers
+        )));
+    }
+    drop(params);
+    let report = aggregate::measure(&base, config.clients, config.rounds);
+    if args.json {
+        return print_json(&report);
+    }
+    let row = vec![
+        args.model.clone(),
+        report.devices.to_string(),
+        bytes(report.base_bytes),
+        format!("{:.3} s", report.figures.seconds),
+        format!("{:.2} GB/s", report.gigabytes_per_second),
+        format!("{:.2} GB/s", report.copy_gigabytes_per_second),
+        format!("{:.2}", report.copy_ratio),
+        or_dash(report.figures.peak_rss_bytes.map(bytes)),
+    ];
+    let columns = [
+        ("model", Align::Left),
+        ("devices", Align::Right),
+        ("base", Align::Right),
+        ("time", Align::Right),
+        ("averaged", Align::Right),
+        ("copy, read + written", Align::Right),
+        ("copy's time / average's", Align::Right),
+        ("memory", Align::Right),
+    ];
+    super::print(&table(&columns, &[row]))
+}
+
+fn input(size: usize, channels: usize) -> InputShape {
+    InputShape { channels, height: size, width: size }
 }
 
 fn seconds(seconds: f64) -> Result<Duration, Error> {

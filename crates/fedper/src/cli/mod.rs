@@ -49,7 +49,7 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
-    /// Measure what this machine does: a training step
+    /// Measure a training step, a whole round, the server's average
     #[command(subcommand)]
     Bench(bench::Command),
 }

@@ -118,6 +118,7 @@ impl Federation {
                         waiting += 1;
                     }
                     Action::Evaluate(device, message) => {
+                        observer.evaluating(self.name(), message.round, device);
                         pool.submit(self.job(device, message, Task::Evaluate));
                         waiting += 1;
                     }

@@ -34,6 +34,11 @@ pub trait Observer {
         let _ = (algorithm, round, samples);
     }
 
+    /// The round's average is there, and a device is about to be tested with it.
+    fn evaluating(&mut self, algorithm: &str, round: u32, device: DeviceId) {
+        let _ = (algorithm, round, device);
+    }
+
     /// A device's training came to nothing.
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         let _ = (algorithm, round, device, reason);
