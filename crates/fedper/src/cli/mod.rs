@@ -5,6 +5,7 @@ mod model;
 mod progress;
 mod report;
 mod run;
+mod size;
 mod table;
 
 use std::io::Write;
@@ -67,6 +68,15 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "fedper: {error}");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// How many worker threads: as asked, or one for each core.
+fn workers(asked: Option<usize>) -> Result<usize, Error> {
+    match asked {
+        Some(0) => Err(Error::Config("workers is 0: it must be at least 1".into())),
+        Some(workers) => Ok(workers),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }
 
