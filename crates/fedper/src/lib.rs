@@ -1,8 +1,10 @@
 //! fedper: personalised federated learning on one machine.
 //!
 //! A [`config::Config`] and a dataset make an [`experiment::Experiment`]; [`simulator::run`] runs it and writes a
-//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`cli`] is the command line over all of it.
+//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`bench`] measures; [`cli`] is the
+//! command line over all of it.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -215,6 +215,33 @@ fn more_devices_than_images_share_them() {
 }
 
 #[test]
+fn a_federation_of_any_size_is_measured() {
+    let args = ["bench", "scale", "--participants", "2", "--samples-per-client", "4", "--rounds", "2"];
+    let output = fedper(&args).args(["--devices", "3,40", "--json"]).output().unwrap();
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(stderr(&output), "");
+    for (figures, devices) in figures["scale"].as_array().unwrap().iter().zip([3, 40]) {
+        assert_eq!(figures["devices"], devices);
+        assert_eq!(figures["round_seconds"].as_array().unwrap().len(), 2);
+        for key in ["startup_seconds", "seconds", "images_per_second", "run_dir_bytes"] {
+            assert!(figures[key].as_f64().unwrap() > 0.0, "{key}: {figures}");
+        }
+    }
+    let output = fedper(&args).args(["--devices", "1,40"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("2 participants of 1 devices"), "{}", stderr(&output));
+    // A measured process that cannot go on says why.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("3")).unwrap();
+    std::fs::write(dir.path().join("3/thesis.tex"), "years of work").unwrap();
+    let output =
+        fedper(&args).args(["--devices", "3", "--json", "--out", text(dir.path())]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not empty"), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1);
+}
+
+#[test]
 fn json_is_all_there_is_on_standard_output() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
@@ -301,6 +328,8 @@ fn every_command_explains_itself() {
         &["data", "--help"],
         &["data", "fetch", "--help"],
         &["data", "partition", "--help"],
+        &["bench", "--help"],
+        &["bench", "scale", "--help"],
         &["model", "summary", "--help"],
         &["model", "export", "--help"],
     ] {

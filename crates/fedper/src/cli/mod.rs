@@ -1,5 +1,7 @@
 //! The command line: what the user types, what is printed, which exit code comes back.
 
+mod bench;
+mod bench_scale;
 mod data;
 mod model;
 mod progress;
@@ -49,6 +51,9 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
+    /// Measure what this machine does
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 /// Runs the command line of this process.
@@ -60,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
+        Command::Bench(command) => bench::main(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,6 +25,7 @@ pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
 pub use self::partition::SampleTotals;
 use self::records::{DeviceRecord, RoundRecord, Summary};
+pub(crate) use self::summary::peak_rss_bytes;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;

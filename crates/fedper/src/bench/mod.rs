@@ -1,0 +1,3 @@
+//! Measuring what this machine does.
+
+pub mod scale;
