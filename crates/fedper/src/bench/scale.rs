@@ -165,7 +165,10 @@ pub fn measure(
         if round > 0 {
             told(&format!("round {round} of {rounds}"));
         }
-        for federation in running.iter_mut().filter(|federation| round <= federation.rounds) {
+        // Another one goes first in each round.
+        let first = round as usize % running.len().max(1);
+        let (later, sooner) = running.split_at_mut(first);
+        for federation in sooner.iter_mut().chain(later).filter(|federation| round <= federation.rounds) {
             federation.round()?;
         }
     }

@@ -66,8 +66,14 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     }
     let name = format!("fedper-bench-scale-{}", std::process::id());
     let folder = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    // A size may be given twice, to see how much of a difference is noise.
+    let dir = |place: usize| match args.devices[..place].iter().filter(|&&n| n == args.devices[place]).count()
+    {
+        0 => folder.join(args.devices[place].to_string()),
+        before => folder.join(format!("{}-{}", args.devices[place], before + 1)),
+    };
     let federations: Vec<Options> =
-        args.devices.iter().map(|&devices| options(devices, folder.join(devices.to_string()))).collect();
+        (0..args.devices.len()).map(|place| options(args.devices[place], dir(place))).collect();
     let program = std::env::current_exe().map_err(Error::file("find", Path::new("this program")))?;
     let mut told = |what: &str| {
         if !args.json {
