@@ -35,9 +35,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many devices train in a round.
+    pub fn participants_per_round(&self) -> u64 {
+        ((self.participation * self.devices as f64).round() as u64).clamp(1, self.devices)
+    }
+
     /// The devices that train in `round`, in order.
     pub fn participants(&self, round: u32) -> Vec<DeviceId> {
-        let count = ((self.participation * self.devices as f64).round() as u64).clamp(1, self.devices);
+        let count = self.participants_per_round();
         let mut rng = seed::derive(self.seed, Purpose::Participation, SERVER, u64::from(round));
         seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
     }

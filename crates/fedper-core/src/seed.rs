@@ -218,6 +218,12 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_costs_its_own_size() {
+        let drawn = sample(&mut derive(3, Purpose::Participation, SERVER, 1), u64::MAX, 100);
+        assert!(drawn.len() == 100 && drawn.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+
+    #[test]
     fn fnv1a_matches_its_published_vectors() {
         let hash = |text: &str| {
             let mut hash = Fnv1a::new();

@@ -12,12 +12,14 @@
 //!     scheme: Scheme::Classes { per_device: 2 },
 //!     devices: 20,
 //!     samples_per_device: None,
+//!     with_replacement: false,
 //!     test: TestSplit::Fraction(0.25),
 //!     seed: 1,
 //! };
 //! let parts = partition(&dataset, &options)?;
-//! assert_eq!(parts.devices.len(), 20);
-//! assert_eq!(parts.devices[0].train.len() + parts.devices[0].test.len(), 500);
+//! assert_eq!(parts.len(), 20);
+//! let shard = parts.shard(0);
+//! assert_eq!(shard.train.len() + shard.test.len(), 500);
 //! # Ok::<(), fedper_data::DataError>(())
 //! ```
 
@@ -42,7 +44,9 @@ pub use error::DataError;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
 pub use images::Images;
 pub use locate::cache_dir;
-pub use partition::{ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, partition};
+pub use partition::{
+    ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, class_counts, partition,
+};
 
 /// Bytes in hexadecimal, as checksums are written.
 fn hex(bytes: &[u8]) -> String {

@@ -98,11 +98,12 @@ fn a_folder_for_each_device_is_partitioned_by_folder() {
         scheme: Scheme::Folder,
         devices: 0,
         samples_per_device: None,
+        with_replacement: false,
         test: TestSplit::Fraction(0.25),
         seed: 1,
     };
     let parts = partition(&dataset, &options).unwrap();
-    let sizes: Vec<_> = parts.devices.iter().map(|shard| (shard.train.len(), shard.test.len())).collect();
+    let sizes: Vec<_> = parts.shards().map(|shard| (shard.train.len(), shard.test.len())).collect();
     assert_eq!(sizes, [(6, 2), (3, 1)]);
     let own =
         partition(&dataset, &PartitionOptions { test: TestSplit::Own, ..options }).unwrap_err().to_string();

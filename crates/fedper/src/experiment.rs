@@ -61,6 +61,7 @@ impl Experiment {
                 devices: usize::try_from(config.clients)
                     .map_err(|_| Error::Config("clients is too large".into()))?,
                 samples_per_device: config.samples_per_client,
+                with_replacement: config.with_replacement,
                 test: config.test_split(),
                 seed: config.seed,
             },
@@ -155,8 +156,8 @@ pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -
 /// PyTorch refuses a training batch that gives batch norm a single value per channel, and so does the engine: say so
 /// before anything runs.
 fn check_batches(config: &Config, architecture: &Architecture, partition: &Partition) -> Result<(), Error> {
-    for (device, shard) in partition.devices.iter().enumerate() {
-        let samples = shard.train.len();
+    for device in 0..partition.len() {
+        let samples = partition.train_len(device);
         if samples == 0 {
             return Err(Error::Config(format!(
                 "device {device} gets no training sample: lower --clients or deal the samples otherwise"

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use common::fedper;
+use fedper::rundir::records::PartitionRecord;
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -63,6 +64,8 @@ fn bad_input_gets_one_line_and_a_code_and_writes_nothing() {
         (&["--dataset", "cifar100", "--data-dir", text(&foreign)], 1, "cifar100"),
         (&["--personal-pattern", "head.*"], 2, "no parameter named `head.*`"),
         (&["--workers", "0"], 2, "workers is 0"),
+        (&["--personal-memory", "lots"], 2, "give a size such as 64MiB"),
+        (&["--dataset", "fashion-mnist-small", "--clients", "9000", "--samples-per-client", "0"], 2, "is 0"),
         (&["--config", "/nowhere.toml"], 1, "cannot read /nowhere.toml"),
     ];
     for (args, code, expected) in cases {
@@ -166,6 +169,76 @@ fn a_run_prints_its_table_and_where_its_report_is() {
     assert!(both.join("report.html").is_file());
     let output = fedper(&["report", text(dir.path())]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn more_devices_than_images_share_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args = [
+        "run",
+        "--model",
+        "mlp",
+        "--clients",
+        "20000",
+        "--samples-per-client",
+        "5",
+        "--participation",
+        "0.0002",
+        "--eval-devices",
+        "3",
+        "--rounds",
+        "2",
+        "--algorithm",
+        "fedper",
+        "--out",
+        text(&out),
+    ];
+    let output = fedper(&args).output().unwrap();
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("20000 devices, 100000 training and "), "{said}");
+    assert!(said.contains("drawn with replacement, 3 classes each"), "{said}");
+    let partition = std::fs::read(out.join("partition.json")).unwrap();
+    let partition: PartitionRecord = serde_json::from_slice(&partition).unwrap();
+    assert_eq!(partition.devices.len(), 20000);
+    let device = &partition.devices[12345];
+    assert_eq!((device.device, device.train.len()), (12345, 5));
+    assert_eq!(device.train_classes.iter().sum::<u32>(), 5);
+    assert_eq!(device.test_classes.iter().sum::<u32>() as usize, device.test.len());
+    let weights = std::fs::read_dir(out.join("weights/fedper")).unwrap().count();
+    assert!(
+        (6..=9).contains(&weights),
+        "four devices a round have trained, and there is the base: {weights}"
+    );
+    assert!(std::fs::metadata(out.join("report.html")).unwrap().len() < 1_000_000);
+}
+
+#[test]
+fn a_federation_of_any_size_is_measured() {
+    let args = ["bench", "scale", "--participants", "2", "--samples-per-client", "4", "--rounds", "2"];
+    let output = fedper(&args).args(["--devices", "3,40", "--json"]).output().unwrap();
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(stderr(&output), "");
+    for (figures, devices) in figures["scale"].as_array().unwrap().iter().zip([3, 40]) {
+        assert_eq!(figures["devices"], devices);
+        assert_eq!(figures["round_seconds"].as_array().unwrap().len(), 2);
+        for key in ["startup_seconds", "seconds", "images_per_second", "run_dir_bytes"] {
+            assert!(figures[key].as_f64().unwrap() > 0.0, "{key}: {figures}");
+        }
+    }
+    let output = fedper(&args).args(["--devices", "1,40"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("2 participants of 1 devices"), "{}", stderr(&output));
+    // A measured process that cannot go on says why.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("3")).unwrap();
+    std::fs::write(dir.path().join("3/thesis.tex"), "years of work").unwrap();
+    let output =
+        fedper(&args).args(["--devices", "3", "--json", "--out", text(dir.path())]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not empty"), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1);
 }
 
 #[test]
@@ -379,6 +452,8 @@ fn every_command_explains_itself() {
         &["data", "--help"],
         &["data", "fetch", "--help"],
         &["data", "partition", "--help"],
+        &["bench", "--help"],
+        &["bench", "scale", "--help"],
         &["model", "summary", "--help"],
         &["model", "export", "--help"],
         &["bench", "--help"],

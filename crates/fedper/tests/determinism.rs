@@ -3,8 +3,10 @@
 mod common;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use common::{assert_same, results, run, weights};
+use common::{Silent, assert_same, results, run, weights, with_options};
+use fedper::simulator::RunOptions;
 use fedper_core::params::Params;
 
 const MLP: &str = "model = 'mlp'\nclients = 5\nclasses_per_client = 3\nsamples_per_client = 43\nrounds = 3\n\
@@ -31,6 +33,28 @@ fn the_number_of_workers_does_not_matter() {
         assert_same(&one, &of("two", 2));
         assert_same(&one, &of("five", 5));
     }
+}
+
+#[test]
+fn the_memory_for_personal_layers_does_not_matter() {
+    // fedper keeps the last two of mlp's layers (41 kB), local all of them (670 kB).
+    let config = format!(
+        "{MLP}algorithm = ['fedper', 'fedavg', 'local']\nparticipation = 0.6\nfailure_rate = 0.3\nrounds = 6\n\
+         eval_devices = 4"
+    )
+    .replace("rounds = 3\n", "");
+    let dir = tempfile::tempdir().unwrap();
+    let of = |personal_memory: u64| {
+        let path = dir.path().join(personal_memory.to_string());
+        let options = RunOptions { workers: 2, personal_memory, stop: &AtomicBool::new(false) };
+        with_options(&config, &path, &options, &mut Silent);
+        results(&path)
+    };
+    let plenty = of(1 << 30);
+    assert!(plenty.len() > 12, "devices have trained: {:?}", plenty.keys());
+    assert_same(&plenty, &of(0));
+    // Some of fedper's devices fit, one of local's.
+    assert_same(&plenty, &of(1_500_000));
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn experiment(name: &str, case: &Rounds) -> Experiment {
         first += samples.len() as u32;
         Shard { train: samples.clone(), test: samples }
     });
-    experiment.partition = Partition { devices: shards.collect() };
+    experiment.partition = Partition::new(shards.collect());
     experiment.start_from(SERVER, case.initial(0)).unwrap();
     for device in 0..3 {
         experiment.start_from(device, case.initial(device as usize)).unwrap();
@@ -65,7 +65,8 @@ fn agree(name: &str) {
     let experiment = experiment(name, &case);
     let dir = tempfile::tempdir().unwrap();
     let mut run = RunDir::create(&dir.path().join("run"), &experiment).unwrap();
-    let options = RunOptions { workers: 2, stop: &AtomicBool::new(false) };
+    let options =
+        RunOptions { workers: 2, personal_memory: simulator::PERSONAL_MEMORY, stop: &AtomicBool::new(false) };
     simulator::run(&experiment, &mut run, &options, &mut common::Silent).unwrap();
     let read = |file: &str| -> Params {
         let path = dir.path().join("run/weights/fedper").join(file);

@@ -64,8 +64,14 @@ fn twenty_kills_at_random_moments_leave_no_trace() {
 
         let mut command = fedper(&args(text(&killed), &seed));
         loop {
-            let mut child =
-                command.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            // Sometimes everything that devices keep is in memory, sometimes nothing is.
+            let memory = if kills % 2 == 0 { "0" } else { "256MiB" };
+            let mut child = command
+                .args(["--quiet", "--personal-memory", memory])
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
             // Early in the run, late, and in between; some kills come before the run directory is there.
             let wait = time.mul_f64(0.4 * seed::uniform(&mut random));
             sleep(wait);

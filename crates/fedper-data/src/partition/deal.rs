@@ -21,23 +21,34 @@ pub(super) fn by_class(labels: &[u16], range: Range<usize>, classes: usize) -> H
     hand
 }
 
-/// Deals `per_device` classes to each device and each class's samples to its holders.
+/// Which classes each device holds: `per_device` for device 0, then as many for device 1, and so on.
 ///
 /// Device after device takes the classes that the fewest devices hold so far, at random among equals: so the numbers of
 /// holders never differ by more than one, and a device never holds a class twice.
-pub(super) fn classes(pool: Hand, devices: usize, per_device: usize, seed: u64) -> Vec<Hand> {
+pub(super) fn holdings(classes: usize, devices: usize, per_device: usize, seed: u64) -> Vec<u16> {
     let mut rng = stream(seed, "classes");
-    let mut holders = vec![Vec::new(); pool.len()];
-    for device in 0..devices {
-        let mut order: Vec<usize> = (0..pool.len()).collect();
+    let mut holders = vec![0usize; classes];
+    let mut held = Vec::with_capacity(devices * per_device);
+    let mut order = Vec::with_capacity(classes);
+    for _ in 0..devices {
+        order.clear();
+        order.extend(0..classes);
         seed::shuffle(&mut rng, &mut order);
-        order.sort_by_key(|&class| holders[class].len());
-        order[..per_device].iter().for_each(|&class| holders[class].push(device));
+        order.sort_by_key(|&class| holders[class]);
+        for &class in &order[..per_device] {
+            holders[class] += 1;
+            held.push(class as u16);
+        }
     }
+    held
+}
+
+/// Deals `per_device` classes to each device ([`holdings`]) and each class's samples to its holders.
+pub(super) fn classes(pool: Hand, devices: usize, per_device: usize, seed: u64) -> Vec<Hand> {
+    let held = holdings(pool.len(), devices, per_device, seed);
     deal_by_weight(pool, devices, seed, "class", |class| {
-        let mut weights = vec![0.0; devices];
-        holders[class].iter().for_each(|&device| weights[device] = 1.0);
-        weights
+        let holds = |held: &[u16]| held.iter().any(|&h| usize::from(h) == class);
+        held.chunks(per_device).map(|held| if holds(held) { 1.0 } else { 0.0 }).collect()
     })
 }
 

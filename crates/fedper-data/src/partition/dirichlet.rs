@@ -1,5 +1,8 @@
 //! Dealing each class in proportions from a Dirichlet distribution.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use fedper_core::seed::{self, Random};
 
 use super::deal::{Hand, stream};
@@ -72,19 +75,33 @@ fn attempt(rng: &mut Random, pool: &Hand, devices: usize, alpha: f64) -> Vec<Han
 /// Moves samples to devices that have fewer than `fewest`, each from the device that has most, out of the class it has
 /// most of.
 fn fill_up(hands: &mut [Hand], fewest: usize) {
+    let mut by_size: BTreeSet<(usize, Reverse<usize>)> =
+        hands.iter().enumerate().map(|(device, hand)| (size(hand), Reverse(device))).collect();
     for poor in 0..hands.len() {
-        while size(&hands[poor]) < fewest {
-            let rich =
-                (0..hands.len()).max_by_key(|&device| (size(&hands[device]), std::cmp::Reverse(device)));
-            let rich = rich.expect("there is a device");
+        let mut has = size(&hands[poor]);
+        while has < fewest {
+            let (most, Reverse(rich)) = by_size.pop_last().expect("there is a device");
+            by_size.insert((most - 1, Reverse(rich)));
+            by_size.remove(&(has, Reverse(poor)));
+            has += 1;
+            by_size.insert((has, Reverse(poor)));
             let hand = &mut hands[rich];
-            let class = (0..hand.len()).max_by_key(|&class| (hand[class].len(), std::cmp::Reverse(class)));
+            let class = (0..hand.len()).max_by_key(|&class| (hand[class].len(), Reverse(class)));
             let class = class.expect("there is a class");
             let sample =
                 hand[class].pop().expect("fewest is at most half a fair share, so the largest has more");
             hands[poor][class].push(sample);
         }
     }
+}
+
+/// One device's shares of the classes that are `open`, up to a factor: a draw from a symmetric Dirichlet distribution.
+pub(super) fn shares(rng: &mut Random, alpha: f64, open: impl Iterator<Item = bool>) -> Vec<f64> {
+    let logs: Vec<f64> =
+        open.map(|open| if open { log_gamma_draw(rng, alpha) } else { f64::NEG_INFINITY }).collect();
+    let largest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    // The largest has share 1, so that something is left where alpha is so small that all draws are 0.
+    logs.iter().map(|&log| if log >= largest { 1.0 } else { libm::exp(log - largest) }).collect()
 }
 
 /// The logarithm of a draw from Gamma(`shape`, 1): for shapes far below 1 the draw itself would be 0.

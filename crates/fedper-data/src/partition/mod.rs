@@ -12,18 +12,27 @@
 //! | the order in which all samples are dealt when they are dealt regardless of class | named `iid` |
 //! | which of device d's samples are for testing | purpose `TestSplit`, device d |
 //! | the cap on device d's samples, then the order of its train samples | device d |
+//! | everything that device d draws where nothing is dealt, see [`PartitionOptions::with_replacement`] | device d |
+//! | which samples of class c are for testing then | purpose `TestSplit`, named `class c` |
 
 mod deal;
 mod dirichlet;
+mod draw;
+mod held;
 mod split;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
+use self::deal::Hand;
+use self::draw::Drawn;
+pub use self::held::Partition;
+pub use self::table::{ClassTable, class_counts};
 use crate::{DataError, Dataset};
-pub use table::ClassTable;
 
 /// The samples of one device: indices into [`Dataset::images`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,13 +41,6 @@ pub struct Shard {
     pub train: Vec<u32>,
     /// The samples it is tested on, ascending.
     pub test: Vec<u32>,
-}
-
-/// The samples of every device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partition {
-    /// One shard a device, in the order of the devices' ids.
-    pub devices: Vec<Shard>,
 }
 
 /// How samples are dealt to devices.
@@ -90,6 +92,13 @@ pub struct PartitionOptions {
     /// and then drawn from again, with replacement. Of each class's test samples the device keeps the same fraction as
     /// of its train samples, rounded up, and no more than all.
     pub samples_per_device: Option<usize>,
+    /// Deal nothing: each device draws its `samples_per_device` from all samples of its classes (in proportions from
+    /// its own Dirichlet distribution, or at random), as if it were alone, so that several may hold one sample. This is
+    /// done anyway where dealing would leave a device without a train sample: where there are more devices than samples,
+    /// for example. A sample that some device is tested on is trained on by none: [`TestSplit::Fraction`] sets that
+    /// fraction of each class aside. Of each class's test samples a device draws the same fraction as of its train
+    /// samples, rounded up.
+    pub with_replacement: bool,
     /// Which samples a device is tested on.
     pub test: TestSplit,
     /// The run's seed.
@@ -98,112 +107,153 @@ pub struct PartitionOptions {
 
 /// Deals the samples of `dataset` to devices.
 ///
-/// No sample goes to two devices. Every device has at least one train sample, and is tested on no class that it does
-/// not train on.
+/// No sample goes to two devices, unless they draw with replacement. Every device has at least one train sample, and is
+/// tested on no class that it does not train on.
 ///
 /// # Errors
 /// If the options contradict each other or the dataset, or a device would end with no train sample.
 pub fn partition(dataset: &Dataset, options: &PartitionOptions) -> Result<Partition, DataError> {
-    let refuse = |problem: String, advice: &str| {
-        Err(DataError::Partition { dataset: dataset.name.clone(), problem, advice: advice.into() })
+    let refused = |(problem, advice): Refusal| DataError::Partition {
+        dataset: dataset.name.clone(),
+        problem,
+        advice: advice.into(),
     };
-    let classes = dataset.classes.len();
-    let labels = dataset.images.labels();
-    let own = match options.test {
-        TestSplit::Fraction(fraction) if !(fraction > 0.0 && fraction < 1.0) => {
-            return refuse(
-                format!("the test fraction is {fraction}"),
-                "give --test-fraction between 0 and 1, without either",
-            );
+    check(dataset, options).map_err(refused)?;
+    let folders = options.scheme == Scheme::Folder;
+    let crowded = options.devices > dealt(dataset, options.test).len() && !folders;
+    if !crowded && !options.with_replacement {
+        let (train, test) = deal(dataset, options);
+        if !train.iter().any(is_empty) {
+            let even = matches!(options.scheme, Scheme::Classes { .. });
+            return Ok(Partition::dealt(train, test, options.samples_per_device, even, options.seed));
         }
-        TestSplit::Fraction(_) => false,
-        TestSplit::Own if dataset.train_len == labels.len() => {
-            return refuse(
-                "it has no test split of its own".into(),
-                "pass --test-fraction, for example 0.25",
-            );
+        if options.samples_per_device.is_none() || folders {
+            let device = train.iter().position(is_empty).unwrap_or(0);
+            return Err(refused(no_train_sample(device)));
         }
-        TestSplit::Own => true,
-    };
-    if options.samples_per_device == Some(0) {
-        return refuse(
-            "0 samples per device are asked for".into(),
-            "give --samples-per-client of at least 1",
-        );
     }
-    let dealt = if own { 0..dataset.train_len } else { 0..labels.len() };
-    if options.devices == 0 && options.scheme != Scheme::Folder || options.devices > dealt.len() {
-        return refuse(
-            format!("{} devices are to share {} samples", options.devices, dealt.len()),
-            "give --clients between 1 and the number of samples",
-        );
-    }
-
-    let pool = deal::by_class(labels, dealt.clone(), classes);
-    let seed = options.seed;
-    let mut hands = match options.scheme {
-        Scheme::Classes { per_device } if per_device == 0 || per_device > classes => {
-            return refuse(
-                format!("{per_device} classes per device are asked for, and there are {classes}"),
-                "give --classes-per-client between 1 and the number of classes",
-            );
-        }
-        Scheme::Classes { per_device } => deal::classes(pool, options.devices, per_device, seed),
-        Scheme::Dirichlet { alpha } if !(alpha.is_finite() && alpha > 0.0) => {
-            return refuse(
-                format!("Dirichlet's alpha is {alpha}"),
-                "give --dirichlet a number above 0, for example 0.1",
-            );
-        }
-        Scheme::Dirichlet { alpha } => dirichlet::deal(pool, options.devices, alpha, seed),
-        Scheme::Iid => deal::iid(labels, dealt, classes, options.devices, seed),
-        Scheme::Folder => match &dataset.devices {
-            None => {
-                return refuse(
-                    "it does not come in a folder for each device".into(),
-                    "choose --classes-per-client, --dirichlet or --iid",
-                );
-            }
-            Some(folders) if options.devices != 0 && options.devices != folders.len() => {
-                return refuse(
-                    format!(
-                        "{} devices are asked for, and there are {} folders",
-                        options.devices,
-                        folders.len()
-                    ),
-                    "leave --clients away, or choose --classes-per-client, --dirichlet or --iid",
-                );
-            }
-            Some(folders) => {
-                folders.iter().map(|f| deal::by_class(labels, to_usize(&f.samples), classes)).collect()
-            }
-        },
-    };
-
-    let mut tests = match options.test {
-        TestSplit::Fraction(fraction) => split::take_tests(&mut hands, fraction, seed),
-        TestSplit::Own => {
-            deal::follow(&hands, deal::by_class(labels, dataset.train_len..labels.len(), classes), seed)
-        }
-    };
-    let even = matches!(options.scheme, Scheme::Classes { .. });
-    let devices: Vec<Shard> = hands
-        .iter_mut()
-        .zip(&mut tests)
-        .enumerate()
-        .map(|(device, (train, test))| {
-            split::shard(train, test, options.samples_per_device, even, seed, device)
-        })
-        .collect();
-    match devices.iter().position(|shard| shard.train.is_empty()) {
-        Some(device) => refuse(
-            format!("device {device} gets no train sample"),
-            "give fewer --clients, more --classes-per-client, or a dataset with more samples",
-        ),
-        None => Ok(Partition { devices }),
+    let drawn = Drawn::new(dataset, options);
+    match drawn.first_empty() {
+        Some(device) => Err(refused(no_train_sample(device))),
+        None => Ok(Partition::drawn(drawn)),
     }
 }
 
-fn to_usize(range: &std::ops::Range<u32>) -> std::ops::Range<usize> {
-    range.start as usize..range.end as usize
+fn is_empty(hand: &Hand) -> bool {
+    hand.iter().all(Vec::is_empty)
+}
+
+/// The samples that devices share for training, or for training and testing.
+fn dealt(dataset: &Dataset, test: TestSplit) -> Range<usize> {
+    match test {
+        TestSplit::Own => 0..dataset.train_len,
+        TestSplit::Fraction(_) => 0..dataset.images.len(),
+    }
+}
+
+/// What each device gets for training and for testing.
+fn deal(dataset: &Dataset, options: &PartitionOptions) -> (Vec<Hand>, Vec<Hand>) {
+    let (labels, classes, seed) = (dataset.images.labels(), dataset.classes.len(), options.seed);
+    let of = |range: Range<usize>| deal::by_class(labels, range, classes);
+    let dealt = dealt(dataset, options.test);
+    let mut train = match options.scheme {
+        Scheme::Classes { per_device } => deal::classes(of(dealt), options.devices, per_device, seed),
+        Scheme::Dirichlet { alpha } => dirichlet::deal(of(dealt), options.devices, alpha, seed),
+        Scheme::Iid => deal::iid(labels, dealt, classes, options.devices, seed),
+        Scheme::Folder => {
+            let folders = dataset.devices.iter().flatten();
+            folders.map(|folder| of(folder.samples.start as usize..folder.samples.end as usize)).collect()
+        }
+    };
+    let test = match options.test {
+        TestSplit::Fraction(fraction) => split::take_tests(&mut train, fraction, seed),
+        TestSplit::Own => deal::follow(&train, of(dataset.train_len..labels.len()), seed),
+    };
+    (train, test)
+}
+
+/// What is wrong, and what to do about it.
+type Refusal = (String, &'static str);
+
+fn no_train_sample(device: usize) -> Refusal {
+    (
+        format!("device {device} gets no train sample"),
+        "give fewer --clients, more --classes-per-client, or a dataset with more samples",
+    )
+}
+
+/// Whether the options make sense, alone and for this dataset.
+fn check(dataset: &Dataset, options: &PartitionOptions) -> Result<(), Refusal> {
+    let classes = dataset.classes.len();
+    match options.test {
+        TestSplit::Fraction(fraction) if !(fraction > 0.0 && fraction < 1.0) => {
+            return Err((
+                format!("the test fraction is {fraction}"),
+                "give --test-fraction between 0 and 1, without either",
+            ));
+        }
+        TestSplit::Own if dataset.train_len == dataset.images.len() => {
+            return Err(("it has no test split of its own".into(), "pass --test-fraction, for example 0.25"));
+        }
+        _ => {}
+    }
+    match options.samples_per_device {
+        Some(0) => {
+            return Err((
+                "0 samples per device are asked for".into(),
+                "give --samples-per-client of at least 1",
+            ));
+        }
+        None if options.with_replacement => {
+            return Err((
+                "devices are to draw with replacement, and not told how many samples".into(),
+                "give --samples-per-client too",
+            ));
+        }
+        _ => {}
+    }
+    let samples = dealt(dataset, options.test).len();
+    if options.scheme != Scheme::Folder {
+        let too_many = options.devices > samples && options.samples_per_device.is_none();
+        if options.devices == 0 || samples == 0 || too_many {
+            return Err((
+                format!("{} devices are to share {samples} samples", options.devices),
+                "give --clients between 1 and the number of samples, or --samples-per-client to draw with replacement",
+            ));
+        }
+    }
+    match options.scheme {
+        Scheme::Classes { per_device } if per_device == 0 || per_device > classes => Err((
+            format!("{per_device} classes per device are asked for, and there are {classes}"),
+            "give --classes-per-client between 1 and the number of classes",
+        )),
+        Scheme::Dirichlet { alpha } if !(alpha.is_finite() && alpha > 0.0) => Err((
+            format!("Dirichlet's alpha is {alpha}"),
+            "give --dirichlet a number above 0, for example 0.1",
+        )),
+        Scheme::Folder => check_folders(dataset, options),
+        _ => Ok(()),
+    }
+}
+
+fn check_folders(dataset: &Dataset, options: &PartitionOptions) -> Result<(), Refusal> {
+    let Some(folders) = &dataset.devices else {
+        return Err((
+            "it does not come in a folder for each device".into(),
+            "choose --classes-per-client, --dirichlet or --iid",
+        ));
+    };
+    if options.devices != 0 && options.devices != folders.len() {
+        return Err((
+            format!("{} devices are asked for, and there are {} folders", options.devices, folders.len()),
+            "leave --clients away, or choose --classes-per-client, --dirichlet or --iid",
+        ));
+    }
+    if options.with_replacement {
+        return Err((
+            "a folder's samples are its device's own, and not to be drawn by others".into(),
+            "leave --with-replacement away, or choose --classes-per-client, --dirichlet or --iid",
+        ));
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Partition, Shard};
+use super::Partition;
 use crate::Dataset;
 
 /// Counts of samples by device and class, for tables and pictures.
@@ -22,20 +22,22 @@ impl ClassTable {
     /// # Panics
     /// If the partition is not one of this dataset.
     pub fn new(dataset: &Dataset, partition: &Partition) -> Self {
-        let count = |samples: fn(&Shard) -> &[u32]| {
-            let row = |shard| {
-                let mut row = vec![0; dataset.classes.len()];
-                for &sample in samples(shard) {
-                    row[usize::from(dataset.images.labels()[sample as usize])] += 1;
-                }
-                row
-            };
-            partition.devices.iter().map(row).collect()
-        };
-        Self {
-            classes: dataset.classes.clone(),
-            train: count(|shard| &shard.train),
-            test: count(|shard| &shard.test),
-        }
+        let rows = partition
+            .shards()
+            .map(|shard| (class_counts(dataset, &shard.train), class_counts(dataset, &shard.test)));
+        let (train, test) = rows.unzip();
+        Self { classes: dataset.classes.clone(), train, test }
     }
+}
+
+/// How many of `samples` there are of each class, by label.
+///
+/// # Panics
+/// If a sample is not in the dataset.
+pub fn class_counts(dataset: &Dataset, samples: &[u32]) -> Vec<u32> {
+    let mut counts = vec![0; dataset.classes.len()];
+    for &sample in samples {
+        counts[usize::from(dataset.images.labels()[sample as usize])] += 1;
+    }
+    counts
 }

@@ -24,13 +24,13 @@ fn dataset(train: &[usize], test: &[usize]) -> Dataset {
 }
 
 fn options(scheme: Scheme, devices: usize, test: TestSplit) -> PartitionOptions {
-    PartitionOptions { scheme, devices, samples_per_device: None, test, seed: 1 }
+    PartitionOptions { scheme, devices, samples_per_device: None, with_replacement: false, test, seed: 1 }
 }
 
 /// The numbers of samples of each device's train and test; panics if what every partition promises is not so.
 fn check(dataset: &Dataset, partition: &Partition, own: bool) -> ClassTable {
     let mut seen = vec![false; dataset.images.len()];
-    for shard in &partition.devices {
+    for shard in partition.shards() {
         assert!(!shard.train.is_empty());
         assert!(shard.test.is_sorted());
         for &sample in shard.train.iter().chain(&shard.test) {
@@ -111,7 +111,7 @@ proptest! {
         let parts = partition(&dataset, &options).unwrap();
         let table = check(&dataset, &parts, how == TestSplit::Own);
         let sum = |table: &[Vec<u32>]| table.iter().flatten().sum::<u32>() as usize;
-        let sizes: Vec<usize> = parts.devices.iter().map(|s| s.train.len() + if how == TestSplit::Own { 0 } else { s.test.len() }).collect();
+        let sizes: Vec<usize> = parts.shards().map(|s| s.train.len() + if how == TestSplit::Own { 0 } else { s.test.len() }).collect();
         if how == TestSplit::Own {
             prop_assert_eq!(sum(&table.train), train.iter().sum::<usize>());
             for (class, &all) in test.iter().enumerate() {
@@ -142,7 +142,7 @@ proptest! {
             let uncapped = options(scheme, devices, how);
             let whole = partition(&dataset, &uncapped).unwrap();
             let capped = partition(&dataset, &PartitionOptions { samples_per_device: Some(cap), ..uncapped }).unwrap();
-            for (shard, whole) in capped.devices.iter().zip(&whole.devices) {
+            for (shard, whole) in capped.shards().zip(whole.shards()) {
                 prop_assert_eq!(shard.train.len(), cap);
                 prop_assert!(shard.train.iter().all(|sample| whole.train.contains(sample)));
                 prop_assert!(shard.test.iter().all(|sample| whole.test.contains(sample)));
@@ -160,8 +160,8 @@ fn twenty_devices_of_two_classes_keep_a_quarter_for_testing() {
         partition(&dataset, &options(Scheme::Classes { per_device: 2 }, 20, TestSplit::Fraction(0.25)))
             .unwrap();
     check(&dataset, &parts, false);
-    assert_eq!(parts.devices.iter().map(|shard| shard.train.len()).sum::<usize>(), 52_500);
-    assert!(parts.devices.iter().all(|shard| (shard.train.len(), shard.test.len()) == (2625, 875)));
+    assert_eq!(parts.shards().map(|shard| shard.train.len()).sum::<usize>(), 52_500);
+    assert!(parts.shards().all(|shard| (shard.train.len(), shard.test.len()) == (2625, 875)));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn small_cases_work() {
     ] {
         for how in [TestSplit::Own, TestSplit::Fraction(0.5)] {
             let parts = partition(&tiny, &options(scheme, devices, how)).unwrap();
-            assert_eq!(parts.devices.len(), devices);
+            assert_eq!(parts.len(), devices);
             check(&tiny, &parts, how == TestSplit::Own);
         }
     }
@@ -236,6 +236,11 @@ fn what_cannot_be_is_refused_with_advice() {
             "--samples-per-client",
         ),
         (
+            &whole,
+            PartitionOptions { with_replacement: true, ..options(Scheme::Iid, 2, quarter) },
+            "--samples-per-client",
+        ),
+        (
             &dataset(&[1, 9], &[]),
             options(Scheme::Classes { per_device: 1 }, 4, quarter),
             "gets no train sample",
@@ -243,6 +248,78 @@ fn what_cannot_be_is_refused_with_advice() {
     ] {
         let message = partition(dataset, &options).unwrap_err().to_string();
         assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
+fn more_devices_than_samples_draw_their_own() {
+    let dataset = dataset(&[40, 50, 60], &[8, 10, 12]);
+    for scheme in [Scheme::Classes { per_device: 2 }, Scheme::Dirichlet { alpha: 0.3 }, Scheme::Iid] {
+        for how in [TestSplit::Own, TestSplit::Fraction(0.2)] {
+            let options = PartitionOptions { samples_per_device: Some(10), ..options(scheme, 5000, how) };
+            let parts = partition(&dataset, &options).unwrap();
+            assert!(parts.shares_samples() && parts.len() == 5000);
+            assert_eq!(parts.shard(4321), partition(&dataset, &options).unwrap().shard(4321));
+            let (mut trained, mut tested) = (vec![0u32; 180], vec![0u32; 180]);
+            for (device, shard) in parts.shards().enumerate() {
+                assert_eq!((shard.train.len(), parts.train_len(device)), (10, 10));
+                let mut distinct = shard.train.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                // 10 samples at most of a class that has more: none twice.
+                assert_eq!(distinct.len(), 10);
+                // A fifth, rounded up for each class.
+                assert!((2..=5).contains(&shard.test.len()) && shard.test.is_sorted(), "{:?}", shard.test);
+                shard.train.iter().for_each(|&sample| trained[sample as usize] += 1);
+                shard.test.iter().for_each(|&sample| tested[sample as usize] += 1);
+                let [train, test] =
+                    [&shard.train, &shard.test].map(|samples| class_counts(&dataset, samples));
+                assert!(train.iter().zip(&test).all(|(&train, &test)| (train > 0) == (test > 0)));
+                if let Scheme::Classes { .. } = scheme {
+                    let mut counts: Vec<u32> = train.into_iter().filter(|&count| count > 0).collect();
+                    counts.sort_unstable();
+                    assert_eq!(counts, [5, 5]);
+                }
+            }
+            // Every sample is used, and none for both.
+            assert!(trained.iter().zip(&tested).all(|(&train, &test)| (train > 0) != (test > 0)));
+            if let TestSplit::Fraction(_) = how {
+                assert_eq!(tested.iter().filter(|&&count| count > 0).count(), 10 + 12 + 14);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_class_that_is_too_small_is_drawn_from_again() {
+    let dataset = dataset(&[3, 90], &[1, 9]);
+    let options = PartitionOptions {
+        samples_per_device: Some(20),
+        with_replacement: true,
+        ..options(Scheme::Classes { per_device: 2 }, 2, TestSplit::Own)
+    };
+    let parts = partition(&dataset, &options).unwrap();
+    assert!(parts.shares_samples());
+    let shard = parts.shard(1);
+    assert_eq!(class_counts(&dataset, &shard.train), [10, 10]);
+    assert!((0..3).all(|sample| shard.train.contains(&sample)), "the class is used whole first");
+    assert_eq!(class_counts(&dataset, &shard.test), [1, 1]);
+}
+
+#[test]
+fn what_is_dealt_stays_dealt() {
+    // Devices draw with replacement only if that is asked for or if there is no other way.
+    let dataset = dataset(&[10, 10], &[2, 2]);
+    let with = |devices, with_replacement| PartitionOptions {
+        samples_per_device: Some(5),
+        with_replacement,
+        ..options(Scheme::Iid, devices, TestSplit::Own)
+    };
+    for (devices, with_replacement, shares) in
+        [(20, false, false), (21, false, true), (4, false, false), (4, true, true)]
+    {
+        let parts = partition(&dataset, &with(devices, with_replacement)).unwrap();
+        assert_eq!(parts.shares_samples(), shares, "{devices} {with_replacement}");
     }
 }
 
@@ -268,7 +345,7 @@ fn partitions_are_fixed_forever() {
     let dataset = dataset(&[8, 8, 8], &[2, 2, 2]);
     let first = |scheme| {
         let parts = partition(&dataset, &options(scheme, 3, TestSplit::Fraction(0.25))).unwrap();
-        parts.devices[0].train.iter().chain(&parts.devices[0].test).copied().collect::<Vec<_>>()
+        parts.shard(0).train.iter().chain(&parts.shard(0).test).copied().collect::<Vec<_>>()
     };
     assert_eq!(
         [Scheme::Classes { per_device: 2 }, Scheme::Dirichlet { alpha: 0.5 }, Scheme::Iid].map(first),

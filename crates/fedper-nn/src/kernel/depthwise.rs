@@ -10,15 +10,42 @@ pub(crate) const MAX_TAPS: usize = 9;
 macro_rules! unrolled {
     ($count:expr, $taps:ident => $body:expr) => {
         match $count {
-            1 => { const $taps: usize = 1; $body }
-            2 => { const $taps: usize = 2; $body }
-            3 => { const $taps: usize = 3; $body }
-            4 => { const $taps: usize = 4; $body }
-            5 => { const $taps: usize = 5; $body }
-            6 => { const $taps: usize = 6; $body }
-            7 => { const $taps: usize = 7; $body }
-            8 => { const $taps: usize = 8; $body }
-            9 => { const $taps: usize = 9; $body }
+            1 => {
+                const $taps: usize = 1;
+                $body
+            }
+            2 => {
+                const $taps: usize = 2;
+                $body
+            }
+            3 => {
+                const $taps: usize = 3;
+                $body
+            }
+            4 => {
+                const $taps: usize = 4;
+                $body
+            }
+            5 => {
+                const $taps: usize = 5;
+                $body
+            }
+            6 => {
+                const $taps: usize = 6;
+                $body
+            }
+            7 => {
+                const $taps: usize = 7;
+                $body
+            }
+            8 => {
+                const $taps: usize = 8;
+                $body
+            }
+            9 => {
+                const $taps: usize = 9;
+                $body
+            }
             _ => unreachable!("at most MAX_TAPS taps"),
         }
     };
@@ -51,11 +78,7 @@ unsafe fn sum_taps<S: Simd, const TAPS: usize>(
 }
 
 #[inline(always)]
-unsafe fn sum_gradients<S: Simd, const TAPS: usize>(
-    sources: &[&[Row]],
-    dy: &[Row],
-    gradients: &mut [Row],
-) {
+unsafe fn sum_gradients<S: Simd, const TAPS: usize>(sources: &[&[Row]], dy: &[Row], gradients: &mut [Row]) {
     assert!(sources.len() == TAPS && sources.iter().all(|source| source.len() == dy.len()));
     let sources: [*const f32; TAPS] = std::array::from_fn(|tap| sources[tap].as_ptr().cast());
     // SAFETY: the caller has `S`; every source has as many rows as `dy`.
@@ -120,9 +143,8 @@ mod tests {
                 gradients(&sources, rows(&dy), rows_mut(&mut found));
                 for (i, found) in found.iter().enumerate() {
                     let (tap, l) = (i / BLOCK, i % BLOCK);
-                    let at = |r: usize| {
-                        f64::from(source[(tap + r) * BLOCK + l]) * f64::from(dy[r * BLOCK + l])
-                    };
+                    let at =
+                        |r: usize| f64::from(source[(tap + r) * BLOCK + l]) * f64::from(dy[r * BLOCK + l]);
                     let expected = 1.0 + (0..count).map(at).sum::<f64>();
                     assert!((f64::from(*found) - expected).abs() < 1e-5);
                 }

@@ -319,8 +319,7 @@ unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKE
             for _ in 0..rows {
                 let mut right = [S::zero(); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
-                    *right =
-                        S::load(dy.wrapping_add(v / in_block * p.dy_plane + v % in_block * S::LANES));
+                    *right = S::load(dy.wrapping_add(v / in_block * p.dy_plane + v % in_block * S::LANES));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let left = S::splat(*x.add(i));
@@ -552,7 +551,9 @@ mod tests {
                             let sum: f64 = (0..count)
                                 .map(|r| {
                                     f64::from(x[left(inputs, r, input)])
-                                        * f64::from(dy[column / BLOCK * dy_plane + r * BLOCK + column % BLOCK])
+                                        * f64::from(
+                                            dy[column / BLOCK * dy_plane + r * BLOCK + column % BLOCK],
+                                        )
                                 })
                                 .sum();
                             let expected = f64::from(before[i]) + sum;

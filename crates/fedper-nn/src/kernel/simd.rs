@@ -119,8 +119,7 @@ mod x86 {
         unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
             // SAFETY: as in `zero`, and the caller vouches for 16 rows of 16 values of both.
             unsafe {
-                let rows: [__m512; 16] =
-                    std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_width)));
+                let rows: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_width)));
                 // Within quarters: pairs of rows, then fours. `fours[4 i + k]` then holds, in quarter q, column
                 // 4 q + k of rows 4 i to 4 i + 3.
                 let pairs: [__m512; 16] = std::array::from_fn(|i| match i % 2 {

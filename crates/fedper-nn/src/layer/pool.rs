@@ -56,7 +56,8 @@ impl MaxPool {
     pub(crate) fn backward(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
         let row = samples * BLOCK;
         for block in 0..self.inputs.blocks {
-            let (dx, range) = (&mut dx[self.inputs.range(block, samples)], self.outputs.range(block, samples));
+            let (dx, range) =
+                (&mut dx[self.inputs.range(block, samples)], self.outputs.range(block, samples));
             let (dy, winner) = (&dy[range.clone()], &self.winner[range]);
             for run in &self.backward.runs {
                 for i in 0..run.len {

@@ -252,10 +252,17 @@ mod tests {
     #[test]
     fn weights_survive_load_store_and_transpose() {
         for kernel in Kernel::available() {
-            for (inputs, outputs, groups, taps) in
-                [(3, 5, 1, 9), (8, 12, 2, 1), (1, 1, 1, 1), (6, 9, 3, 4), (17, 33, 1, 2), (64, 32, 1, 1), (40, 80, 4, 2)]
-            {
-                let layout = Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
+            for (inputs, outputs, groups, taps) in [
+                (3, 5, 1, 9),
+                (8, 12, 2, 1),
+                (1, 1, 1, 1),
+                (6, 9, 3, 4),
+                (17, 33, 1, 2),
+                (64, 32, 1, 1),
+                (40, 80, 4, 2),
+            ] {
+                let layout =
+                    Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
                 let params = Params::from_values(layout.clone(), noise(layout.numel(), 1)).unwrap();
                 let mut weight = Weight::new("w".into(), [inputs, outputs], groups, taps, true, kernel);
                 weight.load(&params);

@@ -5,12 +5,12 @@ use crate::NnError;
 use crate::arch::{Architecture, Op, Shape};
 use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::Kernel;
+use crate::layer::Extent;
 use crate::layer::conv::Conv;
 use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
-use crate::layer::Extent;
 use crate::layer::stem::Stem;
 
 /// What a node does.

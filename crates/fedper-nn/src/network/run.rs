@@ -129,14 +129,7 @@ fn forward_node(
 }
 
 /// Batch norm of a part of `y`, `residual` and `z`.
-fn normalise(
-    norm: &mut Norm,
-    part: Part,
-    y: &[f32],
-    residual: Option<&[f32]>,
-    z: &mut [f32],
-    train: bool,
-) {
+fn normalise(norm: &mut Norm, part: Part, y: &[f32], residual: Option<&[f32]>, z: &mut [f32], train: bool) {
     for (block, range) in part.planes() {
         let residual = residual.map(|residual| &residual[range.clone()]);
         norm.forward(block, &y[range.clone()], residual, &mut z[range], train);

@@ -4,6 +4,7 @@
 
 pub mod aggregate;
 pub mod round;
+pub mod scale;
 pub mod train;
 
 use fedper_nn::Architecture;

@@ -98,7 +98,9 @@ pub fn measure(experiment: &Experiment, workers: usize) -> Result<Report, Error>
     let mut dir = RunDir::create(&folder.0.join("run"), experiment)?;
     let mut clock = Clock::new();
     let stop = AtomicBool::new(false);
-    simulator::run(experiment, &mut dir, &RunOptions { workers, stop: &stop }, &mut clock)?;
+    let personal_memory = simulator::PERSONAL_MEMORY;
+    let options = RunOptions { workers, personal_memory, stop: &stop };
+    simulator::run(experiment, &mut dir, &options, &mut clock)?;
     let rounds = clock.rounds.split_off(1);
     let part = |of: fn(&Parts) -> f64| median(rounds.iter().map(of).collect());
     let seconds = part(Parts::seconds);

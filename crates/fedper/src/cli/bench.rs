@@ -6,6 +6,7 @@ use std::time::Duration;
 use fedper_nn::{Architecture, InputShape, Sgd};
 use serde::Serialize;
 
+use super::bench_scale;
 use super::table::{Align, bytes, grouped, table};
 use crate::bench::{Figures, aggregate, round, train};
 use crate::config::{Config, Settings};
@@ -35,6 +36,8 @@ pub(super) enum Command {
     /// is memcpy on one thread, of the same bases in the same run; its bandwidth counts bytes read and bytes written.
     #[command(after_help = AGGREGATE_EXAMPLES)]
     Aggregate(AggregateArgs),
+    /// What a round costs as the federation grows: start-up, seconds a round, memory
+    Scale(bench_scale::Args),
 }
 
 const TRAIN_EXAMPLES: &str = "\
@@ -143,6 +146,7 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
         Command::Train(args) => train(&args),
         Command::Round(args) => round(*args),
         Command::Aggregate(args) => aggregate(&args),
+        Command::Scale(args) => bench_scale::main(&args),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::{Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::report;
-use crate::rundir::{partition_record, write_atomically};
+use crate::rundir::write_atomically;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -85,7 +85,7 @@ fn partition(args: PartitionArgs) -> Result<(), Error> {
     let experiment = Experiment::prepare(&settings)?;
     let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
     if let Some(path) = &args.svg {
-        write_atomically(path, report::partition_svg(&partition_record(&experiment)).as_bytes())?;
+        write_atomically(path, report::partition_svg(&experiment.dataset.name, &classes).as_bytes())?;
     }
     super::print(&picture(&classes))
 }

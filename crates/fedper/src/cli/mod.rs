@@ -1,11 +1,13 @@
 //! The command line: what the user types, what is printed, which exit code comes back.
 
 mod bench;
+mod bench_scale;
 mod data;
 mod model;
 mod progress;
 mod report;
 mod run;
+mod size;
 mod table;
 
 use std::io::Write;
@@ -49,7 +51,7 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
-    /// Measure a training step, a whole round, the server's average
+    /// Measure a training step, a round, the server's average, growing federations
     #[command(subcommand)]
     Bench(bench::Command),
 }

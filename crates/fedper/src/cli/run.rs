@@ -10,7 +10,7 @@ use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::Summary;
-use crate::rundir::{RunDir, read_summary};
+use crate::rundir::{RunDir, SampleTotals, read_summary};
 use crate::simulator::{self, Observer, RunOptions};
 
 /// Simulate a federation on this machine
@@ -34,6 +34,10 @@ pub(super) struct Args {
     /// Worker threads; results do not depend on them [default: one for each core]
     #[arg(long, value_name = "COUNT", help_heading = "Run")]
     workers: Option<usize>,
+    /// Memory for devices' personal layers, such as 64MiB or 2GB; those that do not fit wait in the run's folder. Results
+    /// do not depend on it [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Run")]
+    personal_memory: Option<String>,
     /// Print no progress
     #[arg(long, help_heading = "Run")]
     quiet: bool,
@@ -47,7 +51,7 @@ Examples:
   fedper run
   fedper run --algorithm fedper,fedavg,fedavg-ft,local --model cnn --clients 20 --classes-per-client 2
   fedper run --dataset cifar10 --data-dir ~/cifar --model resnet34 --personal-layers 1 --rounds 100 --out runs/cifar
-  fedper run --clients 1000 --participation 0.01 --samples-per-client 50 --eval-devices 100
+  fedper run --clients 100000 --participation 0.001 --samples-per-client 50 --eval-devices 100 --model cnn
   fedper run --config runs/cifar/config.toml --seed 2 --out runs/cifar-2
   fedper run --resume runs/cifar";
 
@@ -56,6 +60,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let workers = super::workers(args.workers)?;
+    let personal_memory = super::size::memory(args.personal_memory.as_deref())?;
     let (experiment, mut dir) = match &args.resume {
         Some(path) => match resume(path, args.settings)? {
             Some(ready) => ready,
@@ -84,14 +89,14 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         }
     });
     handler.map_err(|error| Error::Training(format!("cannot watch for Ctrl-C: {error}")))?;
-    let options = RunOptions { workers, stop: &STOP };
+    let options = RunOptions { workers, personal_memory, stop: &STOP };
     let mut observer: Box<dyn Observer> = match (args.quiet, std::io::stderr().is_terminal()) {
         (true, _) => Box::new(Silent),
         (false, true) => Box::new(Bar::new(Progress::new(&experiment))),
         (false, false) => Box::new(Lines::new(Progress::new(&experiment))),
     };
     if !args.quiet {
-        eprintln!("{}", headline(&experiment, dir.path(), workers));
+        eprintln!("{}", headline(&experiment, &dir, workers));
     }
     let result = simulator::run(&experiment, &mut dir, &options, &mut *observer);
     drop(observer);
@@ -136,21 +141,21 @@ fn free_folder(config: &Config) -> PathBuf {
     PathBuf::from(format!("runs/{number:03}-{}-{}", config.dataset, config.model))
 }
 
-fn headline(experiment: &Experiment, path: &Path, workers: usize) -> String {
+fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
     let config = &experiment.config;
-    let train: usize = experiment.partition.devices.iter().map(|shard| shard.train.len()).sum();
-    let test: usize = experiment.partition.devices.iter().map(|shard| shard.test.len()).sum();
+    let SampleTotals { train, test } = dir.samples();
     format!(
-        "{} on {}: {} devices, {train} training and {test} test images, {}\n\
+        "{} on {}: {} devices, {train} training and {test} test images{}, {}\n\
          {} rounds of {} on {workers} worker{}, into {}",
         config.model,
         config.dataset,
         config.clients,
+        if experiment.partition.shares_samples() { " drawn with replacement" } else { "" },
         dealt(config),
         config.rounds,
         config.algorithm.join(", "),
         if workers == 1 { "" } else { "s" },
-        path.display()
+        dir.path().display()
     )
 }
 

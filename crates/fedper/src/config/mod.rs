@@ -62,6 +62,9 @@ pub struct Config {
     /// Training samples of each device, if not all that there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples_per_client: Option<usize>,
+    /// Each device draws its samples from all of its classes', whatever other devices hold.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub with_replacement: bool,
     /// The fraction of its own samples that a device keeps for testing; the dataset's own test split if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
@@ -171,6 +174,7 @@ impl Config {
             dirichlet: s.dirichlet,
             iid: s.iid.unwrap_or(false),
             by_folder: s.by_folder.unwrap_or(false),
+            with_replacement: s.with_replacement.unwrap_or(false),
             test_fraction: s.test_fraction,
             rounds: s.rounds.unwrap_or(15),
             local_epochs: s.local_epochs.unwrap_or(1),

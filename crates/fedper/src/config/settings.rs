@@ -39,6 +39,10 @@ pub struct Settings {
     /// 200 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Data")]
     pub samples_per_client: Option<usize>,
+    /// Let devices share images: each draws its --samples-per-client from all images of its classes [default: only where
+    /// there are more devices than images to deal]
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
+    pub with_replacement: Option<bool>,
     /// Deal train and test images together, and let each device test on this fraction of its own [default: deal the
     /// dataset's own test images, by each device's classes]
     #[arg(long, value_name = "FRACTION", help_heading = "Data")]
@@ -136,7 +140,7 @@ impl Settings {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
         merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
-            test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
+            with_replacement test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr momentum weight_decay shuffle augment participation failure_rate
             seed eval_every eval_devices)
     }

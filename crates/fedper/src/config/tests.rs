@@ -13,7 +13,7 @@ fn a_written_configuration_resolves_to_itself() {
     for text in [
         "",
         "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
-        "iid = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "iid = true\nwith_replacement = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();

@@ -30,7 +30,8 @@ mod text;
 
 pub use read::RunData;
 
-use crate::rundir::records::PartitionRecord;
+use fedper_data::ClassTable;
+
 use crate::rundir::replace;
 
 /// Why a report could not be made.
@@ -97,14 +98,13 @@ pub fn write(runs: &[RunData], out: &Path) -> Result<Vec<PathBuf>, ReportError> 
 }
 
 /// The picture of a partition alone: who holds which classes, as an SVG.
-pub fn partition_svg(record: &PartitionRecord) -> String {
+pub fn partition_svg(dataset: &str, table: &ClassTable) -> String {
+    let devices = table.train.iter().zip(0..);
     figures::partition::alone(&read::Partition {
-        dataset: record.dataset.clone(),
-        classes: record.classes.clone(),
-        devices: record
-            .devices
-            .iter()
-            .map(|d| read::DeviceClasses { device: d.device, train_classes: d.train_classes.clone() })
+        dataset: dataset.to_owned(),
+        classes: table.classes.clone(),
+        devices: devices
+            .map(|(counts, device)| read::DeviceClasses { device, train_classes: counts.clone() })
             .collect(),
     })
 }

@@ -77,7 +77,7 @@ impl RunData {
                 }
             }
         }
-        let partition = read_json(&dir.join("partition.json"))?;
+        let partition = read_partition(&dir.join("partition.json"))?;
         Ok(Self { name: name_of(dir), config, algorithms, partition, summary })
     }
 
@@ -144,6 +144,20 @@ fn json_error(path: &Path, line: usize, error: &serde_json::Error) -> ReportErro
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError> {
     let Some(text) = read_if_there(path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|error| json_error(path, error.line(), &error))
+}
+
+/// The class counts of a partition, without its samples in memory.
+fn read_partition(path: &Path) -> Result<Option<Partition>, ReportError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(read_error(path, error)),
+    };
+    match serde_json::from_reader(BufReader::with_capacity(1 << 16, file)) {
+        Ok(partition) => Ok(Some(partition)),
+        Err(error) if error.is_io() => Err(read_error(path, error.into())),
+        Err(error) => Err(json_error(path, error.line(), &error)),
+    }
 }
 
 /// Calls `each` with every record of a `.jsonl` file and its line. `each` may refuse a record.

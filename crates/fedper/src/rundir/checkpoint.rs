@@ -1,25 +1,26 @@
 //! The checkpoint: one embedded transactional store (`redb`), a transaction a round.
 //!
 //! A transaction is there whole or not at all, whenever the process or the machine dies. It holds only what the round
-//! changed: the base, and the personal parameters of the devices that trained.
+//! changed: the base, and the personal parameters of the devices that trained. These go into it as devices train, and
+//! what does not fit into the store's cache goes to the file at once, so a round of any size takes little memory.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedper_core::params::{Layout, Params};
 use fedper_core::round::DeviceId;
-use fedper_core::split::Split;
-use redb::{Database, ReadableDatabase, TableDefinition};
+use fedper_core::split::{BaseParams, PersonalParams, Split};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::{FederationState, Restored};
 use crate::error::Error;
 
 /// Its folder in the run directory.
 pub(super) const FOLDER: &str = "checkpoint";
 const FILE: &str = "state.redb";
+/// Memory for the store's own pages, in bytes; half of it at most for what is not written yet.
+const CACHE: usize = 16 << 20;
 
 /// `"progress"` -> [`Progress`] as JSON.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -64,7 +65,7 @@ impl Checkpoint {
         }
         fs::create_dir(&temporary).map_err(Error::file("create", &temporary))?;
         let made = Self::at(temporary.join(FILE))?;
-        made.write(progress, None)?;
+        made.begin_write()?.begin(progress)?;
         drop(made);
         let folder = run.join(FOLDER);
         fs::rename(&temporary, &folder).map_err(Error::file("create", &folder))?;
@@ -76,8 +77,8 @@ impl Checkpoint {
     }
 
     fn at(path: PathBuf) -> Result<Self, Error> {
-        // The cache holds pages of a store that is read once and then only written: little is enough.
-        match Database::builder().set_cache_size(16 << 20).create(&path) {
+        // What is used often is held elsewhere: little is enough.
+        match Database::builder().set_cache_size(CACHE).create(&path) {
             Ok(database) => Ok(Self { path, database }),
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(Error::Foreign {
                 path,
@@ -99,71 +100,141 @@ impl Checkpoint {
         })
     }
 
-    pub(super) fn commit(&self, progress: &Progress, state: &FederationState<'_>) -> Result<(), Error> {
-        self.write(progress, Some(state))
+    fn begin_write(&self) -> Result<Writing, Error> {
+        match self.database.begin_write() {
+            Ok(transaction) => Ok(Writing { path: self.path.clone(), transaction }),
+            Err(error) => Err(failed(&self.path, error)),
+        }
     }
 
-    fn write(&self, progress: &Progress, state: Option<&FederationState<'_>>) -> Result<(), Error> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
-            {
-                let json = serde_json::to_vec(progress).expect("plain data");
-                transaction.open_table(META)?.insert("progress", json.as_slice())?;
-                let mut rounds = transaction.open_table(ROUNDS)?;
-                let mut bases = transaction.open_table(BASES)?;
-                let mut personal = transaction.open_table(PERSONAL)?;
-                if let Some(state) = state {
-                    rounds.insert(state.algorithm, state.round)?;
-                    bases.insert(state.algorithm, state.base.params().to_le_bytes().as_slice())?;
-                    for (device, params) in &state.changed {
-                        personal
-                            .insert((state.algorithm, device.0), params.params().to_le_bytes().as_slice())?;
-                    }
-                }
-            }
-            transaction.commit()?;
-            Ok(())
-        };
-        write().map_err(|error| failed(&self.path, error))
+    pub(super) fn begin_round(&self, algorithm: &'static str) -> Result<OpenRound, Error> {
+        Ok(OpenRound { algorithm, writing: self.begin_write()? })
     }
 
-    pub(super) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<Restored>, Error> {
-        type Raw = (u32, Vec<u8>, Vec<(u64, Vec<u8>)>);
-        let read = || -> Result<Option<Raw>, redb::Error> {
+    pub(super) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<(BaseParams, u32)>, Error> {
+        let read = || -> Result<Option<(Vec<u8>, u32)>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let Some(round) = transaction.open_table(ROUNDS)?.get(algorithm)?.map(|round| round.value())
             else {
                 return Ok(None);
             };
             let base = transaction.open_table(BASES)?.get(algorithm)?.map(|base| base.value().to_vec());
-            let mut devices = Vec::new();
-            for entry in transaction.open_table(PERSONAL)?.range((algorithm, 0)..=(algorithm, u64::MAX))? {
-                let (key, value) = entry?;
-                devices.push((key.value().1, value.value().to_vec()));
-            }
-            Ok(Some((round, base.unwrap_or_default(), devices)))
+            Ok(Some((base.unwrap_or_default(), round)))
         };
-        let Some((round, base, devices)) = read().map_err(|error| failed(&self.path, error))? else {
+        let Some((base, round)) = read().map_err(|error| failed(&self.path, error))? else {
             return Ok(None);
         };
-        let base =
-            split.adopt_base(&self.params(split.base(), &base)?).expect("made with the base's own layout");
-        let mut personal = BTreeMap::new();
-        for (device, bytes) in devices {
-            let params = split
-                .adopt_personal(&self.params(split.personal(), &bytes)?)
-                .expect("made with the personal layout");
-            personal.insert(DeviceId(device), Arc::new(params));
-        }
-        Ok(Some((base, personal, round)))
+        let base = params(&self.path, split.base(), &base)?;
+        Ok(Some((split.adopt_base(&base).expect("made with the base's own layout"), round)))
     }
 
-    fn params(&self, layout: &Arc<Layout>, bytes: &[u8]) -> Result<Params, Error> {
-        Params::from_le_bytes(layout.clone(), bytes).map_err(|error| Error::Foreign {
-            path: self.path.clone(),
-            reason: format!("weights of another network: {error}"),
-        })
+    /// Hands the personal parameters of every device that has trained to `each`, in the order of the devices.
+    pub(super) fn each_personal(
+        &self,
+        algorithm: &str,
+        split: &Split,
+        mut each: impl FnMut(DeviceId, &PersonalParams) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let failed = |error: redb::Error| failed(&self.path, error);
+        let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
+        let table = transaction.open_table(PERSONAL).map_err(|error| failed(error.into()))?;
+        let devices = table.range((algorithm, 0)..=(algorithm, u64::MAX));
+        for entry in devices.map_err(|error| failed(error.into()))? {
+            let (key, value) = entry.map_err(|error| failed(error.into()))?;
+            each(DeviceId(key.value().1), &personal(&self.path, split, value.value())?)?;
+        }
+        Ok(())
     }
+}
+
+/// A transaction that is being written; dropping it undoes it.
+struct Writing {
+    path: PathBuf,
+    transaction: WriteTransaction,
+}
+
+impl Writing {
+    fn begin(self, progress: &Progress) -> Result<(), Error> {
+        let write = || -> Result<(), redb::Error> {
+            // Whoever reads finds every table.
+            self.transaction.open_table(ROUNDS)?;
+            self.transaction.open_table(BASES)?;
+            self.transaction.open_table(PERSONAL)?;
+            Ok(())
+        };
+        write().map_err(|error| failed(&self.path, error))?;
+        self.commit(progress)
+    }
+
+    fn commit(self, progress: &Progress) -> Result<(), Error> {
+        let write = |transaction: WriteTransaction| -> Result<(), redb::Error> {
+            let json = serde_json::to_vec(progress).expect("plain data");
+            transaction.open_table(META)?.insert("progress", json.as_slice())?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write(self.transaction).map_err(|error| failed(&self.path, error))
+    }
+}
+
+/// A round that is not durable yet.
+pub(crate) struct OpenRound {
+    algorithm: &'static str,
+    writing: Writing,
+}
+
+impl OpenRound {
+    /// Takes up what `device` keeps.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn keep(&mut self, device: DeviceId, params: &PersonalParams) -> Result<(), Error> {
+        let bytes = params.params().to_le_bytes();
+        let write = || -> Result<(), redb::Error> {
+            let mut table = self.writing.transaction.open_table(PERSONAL)?;
+            table.insert((self.algorithm, device.0), bytes.as_slice())?;
+            Ok(())
+        };
+        write().map_err(|error| failed(&self.writing.path, error))
+    }
+
+    /// What `device` keeps, from this round or an earlier one; `None` if it has never trained.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what `split` asks for.
+    pub(crate) fn kept(&self, device: DeviceId, split: &Split) -> Result<Option<PersonalParams>, Error> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = self.writing.transaction.open_table(PERSONAL)?;
+            Ok(table.get((self.algorithm, device.0))?.map(|value| value.value().to_vec()))
+        };
+        let path = &self.writing.path;
+        let bytes = read().map_err(|error| failed(path, error))?;
+        bytes.map(|bytes| personal(path, split, &bytes)).transpose()
+    }
+
+    pub(super) fn commit(self, progress: &Progress, round: u32, base: &BaseParams) -> Result<(), Error> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = &self.writing.transaction;
+            transaction.open_table(ROUNDS)?.insert(self.algorithm, round)?;
+            let bytes = base.params().to_le_bytes();
+            transaction.open_table(BASES)?.insert(self.algorithm, bytes.as_slice())?;
+            Ok(())
+        };
+        write().map_err(|error| failed(&self.writing.path, error))?;
+        self.writing.commit(progress)
+    }
+}
+
+fn personal(path: &Path, split: &Split, bytes: &[u8]) -> Result<PersonalParams, Error> {
+    let params = params(path, split.personal(), bytes)?;
+    Ok(split.adopt_personal(&params).expect("made with the personal layout"))
+}
+
+fn params(path: &Path, layout: &Arc<Layout>, bytes: &[u8]) -> Result<Params, Error> {
+    Params::from_le_bytes(layout.clone(), bytes).map_err(|error| Error::Foreign {
+        path: path.to_owned(),
+        reason: format!("weights of another network: {error}"),
+    })
 }
 
 fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {

@@ -1,7 +1,7 @@
 //! Writing a file whole or not at all, and reading records back.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -19,13 +19,22 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// [`write_atomically`] with the system's own error.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, |out| out.write_all(bytes))
+}
+
+/// [`replace`] for what is too large to have in memory: `write` gets a buffered writer.
+pub(super) fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
     let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
+        .and_then(|file| {
+            let mut out = BufWriter::with_capacity(1 << 16, file);
+            write(&mut out)?;
+            out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
         })
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -35,19 +44,18 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Every line of a `.jsonl` file.
+/// Hands every line of a `.jsonl` file to `each`.
 ///
 /// # Errors
 /// [`Error::File`], or [`Error::Foreign`] with the line that is no such record.
-pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    text.lines()
-        .enumerate()
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|error| Error::Foreign {
-                path: path.to_owned(),
-                reason: format!("line {}: {error}", i + 1),
-            })
-        })
-        .collect()
+pub(super) fn for_each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnMut(T)) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::file("read", path))?;
+    for (i, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(Error::file("read", path))?;
+        each(serde_json::from_str(&line).map_err(|error| Error::Foreign {
+            path: path.to_owned(),
+            reason: format!("line {}: {error}", i + 1),
+        })?);
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod files;
+mod partition;
 pub mod records;
 mod summary;
 
@@ -13,18 +14,17 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use fedper_core::params::Params;
-use fedper_core::round::DeviceId;
-use fedper_core::split::{BaseParams, PersonalParams, Split};
-use fedper_data::ClassTable;
+use fedper_core::split::{BaseParams, Split};
 use serde::Serialize;
 
+pub(crate) use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
 pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
-use self::records::{DevicePartition, DeviceRecord, PartitionRecord, RoundRecord, Summary};
+pub use self::partition::SampleTotals;
+use self::records::{DeviceRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
@@ -37,21 +37,6 @@ const ROUNDS: &str = "rounds.jsonl";
 const DEVICES: &str = "devices.jsonl";
 const SUMMARY: &str = "summary.json";
 
-/// What a federation has to make durable after a round.
-pub struct FederationState<'a> {
-    /// Name of its strategy.
-    pub algorithm: &'static str,
-    /// The round that is over.
-    pub round: u32,
-    /// The server's new base.
-    pub base: &'a BaseParams,
-    /// The personal parameters that the round changed.
-    pub changed: Vec<(DeviceId, &'a PersonalParams)>,
-}
-
-/// What a federation takes up again: its base, what devices keep, and how many rounds are done.
-pub type Restored = (BaseParams, BTreeMap<DeviceId, Arc<PersonalParams>>, u32);
-
 /// A run directory that is being written. One process at a time can hold it.
 pub struct RunDir {
     path: PathBuf,
@@ -59,6 +44,7 @@ pub struct RunDir {
     rounds: File,
     devices: File,
     progress: Progress,
+    samples: SampleTotals,
 }
 
 impl RunDir {
@@ -123,26 +109,25 @@ impl RunDir {
                 changed.join(", ")
             )));
         }
-        let stored = fs::read(path.join(PARTITION)).map_err(Error::file("read", &path.join(PARTITION)))?;
-        if stored != to_json(&partition_record(experiment)) {
+        let Some(samples) = partition::verify(&path.join(PARTITION), experiment)? else {
             return Err(Error::Config(format!(
                 "the dataset `{}` is no longer dealt as {} says: its files have changed since the run began",
                 experiment.config.dataset,
                 path.join(PARTITION).display()
             )));
-        }
+        };
         let rounds = open_cut(&path.join(ROUNDS), progress.rounds_len)?;
         let devices = open_cut(&path.join(DEVICES), progress.devices_len)?;
-        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress })
+        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress, samples })
     }
 
     fn begin(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
-        write_atomically(&path.join(PARTITION), &to_json(&partition_record(experiment)))?;
+        let samples = partition::write(&path.join(PARTITION), experiment)?;
         let rounds = open_cut(&path.join(ROUNDS), 0)?;
         let devices = open_cut(&path.join(DEVICES), 0)?;
         let progress = Progress::at_the_beginning(experiment.config.to_toml());
         let checkpoint = Checkpoint::create(path, &progress)?;
-        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress })
+        Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress, samples })
     }
 
     /// Where it is.
@@ -150,17 +135,30 @@ impl RunDir {
         &self.path
     }
 
+    /// How many samples all devices hold.
+    pub fn samples(&self) -> SampleTotals {
+        self.samples
+    }
+
     /// Wall time that the run has taken up to the checkpoint.
     pub(crate) fn seconds(&self) -> f64 {
         self.progress.seconds
     }
 
-    /// What `algorithm` takes up again, if a round of it is done.
+    /// The base that `algorithm` takes up again and how many rounds are done, if one is.
     ///
     /// # Errors
     /// If the checkpoint does not hold what the split asks for.
-    pub(crate) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<Restored>, Error> {
+    pub(crate) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<(BaseParams, u32)>, Error> {
         self.checkpoint().restore(algorithm, split)
+    }
+
+    /// Begins a round: what devices keep goes into it as they train, and is lost unless it is committed.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be written.
+    pub(crate) fn begin_round(&self, algorithm: &'static str) -> Result<OpenRound, Error> {
+        self.checkpoint().begin_round(algorithm)
     }
 
     /// Makes a round durable: its records, the new base and the changed personal parameters, together or not at all.
@@ -169,16 +167,17 @@ impl RunDir {
     /// If something cannot be written; the previous checkpoint stays valid.
     pub(crate) fn commit(
         &mut self,
+        open: OpenRound,
         round: &RoundRecord,
         devices: &[DeviceRecord],
-        state: FederationState<'_>,
+        base: &BaseParams,
         seconds: f64,
     ) -> Result<(), Error> {
         // A round's devices before the round itself: whoever reads a running run finds each round complete.
         let devices_len = append(&mut self.devices, &self.path.join(DEVICES), devices)?;
         let rounds_len = append(&mut self.rounds, &self.path.join(ROUNDS), std::slice::from_ref(round))?;
         let progress = Progress { rounds_len, devices_len, seconds, ..self.progress.clone() };
-        self.checkpoint().commit(&progress, &state)?;
+        open.commit(&progress, round.round, base)?;
         self.progress = progress;
         Ok(())
     }
@@ -187,7 +186,7 @@ impl RunDir {
         self.checkpoint.as_ref().expect("the checkpoint is there until the run is finished")
     }
 
-    /// Writes `weights/<algorithm>/`: the base, and the personal layers of each device that has trained.
+    /// Writes `weights/<algorithm>/`: the base, and the personal layers of each device that has trained, one at a time.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -195,7 +194,7 @@ impl RunDir {
         &self,
         algorithm: &str,
         base: &BaseParams,
-        personal: &BTreeMap<DeviceId, Arc<PersonalParams>>,
+        split: &Split,
     ) -> Result<(), Error> {
         let folder = self.path.join("weights").join(algorithm);
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
@@ -206,10 +205,9 @@ impl RunDir {
             write_atomically(&path, &bytes)
         };
         write("base.safetensors".into(), base.params())?;
-        for (device, params) in personal {
-            write(format!("device-{:05}.safetensors", device.0), params.params())?;
-        }
-        Ok(())
+        self.checkpoint().each_personal(algorithm, split, |device, personal| {
+            write(format!("device-{:05}.safetensors", device.0), personal.params())
+        })
     }
 
     /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
@@ -222,10 +220,19 @@ impl RunDir {
         options: &RunOptions<'_>,
         seconds: f64,
     ) -> Result<Summary, Error> {
-        let path = self.path.join(ROUNDS);
-        let rounds = files::read_lines(&path)?;
-        let devices = files::read_lines(&self.path.join(DEVICES))?;
-        let summary = summary::summarise(experiment, options, &rounds, &devices, seconds);
+        let mut rounds: Vec<RoundRecord> = Vec::new();
+        files::for_each_line(&self.path.join(ROUNDS), |round| rounds.push(round))?;
+        let evaluated = rounds.iter().filter(|round| round.accuracy.is_some());
+        // The last one of each algorithm stays.
+        let last: BTreeMap<&str, u32> =
+            evaluated.map(|round| (round.algorithm.as_str(), round.round)).collect();
+        let mut accuracies: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
+        files::for_each_line(&self.path.join(DEVICES), |record: DeviceRecord| {
+            if last.get(record.algorithm.as_str()) == Some(&record.round) {
+                accuracies.entry(record.algorithm).or_default().insert(record.device, record.accuracy);
+            }
+        })?;
+        let summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
         let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
         json.push(b'\n');
         write_atomically(&self.path.join(SUMMARY), &json)?;
@@ -244,44 +251,6 @@ pub fn read_summary(path: &Path) -> Result<Summary, Error> {
     let path = path.join(SUMMARY);
     let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
-}
-
-/// What `partition.json` says of an experiment.
-pub fn partition_record(experiment: &Experiment) -> PartitionRecord {
-    let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
-    let counts = classes.train.into_iter().zip(classes.test);
-    let devices = experiment.partition.devices.iter().zip(counts).enumerate().map(
-        |(device, (shard, (train_classes, test_classes)))| DevicePartition {
-            device: device as u64,
-            train: shard.train.clone(),
-            test: shard.test.clone(),
-            train_classes,
-            test_classes,
-        },
-    );
-    PartitionRecord {
-        dataset: experiment.dataset.name.clone(),
-        classes: experiment.dataset.classes.clone(),
-        devices: devices.collect(),
-    }
-}
-
-/// JSON with a line for each device: readable, and small enough for many.
-fn to_json(record: &PartitionRecord) -> Vec<u8> {
-    fn text(value: &impl Serialize) -> String {
-        serde_json::to_string(value).expect("plain data")
-    }
-    let mut out = format!(
-        "{{\n\"dataset\": {},\n\"classes\": {},\n\"devices\": [\n",
-        text(&record.dataset),
-        text(&record.classes)
-    );
-    for (i, device) in record.devices.iter().enumerate() {
-        out += &text(device);
-        out += if i + 1 < record.devices.len() { ",\n" } else { "\n" };
-    }
-    out += "]\n}\n";
-    out.into_bytes()
 }
 
 /// Opens a file to append to, cut to the length that is committed.

@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::records::{AlgorithmSummary, DeviceRecord, RoundRecord, Summary};
+use super::records::{AlgorithmSummary, RoundRecord, Summary};
 use crate::experiment::Experiment;
 use crate::simulator::RunOptions;
 
-/// Puts a run's records together.
+/// Puts a run's records together. `accuracies` has each algorithm's accuracy by device in its last evaluated round.
 pub(super) fn summarise(
     experiment: &Experiment,
     options: &RunOptions<'_>,
     rounds: &[RoundRecord],
-    devices: &[DeviceRecord],
+    mut accuracies: BTreeMap<String, BTreeMap<u64, f64>>,
     seconds: f64,
 ) -> Summary {
     let config = &experiment.config;
-    let algorithms: BTreeMap<String, AlgorithmSummary> =
-        config.algorithm.iter().map(|name| (name.clone(), algorithm(name, rounds, devices))).collect();
+    let algorithms: BTreeMap<String, AlgorithmSummary> = config
+        .algorithm
+        .iter()
+        .map(|name| (name.clone(), algorithm(name, rounds, accuracies.remove(name).unwrap_or_default())))
+        .collect();
     Summary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("FEDPER_COMMIT").map(str::to_owned),
@@ -32,7 +35,7 @@ pub(super) fn summarise(
     }
 }
 
-fn algorithm(name: &str, rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSummary {
+fn algorithm(name: &str, rounds: &[RoundRecord], devices: BTreeMap<u64, f64>) -> AlgorithmSummary {
     let rounds: Vec<&RoundRecord> = rounds.iter().filter(|round| round.algorithm == name).collect();
     let curve: Vec<(u32, f64)> =
         rounds.iter().filter_map(|round| Some((round.round, round.accuracy?.mean))).collect();
@@ -50,11 +53,7 @@ fn algorithm(name: &str, rounds: &[RoundRecord], devices: &[DeviceRecord]) -> Al
         mean_last_10: last
             .map(|_| last_ten.iter().map(|&(_, accuracy)| accuracy).sum::<f64>() / last_ten.len() as f64),
         accuracy: rounds.iter().rev().find_map(|round| round.accuracy),
-        devices: devices
-            .iter()
-            .filter(|d| d.algorithm == name && Some(d.round) == last.map(|&(round, _)| round))
-            .map(|d| (d.device, d.accuracy))
-            .collect(),
+        devices,
         bytes_down: rounds.iter().map(|round| round.bytes_down).sum(),
         bytes_up: rounds.iter().map(|round| round.bytes_up).sum(),
         seconds,

@@ -39,9 +39,15 @@ fn a_run_goes_on_only_as_it_began() {
     let error = RunDir::resume(&path, &experiment(2)).err().unwrap();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("seed is 2 here and 1 there"), "{error}");
-    fs::write(path.join(PARTITION), "{}").unwrap();
-    let error = RunDir::resume(&path, &experiment(1)).err().unwrap();
-    assert!(error.to_string().contains("no longer dealt"), "{error}");
+    let whole = fs::read(path.join(PARTITION)).unwrap();
+    let more = [&whole[..], b"\n"].concat();
+    for changed in [&b"{}"[..], &whole[..whole.len() - 1], &more] {
+        fs::write(path.join(PARTITION), changed).unwrap();
+        let error = RunDir::resume(&path, &experiment(1)).err().unwrap();
+        assert!(error.to_string().contains("no longer dealt"), "{error}");
+    }
+    fs::write(path.join(PARTITION), &whole).unwrap();
+    assert_eq!(RunDir::resume(&path, &experiment(1)).unwrap().samples().train, 60);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A simulated device: a worker's network, lent to one device of the partition for one round.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
@@ -7,9 +8,10 @@ use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose};
 use fedper_core::strategy::{LearnError, Learner};
-use fedper_data::Batcher;
+use fedper_data::{Batcher, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
+use crate::config::Config;
 use crate::experiment::Experiment;
 
 /// Evaluation batches are at least this large, however small training batches are.
@@ -44,6 +46,7 @@ pub(super) struct SimulatedDevice<'a> {
     pub(super) bench: &'a mut Bench,
     pub(super) id: DeviceId,
     pub(super) round: u32,
+    pub(super) shard: Cow<'a, Shard>,
     pub(super) stop: &'a AtomicBool,
 }
 
@@ -52,22 +55,10 @@ pub(super) struct SimulatedDevice<'a> {
 #[error("interrupted")]
 pub(super) struct Stopped;
 
-impl SimulatedDevice<'_> {
-    fn shard(&self) -> &fedper_data::Shard {
-        &self.experiment.partition.devices[self.id.0 as usize]
-    }
-
-    /// n_j.
-    pub(super) fn samples(&self) -> u64 {
-        self.shard().train.len() as u64
-    }
-
-    /// Whether this device is out for this round, drawn with the configured failure rate.
-    pub(super) fn drops_out(&self) -> bool {
-        let config = &self.experiment.config;
-        let mut rng = seed::derive(config.seed, Purpose::Failure, self.id.0, self.round.into());
-        config.failure_rate > 0.0 && seed::uniform(&mut rng) < config.failure_rate
-    }
+/// Whether device `id` is out for `round`, drawn with the configured failure rate.
+pub(super) fn drops_out(config: &Config, id: DeviceId, round: u32) -> bool {
+    let mut rng = seed::derive(config.seed, Purpose::Failure, id.0, round.into());
+    config.failure_rate > 0.0 && seed::uniform(&mut rng) < config.failure_rate
 }
 
 fn failed(error: NnError) -> LearnError {
@@ -86,8 +77,7 @@ impl Learner for SimulatedDevice<'_> {
     }
 
     fn train(&mut self, epochs: u32, purpose: Purpose) -> Result<TrainMetrics, LearnError> {
-        let Experiment { config, dataset, partition, .. } = self.experiment;
-        let samples = &partition.devices[self.id.0 as usize].train;
+        let Experiment { config, dataset, .. } = self.experiment;
         let round = u64::from(self.round);
         let mut order = config.shuffle.then(|| seed::derive(config.seed, purpose, self.id.0, round));
         // Fine-tuning sees other crops than the round's training.
@@ -103,7 +93,7 @@ impl Learner for SimulatedDevice<'_> {
         let mut metrics = TrainMetrics::default();
         network.reset_momentum();
         for _ in 0..epochs {
-            batcher.start(samples, order.as_mut());
+            batcher.start(&self.shard.train, order.as_mut());
             while let Some(count) = batcher.fill(&dataset.images, augment.as_mut(), pixels, labels) {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(LearnError::Device(Box::new(Stopped)));
@@ -121,10 +111,10 @@ impl Learner for SimulatedDevice<'_> {
     }
 
     fn test(&mut self) -> Result<EvalMetrics, LearnError> {
-        let Experiment { dataset, partition, .. } = self.experiment;
+        let dataset = &self.experiment.dataset;
         let Bench { network, eval_batcher, pixels, labels, .. } = &mut *self.bench;
         let mut metrics = EvalMetrics::default();
-        eval_batcher.start(&partition.devices[self.id.0 as usize].test, None);
+        eval_batcher.start(&self.shard.test, None);
         while let Some(count) = eval_batcher.fill(&dataset.images, None, pixels, labels) {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(LearnError::Device(Box::new(Stopped)));

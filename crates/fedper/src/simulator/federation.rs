@@ -1,6 +1,6 @@
 //! One algorithm's federation: its coordinator, and what its devices keep between rounds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use fedper_core::coordinator::{Action, Coordinator, Event, Outcome, Plan};
 use fedper_core::metrics::{EvalMetrics, Spread, Worst};
 use fedper_core::round::{DeviceId, Download};
-use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{LearnError, Strategy};
 
 use super::Observer;
+use super::personal::PersonalStore;
 use super::pool::{Done, Job, Pool, Task};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::{DeviceRecord, RoundRecord};
-use crate::rundir::{FederationState, RunDir};
+use crate::rundir::{OpenRound, RunDir};
 
 /// A federation between two rounds.
 pub(super) struct Federation {
@@ -25,17 +26,16 @@ pub(super) struct Federation {
     plan: Plan,
     coordinator: Coordinator,
     /// What each device keeps; a device that never trained has nothing here, because it follows from the seed.
-    personal: BTreeMap<DeviceId, Arc<PersonalParams>>,
-    /// Devices whose personal parameters are not yet in the checkpoint.
-    changed: BTreeSet<DeviceId>,
+    personal: PersonalStore,
 }
 
 impl Federation {
-    /// As the run directory's checkpoint has it, or at its beginning.
+    /// As the run directory's checkpoint has it, or at its beginning. Holds what devices keep in `memory` bytes.
     pub(super) fn restore(
         experiment: &Experiment,
         strategy: &'static dyn Strategy,
         dir: &RunDir,
+        memory: u64,
     ) -> Result<Self, Error> {
         let config = &experiment.config;
         let plan = Plan {
@@ -48,12 +48,13 @@ impl Federation {
             round_timeout: None,
         };
         let split = Arc::new(experiment.split(strategy));
-        let (base, personal, done) = match dir.restore(strategy.name(), &split)? {
+        let (base, done) = match dir.restore(strategy.name(), &split)? {
             Some(state) => state,
-            None => (experiment.initial_base(&split), BTreeMap::new(), 0),
+            None => (experiment.initial_base(&split), 0),
         };
         let coordinator = Coordinator::new(plan.clone(), strategy, base, done);
-        Ok(Self { strategy, split, plan, coordinator, personal, changed: BTreeSet::new() })
+        let personal = PersonalStore::new(split.clone(), memory);
+        Ok(Self { strategy, split, plan, coordinator, personal })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -64,8 +65,8 @@ impl Federation {
         self.coordinator.base()
     }
 
-    pub(super) fn personal(&self) -> &BTreeMap<DeviceId, Arc<PersonalParams>> {
-        &self.personal
+    pub(super) fn split(&self) -> &Split {
+        &self.split
     }
 
     pub(super) fn rounds_done(&self) -> u32 {
@@ -74,33 +75,20 @@ impl Federation {
 
     /// How many times devices train in the whole run.
     pub(super) fn trainings(&self) -> u64 {
-        u64::from(self.plan.rounds) * self.plan.participants(1).len() as u64
+        u64::from(self.plan.rounds) * self.plan.participants_per_round()
     }
 
     pub(super) fn trainings_done(&self) -> u64 {
-        u64::from(self.rounds_done()) * self.plan.participants(1).len() as u64
+        u64::from(self.rounds_done()) * self.plan.participants_per_round()
     }
 
-    /// What the checkpoint must take up after a round.
-    pub(super) fn state(&self) -> FederationState<'_> {
-        FederationState {
-            algorithm: self.name(),
-            round: self.coordinator.round(),
-            base: self.coordinator.base(),
-            changed: self.changed.iter().map(|&device| (device, &*self.personal[&device])).collect(),
-        }
-    }
-
-    /// The checkpoint has taken up everything.
-    pub(super) fn committed(&mut self) {
-        self.changed.clear();
-    }
-
-    /// Runs the next round. On an error this federation is in the middle of a round; the checkpoint is not.
+    /// Runs the next round, and puts what devices keep into `open`. On an error this federation is in the middle of a
+    /// round; the checkpoint is not.
     pub(super) fn round(
         &mut self,
         pool: &Pool,
         dir: &RunDir,
+        open: &mut OpenRound,
         observer: &mut dyn Observer,
         stop: &AtomicBool,
     ) -> Result<(RoundRecord, Vec<DeviceRecord>), Error> {
@@ -108,18 +96,21 @@ impl Federation {
         let mut waiting = 0usize;
         let mut diverged = None;
         // A simulated round has no deadline, so the coordinator's clock stands still.
-        let mut actions = self.coordinator.step(Duration::ZERO, Event::Begin);
+        let mut actions = VecDeque::from(self.coordinator.step(Duration::ZERO, Event::Begin));
         loop {
-            for action in std::mem::take(&mut actions) {
+            // Not all at once: what a device keeps is in memory from here until it has answered.
+            while waiting < pool.room()
+                && let Some(action) = actions.pop_front()
+            {
                 match action {
                     Action::Train(device, message) => {
                         observer.message(&message);
-                        pool.submit(self.job(device, message, Task::Train));
+                        pool.submit(self.job(device, message, Task::Train, open)?);
                         waiting += 1;
                     }
                     Action::Evaluate(device, message) => {
                         observer.evaluating(self.name(), message.round, device);
-                        pool.submit(self.job(device, message, Task::Evaluate));
+                        pool.submit(self.job(device, message, Task::Evaluate, open)?);
                         waiting += 1;
                     }
                     Action::RoundDone(outcome) => {
@@ -147,9 +138,8 @@ impl Federation {
                         observer.message(upload);
                         observer.trained(self.name(), round, upload.train.samples);
                     }
-                    if let Some(personal) = personal.filter(|p| !p.params().layout().is_empty()) {
-                        self.personal.insert(device, Arc::new(personal));
-                        self.changed.insert(device);
+                    if let Some(personal) = personal {
+                        self.personal.put(device, personal, open)?;
                     }
                     event
                 }
@@ -173,19 +163,19 @@ impl Federation {
                     Event::Failed { device, round }
                 }
             };
-            actions = self.coordinator.step(Duration::ZERO, event);
+            actions.extend(self.coordinator.step(Duration::ZERO, event));
         }
     }
 
-    fn job(&self, device: DeviceId, message: Download, task: Task) -> Job {
-        Job {
-            strategy: self.strategy,
-            split: self.split.clone(),
-            device,
-            message,
-            personal: self.personal.get(&device).cloned(),
-            task,
-        }
+    fn job(
+        &mut self,
+        device: DeviceId,
+        message: Download,
+        task: Task,
+        open: &OpenRound,
+    ) -> Result<Job, Error> {
+        let personal = self.personal.get(device, open)?;
+        Ok(Job { strategy: self.strategy, split: self.split.clone(), device, message, personal, task })
     }
 
     fn records(&self, outcome: &Outcome, seconds: f64) -> (RoundRecord, Vec<DeviceRecord>) {

@@ -2,6 +2,7 @@
 
 mod device;
 mod federation;
+mod personal;
 mod pool;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,9 +55,14 @@ pub trait Observer {
 pub struct RunOptions<'a> {
     /// Worker threads.
     pub workers: usize,
+    /// Memory for what devices keep between rounds, in bytes; beyond it they are in the run directory's checkpoint.
+    pub personal_memory: u64,
     /// Set from outside to end the run at its last checkpoint.
     pub stop: &'a AtomicBool,
 }
+
+/// [`RunOptions::personal_memory`] unless said otherwise: 256 MiB.
+pub const PERSONAL_MEMORY: u64 = 256 << 20;
 
 /// Runs `experiment` to its end, or on from where `dir` left off, and writes the run directory.
 ///
@@ -71,11 +77,12 @@ pub fn run(
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, Error> {
-    let mut federations = Vec::new();
-    for name in &experiment.config.algorithm {
-        let strategy = strategy::by_name(name).expect("a configuration names algorithms that exist");
-        federations.push(Federation::restore(experiment, strategy, dir)?);
-    }
+    let algorithm = |name| strategy::by_name(name).expect("a configuration names algorithms that exist");
+    let strategies: Vec<_> = experiment.config.algorithm.iter().map(|name| algorithm(name)).collect();
+    let keeping = strategies.iter().filter(|&&s| !experiment.split(s).personal().is_empty()).count();
+    let memory = options.personal_memory / keeping.max(1) as u64;
+    let federations = strategies.into_iter().map(|s| Federation::restore(experiment, s, dir, memory));
+    let mut federations: Vec<Federation> = federations.collect::<Result<_, _>>()?;
     let all: u64 = federations.iter().map(Federation::trainings).sum();
     let done: u64 = federations.iter().map(Federation::trainings_done).sum();
     observer.begin(all, done);
@@ -91,16 +98,17 @@ pub fn run(
                 if options.stop.load(Ordering::Relaxed) {
                     return Err(Error::Interrupted(dir.path().to_owned()));
                 }
-                let record = federation.round(&pool, dir, observer, options.stop)?;
-                dir.commit(&record.0, &record.1, federation.state(), before + start.elapsed().as_secs_f64())?;
-                federation.committed();
-                observer.round(&record.0);
+                let mut open = dir.begin_round(federation.name())?;
+                let (record, devices) = federation.round(&pool, dir, &mut open, observer, options.stop)?;
+                let seconds = before + start.elapsed().as_secs_f64();
+                dir.commit(open, &record, &devices, federation.base(), seconds)?;
+                observer.round(&record);
             }
         }
         Ok(())
     })?;
     for federation in &federations {
-        dir.write_weights(federation.name(), federation.base(), federation.personal())?;
+        dir.write_weights(federation.name(), federation.base(), federation.split())?;
     }
     dir.finish(experiment, options, before + start.elapsed().as_secs_f64())
 }

@@ -12,7 +12,7 @@ use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::split::{PersonalParams, Split};
 use fedper_core::strategy::{LearnError, Learner, LocalRound, Strategy};
 
-use super::device::{Bench, SimulatedDevice};
+use super::device::{Bench, SimulatedDevice, drops_out};
 use crate::config::BatchNorm;
 use crate::experiment::Experiment;
 
@@ -60,6 +60,7 @@ impl Work {
 pub(super) struct Pool {
     jobs: Sender<Job>,
     done: Receiver<Done>,
+    workers: usize,
 }
 
 impl Pool {
@@ -94,7 +95,12 @@ impl Pool {
                 }
             });
         }
-        Self { jobs, done }
+        Self { jobs, done, workers }
+    }
+
+    /// How many jobs keep every worker busy: one that it works on, and one that waits for it.
+    pub(super) fn room(&self) -> usize {
+        2 * self.workers
     }
 
     pub(super) fn submit(&self, job: Job) {
@@ -129,10 +135,12 @@ fn work(
         finetune_epochs: config.finetune_epochs,
         reset_statistics: config.batch_norm == BatchNorm::Reset,
     };
-    let mut device = SimulatedDevice { experiment, bench, id, round: message.round, stop };
-    if task == Task::Train && device.drops_out() {
+    if task == Task::Train && drops_out(config, id, message.round) {
         return Err(LearnError::Dropped);
     }
+    let shard = experiment.partition.shard(id.0 as usize);
+    let samples = shard.train.len() as u64;
+    let mut device = SimulatedDevice { experiment, bench, id, round: message.round, shard, stop };
     let own = personal.unwrap_or_else(|| Arc::new(experiment.initial_personal(&split, id)));
     match task {
         Task::Train => {
@@ -141,7 +149,7 @@ fn work(
             let upload = Upload {
                 device: id,
                 round: message.round,
-                samples: device.samples(),
+                samples,
                 train: trained.metrics,
                 test,
                 base: trained.base,

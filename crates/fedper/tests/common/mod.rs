@@ -25,10 +25,20 @@ pub fn run(text: &str, dir: &Path, workers: usize) -> Summary {
 }
 
 pub fn observed(text: &str, dir: &Path, workers: usize, observer: &mut dyn Observer) -> Summary {
+    let stop = AtomicBool::new(false);
+    let options = RunOptions { workers, personal_memory: simulator::PERSONAL_MEMORY, stop: &stop };
+    with_options(text, dir, &options, observer)
+}
+
+pub fn with_options(
+    text: &str,
+    dir: &Path,
+    options: &RunOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Summary {
     let experiment = Experiment::prepare(&settings(text)).unwrap();
     let mut run_dir = RunDir::create(dir, &experiment).unwrap();
-    let stop = AtomicBool::new(false);
-    simulator::run(&experiment, &mut run_dir, &RunOptions { workers, stop: &stop }, observer).unwrap()
+    simulator::run(&experiment, &mut run_dir, options, observer).unwrap()
 }
 
 /// The program, without anything of the surrounding environment that could change what it prints.

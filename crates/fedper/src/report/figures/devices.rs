@@ -30,6 +30,7 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     let paired =
         of.shared_legend().is_none() && drawn.iter().all(|s| !s.over_seeds()) && drawn.len() <= MOST_MARKERS;
     let reference = drawn.iter().find(|s| s.style.prominent).copied().unwrap_or(drawn[0]);
+    let sampled = sampled(of, devices.len());
     let mut sorted: Vec<u64> = devices.into_iter().collect();
     // Worst first; devices that the reference has not evaluated come last.
     sorted.sort_by(|a, b| {
@@ -52,8 +53,19 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
     let words = in_words(drawn.iter().map(|s| (s.label.as_str(), summary(s))));
     let svg =
         svg.finish(NAME, HEADING, &format!("Accuracy over devices at the last evaluated round. {words}."));
-    let caption = format!("Accuracy on each device's own test samples at the last evaluated round. {how}");
+    let caption =
+        format!("Accuracy on each device's own test samples at the last evaluated round{sampled}. {how}");
     Figure { name: NAME, heading: HEADING, caption, svg }
+}
+
+/// How many devices were evaluated, if not all.
+fn sampled(of: &Comparison<'_>, evaluated: usize) -> String {
+    match of.runs.iter().filter_map(|run| run.partition.as_ref()).map(|p| p.devices.len()).max() {
+        Some(all) if evaluated < all => {
+            format!(", {} of {} devices", text::grouped(evaluated as u64), text::grouped(all as u64))
+        }
+        _ => String::new(),
+    }
 }
 
 fn accuracy(series: &Series<'_>, device: u64) -> Option<f64> {
