@@ -9,7 +9,7 @@ pub enum NnError {
     /// A name that no model or stem has.
     #[error("there is no {what} named `{found}`; there are {known}")]
     UnknownName {
-        /// "model" or "stem".
+        /// What it should name, such as "model" or "stem".
         what: &'static str,
         /// What was asked for.
         found: String,

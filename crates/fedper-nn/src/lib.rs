@@ -23,6 +23,7 @@ pub mod weights;
 
 pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Op, Stem};
 pub use error::NnError;
+pub use kernel::isa::InstructionSet;
 pub use layer::loss::StepMetrics;
 pub use network::{Batch, Network};
 pub use optim::Sgd;

@@ -140,3 +140,40 @@ fn batch_norm_statistics_go_where_they_are_told() {
     assert!(has_statistics(&base("average")) && has_statistics(&base("reset")));
     assert!(!has_statistics(&base("local")));
 }
+
+/// Every instruction set repeats its own results bit for bit whatever the number of workers; two differ by rounding.
+#[test]
+fn kernels_repeat_and_agree_with_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |kernels: &str, workers: &str| {
+        let out = dir.path().join(format!("{kernels}-{workers}"));
+        let args = "run --quiet --model cnn --clients 3 --samples-per-client 40 --rounds 2 --algorithm fedper --lr 0.01";
+        let mut args: Vec<&str> = args.split(' ').collect();
+        args.extend(["--workers", workers, "--out", out.to_str().unwrap()]);
+        let done = common::fedper(&args).env("FEDPER_KERNELS", kernels).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        (weights(&out), network(&out, "fedper", 1))
+    };
+    let mut networks = Vec::new();
+    for set in fedper_nn::InstructionSet::available() {
+        let (one, network) = of(&set.to_string(), "1");
+        assert_same(&one, &of(&set.to_string(), "2").0);
+        networks.push((set, network));
+    }
+    let (_, first) = &networks[0];
+    for (set, other) in &networks {
+        for ((name, a), (_, b)) in first.iter().zip(other) {
+            let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(f32::from_bits(*a)), f64::from(f32::from_bits(*b))));
+            let (distance, norm) = pairs.fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b).powi(2), n + a * a));
+            assert!(distance.sqrt() <= 1e-5 * norm.sqrt(), "{set}, {name}: {} of {}", distance.sqrt(), norm.sqrt());
+        }
+    }
+}
+
+#[test]
+fn kernels_that_are_not_there_are_an_error() {
+    let done = common::fedper(&["run"]).env("FEDPER_KERNELS", "abacus").output().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(said.contains("abacus") && said.contains("portable") && said.lines().count() == 1, "{said}");
+}

@@ -7,12 +7,11 @@
 //! Why not the `gemm` crate: it allocates on every call, and adding tap after tap with it reads and writes the output
 //! once per tap.
 
-use std::sync::OnceLock;
-
 use super::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Portable, Simd};
+use crate::InstructionSet;
 
 /// One term of a sum of products: where its left and right matrix begin.
 #[derive(Clone, Copy, Debug)]
@@ -111,26 +110,21 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The best one for this machine.
-    pub(crate) fn best() -> &'static Kernel {
-        static BEST: OnceLock<&'static Kernel> = OnceLock::new();
-        BEST.get_or_init(|| Self::available()[0])
+    /// That of an instruction set that this machine has.
+    pub(crate) fn of(set: InstructionSet) -> &'static Kernel {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &AVX2,
+            _ => &PORTABLE,
+        }
     }
 
     /// All that this machine can run, best first.
+    #[cfg(test)]
     pub(crate) fn available() -> Vec<&'static Kernel> {
-        let mut kernels: Vec<&'static Kernel> = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if super::Isa::best() == super::Isa::Avx512 {
-                kernels.push(&AVX512);
-            }
-            if super::Isa::best() != super::Isa::Baseline {
-                kernels.push(&AVX2);
-            }
-        }
-        kernels.push(&PORTABLE);
-        kernels
+        InstructionSet::available().into_iter().map(Self::of).collect()
     }
 
     fn tiles(&self, blocks: usize) -> &Tiles {

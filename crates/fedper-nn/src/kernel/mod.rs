@@ -9,6 +9,7 @@ pub(crate) mod buffer;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
+pub(crate) mod isa;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod simd;
@@ -39,36 +40,6 @@ pub(crate) fn rows_mut(values: &mut [f32]) -> &mut [Row] {
     rows
 }
 
-/// Instruction sets that the plain loops are compiled for.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Isa {
-    Avx512,
-    Avx2,
-    Baseline,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Isa {
-    /// The best one that this machine has.
-    #[inline]
-    pub(crate) fn best() -> Self {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-        {
-            Isa::Avx512
-        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            Isa::Avx2
-        } else {
-            Isa::Baseline
-        }
-    }
-}
-
 /// Compiles a function once per instruction set and calls the best one. A macro, because `#[target_feature]` cannot be
 /// a generic parameter. What the body calls must be `#[inline(always)]` to be compiled along.
 macro_rules! versions {
@@ -86,12 +57,12 @@ macro_rules! versions {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments, reason = "as above")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
-                match $crate::kernel::Isa::best() {
-                    // SAFETY: `best` has found every feature that the function is compiled for.
-                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                match $crate::InstructionSet::current() {
+                    // SAFETY: the machine has every feature that the function is compiled for.
+                    $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernel::Isa::Baseline => {}
+                    $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::InstructionSet::Portable => {}
                 }
             }
             #[allow(unreachable_code, reason = "reached without AVX2")]
@@ -128,12 +99,12 @@ macro_rules! vectorised {
                     // SAFETY: as above.
                     unsafe { generic::<$crate::kernel::simd::Avx2>($($arg),*) }
                 }
-                match $crate::kernel::Isa::best() {
-                    // SAFETY: `best` has found every feature that the function is compiled for.
-                    $crate::kernel::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                match $crate::InstructionSet::current() {
+                    // SAFETY: the machine has every feature that the function is compiled for.
+                    $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::kernel::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernel::Isa::Baseline => {}
+                    $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::InstructionSet::Portable => {}
                 }
             }
             // SAFETY: every machine has it.

@@ -14,10 +14,16 @@ versions! {
 }
 
 versions! {
-    /// Adds the gradient to `dx` where `tap` won.
-    pub(crate) fn max_gradient(dx: &mut [f32], dy: &[f32], winner: &[u8], tap: u8) {
-        for ((dx, &dy), &winner) in dx.iter_mut().zip(dy).zip(winner) {
-            *dx += if winner == tap { dy } else { 0.0 };
+    /// `dx (+)=` the gradient where `tap` won, else 0.
+    pub(crate) fn max_gradient(dx: &mut [f32], dy: &[f32], winner: &[u8], tap: u8, add: bool) {
+        if add {
+            for ((dx, &dy), &winner) in dx.iter_mut().zip(dy).zip(winner) {
+                *dx += if winner == tap { dy } else { 0.0 };
+            }
+        } else {
+            for ((dx, &dy), &winner) in dx.iter_mut().zip(dy).zip(winner) {
+                *dx = if winner == tap { dy } else { 0.0 };
+            }
         }
     }
 }

@@ -62,12 +62,14 @@ impl MaxPool {
             for run in &self.backward.runs {
                 for i in 0..run.len {
                     let dx = &mut dx[(run.to + i) * row..][..row];
-                    if !add {
+                    if !add && run.taps.is_empty() {
                         dx.fill(0.0);
                     }
+                    let mut add = add;
                     for tap in &self.backward.taps[run.taps.clone()] {
                         let at = (tap.from + i) * row;
-                        max_gradient(dx, &dy[at..at + row], &winner[at..at + row], tap.tap as u8);
+                        max_gradient(dx, &dy[at..at + row], &winner[at..at + row], tap.tap as u8, add);
+                        add = true;
                     }
                 }
             }

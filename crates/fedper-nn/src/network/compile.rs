@@ -27,7 +27,8 @@ pub(crate) enum Layer {
     Activation(Activation),
     /// The sum of the source and the residual.
     Add(Activation),
-    MaxPool(MaxPool),
+    /// With the activation before it whose gradient it stops in that node's place: at a quarter of the positions.
+    MaxPool(MaxPool, Activation),
     AveragePool,
 }
 
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     /// The node before is a batch norm whose output's gradient this node completes: it takes each part of that as soon as
     /// it is there.
     pub(crate) completes_norm: bool,
+    /// The next node stops the gradient of this one's activation.
+    pub(crate) stopped: bool,
 }
 
 /// The slot of the network's input, which needs no gradient.
@@ -85,13 +88,18 @@ pub(crate) fn compile(
     let (last, _) = compiler.path(rest, slot, shape);
     let Compiler { mut nodes, slots, single, .. } = compiler;
     assert_eq!(last, slots.len() - 1, "the last node writes the last slot");
-    fuse(&mut nodes);
+    fuse(&mut nodes, slots.len());
     let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots, max_batch);
     Ok(Program { nodes, slots, buffers, logits_gradient, single })
 }
 
-/// Finds the batch norms that work on what another node has just computed.
-fn fuse(nodes: &mut [Node]) {
+/// Finds nodes that do a part of their neighbour's work, or work on what it has just computed.
+fn fuse(nodes: &mut [Node], slots: usize) {
+    let mut readers = vec![0; slots];
+    for node in nodes.iter() {
+        readers[node.from] += 1;
+        node.residual.iter().for_each(|&slot| readers[slot] += 1);
+    }
     for i in 1..nodes.len() {
         let [before, after] = &mut nodes[i - 1..=i] else { unreachable!("two nodes") };
         let computes = |layer: &Layer| match layer {
@@ -102,6 +110,13 @@ fn fuse(nodes: &mut [Node]) {
         };
         if let (Some(Activation::Identity), Layer::Norm(_)) = (computes(&before.layer), &after.layer) {
             before.feeds_norm = after.from == before.to && after.residual != Some(before.to);
+        }
+        if let (Some(activation), Layer::MaxPool(_, stops)) = (computes(&before.layer), &mut after.layer)
+            && after.from == before.to
+            && readers[before.to] == 1
+        {
+            *stops = activation;
+            before.stopped = true;
         }
         // The first node to read a slot is the last to add to its gradient.
         if let (Layer::Norm(_), Layer::Conv(..) | Layer::Depthwise(..)) = (&before.layer, &after.layer) {
@@ -157,7 +172,7 @@ impl Compiler {
                 }
                 Op::MaxPool { .. } => {
                     let pool = MaxPool::new(&window(op, shape), shape.channels, self.max_batch);
-                    from = self.node(Layer::MaxPool(pool), from, after);
+                    from = self.node(Layer::MaxPool(pool, Activation::Identity), from, after);
                     next
                 }
                 Op::GlobalAvgPool => {
@@ -261,8 +276,16 @@ impl Compiler {
 
     fn push(&mut self, layer: Layer, from: usize, residual: Option<usize>, to: usize) {
         let gradients = Gradients::default();
-        let (feeds_norm, completes_norm) = (false, false);
-        self.nodes.push(Node { layer, from, residual, to, gradients, feeds_norm, completes_norm });
+        self.nodes.push(Node {
+            layer,
+            from,
+            residual,
+            to,
+            gradients,
+            feeds_norm: false,
+            completes_norm: false,
+            stopped: false,
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fedper_core::params::{Kind, Layout, Params, ParamsError};
 
-use crate::NnError;
+use crate::{InstructionSet, NnError};
 use crate::arch::Architecture;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::Kernel;
@@ -66,7 +66,7 @@ impl Network {
         if max_batch == 0 {
             return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
         }
-        let program = compile::compile(arch, max_batch, Kernel::best())?;
+        let program = compile::compile(arch, max_batch, Kernel::of(InstructionSet::current()))?;
         let mut scratch = Scratch::default();
         for node in &program.nodes {
             match &node.layer {

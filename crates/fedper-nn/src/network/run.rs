@@ -119,7 +119,7 @@ fn forward_node(
             let residual = node.residual.expect("a sum has two terms");
             add_activate(x, memory.read(residual, images, samples), y, activation.range());
         }
-        Layer::MaxPool(max) => max.forward(x, y, samples),
+        Layer::MaxPool(max, _) => max.forward(x, y, samples),
         Layer::AveragePool => pool::average(x, y, memory.extents[node.from], samples),
     }
     if let Some((_, to, z, _)) = after {
@@ -189,6 +189,7 @@ fn backward_across(
     let x = memory.read(node.from, images, samples);
     let z = memory.read(node.to, images, samples);
     let add = plan.source.is_some_and(|target| target.add);
+    let own = |activation| if node.stopped { Activation::Identity } else { activation };
     let dx = buffer.as_mut().map(|buffer| &mut buffer[..x.len()]);
     let mut done = |blocks: Range<usize>, part: &mut [f32]| {
         if let Some((norm, from, _, own)) = &mut before {
@@ -200,25 +201,27 @@ fn backward_across(
     };
     match &mut node.layer {
         Layer::Stem(stem, activation) => {
-            mask_if(g, z, *activation);
+            mask_if(g, z, own(*activation));
             stem.weight_gradient(x, g, samples, &mut scratch, sink);
         }
         // The weights change as soon as their gradient is known, so the input's gradient comes first.
         Layer::Conv(conv, activation) => {
-            mask_if(g, z, *activation);
+            mask_if(g, z, own(*activation));
             if let Some(dx) = dx {
                 conv.input_gradient(g, dx, samples, add, &mut scratch, done);
             }
             conv.weight_gradient(x, g, samples, &mut scratch, sink);
         }
         Layer::Depthwise(conv, activation) => {
-            mask_if(g, z, *activation);
+            mask_if(g, z, own(*activation));
             if let Some(dx) = dx {
                 conv.input_gradient(g, dx, samples, add, &mut done);
             }
             conv.weight_gradient(x, g, samples, sink);
         }
-        Layer::MaxPool(max) => {
+        Layer::MaxPool(max, activation) => {
+            // What won decides whether its gradient passes.
+            mask_if(g, z, *activation);
             if let Some(dx) = dx {
                 max.backward(g, dx, samples, add);
             }

@@ -60,13 +60,15 @@ enum Command {
 pub fn main() -> ExitCode {
     // Clap prints its own errors, and exits with 2 for them and 0 for --help.
     let cli = Cli::parse();
-    let result = match cli.command {
+    // Asked before anything is computed, so that a wrong name is an error message and not a panic.
+    let kernels = fedper_nn::InstructionSet::from_environment().map_err(Error::from);
+    let result = kernels.and_then(|_| match cli.command {
         Command::Run(args) => run::main(*args),
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
         Command::Bench(command) => bench::main(command),
-    };
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

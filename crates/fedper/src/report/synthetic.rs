@@ -81,6 +81,7 @@ impl Synthetic {
             commit: Some("3f1c2ab".to_owned()),
             seed: self.seed,
             cpu: "AMD EPYC 7B13".to_owned(),
+            kernels: Some("avx2".to_owned()),
             workers: 2,
             command: format!("fedper run --config runs/demo/config.toml --seed {}", self.seed),
             complete: true,

@@ -92,6 +92,9 @@ pub struct Summary {
     pub seed: u64,
     /// Model name of the CPU.
     pub cpu: String,
+    /// The instruction set that the network was computed in; results repeat bit for bit within one.
+    #[serde(default)]
+    pub kernels: Option<String>,
     /// Worker threads.
     pub workers: usize,
     /// The command line that repeats the run.

@@ -1,0 +1,98 @@
+//! Which instruction set the kernels are run in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use crate::NnError;
+
+/// An instruction set that the kernels are written for.
+///
+/// Results repeat bit for bit in one instruction set; between two they differ by rounding. So that a run can be repeated
+/// on a machine that has more, the environment variable `FEDPER_KERNELS` can name one of those that a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstructionSet {
+    /// x86-64 with AVX-512 (F, BW, DQ, VL).
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// Whatever every machine of an architecture has: SSE2 on x86-64, NEON on aarch64.
+    Portable,
+}
+
+impl InstructionSet {
+    const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// Those that this machine has, best first.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|set| set.is_here()).collect()
+    }
+
+    /// The one that this process uses: as `FEDPER_KERNELS` says, or the best one that the machine has.
+    ///
+    /// # Panics
+    /// If [`InstructionSet::from_environment`] is an error.
+    #[inline]
+    pub fn current() -> Self {
+        static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
+        *CURRENT.get_or_init(|| Self::from_environment().unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The one to use, before anything is computed.
+    ///
+    /// # Errors
+    /// [`NnError::UnknownName`] if `FEDPER_KERNELS` names none that this machine has.
+    pub fn from_environment() -> Result<Self, NnError> {
+        match std::env::var("FEDPER_KERNELS") {
+            Ok(name) => name.parse(),
+            Err(_) => Ok(Self::available()[0]),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn is_here(self) -> bool {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match self {
+            Self::Avx512 => {
+                avx2 && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            Self::Avx2 => avx2,
+            Self::Portable => true,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_here(self) -> bool {
+        self == Self::Portable
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for InstructionSet {
+    type Err = NnError;
+
+    fn from_str(name: &str) -> Result<Self, NnError> {
+        let available = Self::available();
+        available.iter().copied().find(|set| set.name() == name).ok_or_else(|| NnError::UnknownName {
+            what: "instruction set of this machine",
+            found: name.to_owned(),
+            known: available.iter().map(|set| set.name()).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
