@@ -51,18 +51,34 @@ pub(crate) struct Product<'a> {
     pub(crate) start: Start,
 }
 
-/// `dw[i][column] += sum over rows of x[row][i] * dy[row][column]` for one panel of columns; `dw` is
-/// `[inputs][panel width]`, `dy` blocked.
+/// Rows of an outer product: where they begin, and how many.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Outer {
+pub(crate) struct Stretch {
     pub(crate) x: *const f32,
+    pub(crate) dy: *const f32,
+    pub(crate) rows: usize,
+}
+
+impl Stretch {
+    pub(crate) const NONE: Self = Self { x: std::ptr::null(), dy: std::ptr::null(), rows: 0 };
+}
+
+/// `dw[i][column] += sum over stretches, rows of x[row][i] * dy[row][column]` for one panel of columns; `dw` is
+/// `[inputs][panel width]`, `dy` blocked.
+///
+/// One chain adds up all rows: about [`OUTER_ROWS`] are few enough to lose little, and stay in the first-level cache from
+/// one tile of inputs to the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outer<'a> {
+    pub(crate) stretches: &'a [Stretch],
     /// How `x` lies; `Blocked` covers `blocks * BLOCK` inputs, `Lines` covers `len`.
     pub(crate) inputs: Rows,
-    pub(crate) dy: *const f32,
     pub(crate) dy_plane: usize,
-    pub(crate) rows: usize,
     pub(crate) dw: *mut f32,
 }
+
+/// How many rows an [`Outer`] should have.
+pub(crate) const OUTER_ROWS: usize = 128;
 
 /// `dx[row][i] (+)= sum over o of dy[row][o] * w[i][o]`, an input gradient straight from weights as they lie, for few
 /// rows, where writing the transposed weights first would cost more than the product itself.
@@ -83,7 +99,7 @@ pub(crate) struct Dots {
 }
 
 type Tile = unsafe fn(&Product<'_>, row: usize);
-type OuterTile = unsafe fn(&Outer, x: *const f32, dw: *mut f32);
+type OuterTile = unsafe fn(&Outer<'_>, x: usize, dw: *mut f32);
 type DotsTile = unsafe fn(&Dots, row: usize);
 
 /// The tiles for panels of one width.
@@ -156,13 +172,13 @@ impl Kernel {
     ///
     /// # Safety
     /// All pointers of `outer` must be valid for what its formula touches, and `dw` must not overlap `x` and `dy`.
-    pub(crate) unsafe fn outer(&self, outer: &Outer, blocks: usize) {
+    pub(crate) unsafe fn outer(&self, outer: &Outer<'_>, blocks: usize) {
         let tiles = self.tiles(blocks);
         let width = blocks * BLOCK;
         match outer.inputs {
             Rows::Blocked { blocks, plane } => {
                 for input in (0..blocks * BLOCK).step_by(self.inputs) {
-                    let x = outer.x.wrapping_add(input / BLOCK * plane + input % BLOCK);
+                    let x = input / BLOCK * plane + input % BLOCK;
                     // SAFETY: as in `product`; a tile's inputs do not reach beyond their block.
                     unsafe { (tiles.blocked)(outer, x, outer.dw.wrapping_add(input * width)) };
                 }
@@ -171,7 +187,7 @@ impl Kernel {
                 for input in (0..len).step_by(tiles.lines.len()) {
                     let tile = tiles.lines[tiles.lines.len().min(len - input) - 1];
                     // SAFETY: as in `product`; the tile has as many inputs as are left.
-                    unsafe { tile(outer, outer.x.wrapping_add(input), outer.dw.wrapping_add(input * width)) };
+                    unsafe { tile(outer, input, outer.dw.wrapping_add(input * width)) };
                 }
             }
         }
@@ -289,11 +305,11 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const BLOCKED: 
 }
 
 /// # Safety
-/// As [`Kernel::outer`], for `INPUTS` inputs from `x` and `dw` on; the machine must have `S`.
+/// As [`Kernel::outer`], for `INPUTS` inputs from `x` values into `x` and from `dw` on; the machine must have `S`.
 #[inline(always)]
 unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKED: bool>(
-    p: &Outer,
-    x: *const f32,
+    p: &Outer<'_>,
+    x: usize,
     dw: *mut f32,
 ) {
     let in_block = BLOCK / S::LANES;
@@ -301,36 +317,33 @@ unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKE
         Rows::Lines { stride, .. } if !BLOCKED => stride,
         _ => BLOCK,
     };
-    // SAFETY: the caller vouches for `rows` rows of `INPUTS` values of `x` and of a panel of `dy`, and for `INPUTS`
-    // rows of a panel of `dw`.
+    // SAFETY: the caller vouches for every stretch's rows of `INPUTS` values of `x` and of a panel of `dy`, and for
+    // `INPUTS` rows of a panel of `dw`.
     unsafe {
-        let mut first = 0;
-        while first < p.rows {
-            let rows = CHAIN.min(p.rows - first);
-            let mut x = x.wrapping_add(first * stride);
-            let mut dy = p.dy.wrapping_add(first * BLOCK);
-            let mut sums = [[S::zero(); VECTORS]; INPUTS];
-            for _ in 0..rows {
+        let mut sums = [[S::zero(); VECTORS]; INPUTS];
+        for stretch in p.stretches {
+            let mut left = stretch.x.wrapping_add(x);
+            let mut dy = stretch.dy;
+            for _ in 0..stretch.rows {
                 let mut right = [S::zero(); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
                     *right = S::load(dy.wrapping_add(v / in_block * p.dy_plane + v % in_block * S::LANES));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let left = S::splat(*x.add(i));
+                    let left = S::splat(*left.add(i));
                     for (sum, right) in sums.iter_mut().zip(right) {
                         *sum = S::mul_add(left, right, *sum);
                     }
                 }
-                x = x.wrapping_add(stride);
+                left = left.wrapping_add(stride);
                 dy = dy.wrapping_add(BLOCK);
             }
-            for (i, sums) in sums.iter().enumerate() {
-                for (v, sum) in sums.iter().enumerate() {
-                    let to = dw.add((i * VECTORS + v) * S::LANES);
-                    S::store(to, S::add(S::load(to), *sum));
-                }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let to = dw.add((i * VECTORS + v) * S::LANES);
+                S::store(to, S::add(S::load(to), *sum));
             }
-            first += rows;
         }
     }
 }
@@ -389,8 +402,8 @@ macro_rules! kernel {
 
             $(#[$feature])?
             unsafe fn outer<const INPUTS: usize, const VECTORS: usize, const BLOCKED: bool>(
-                p: &Outer,
-                x: *const f32,
+                p: &Outer<'_>,
+                x: usize,
                 dw: *mut f32,
             ) {
                 // SAFETY: passed on to the caller.
@@ -530,14 +543,15 @@ mod tests {
                         let dy = noise((blocks - 1) * dy_plane + count * BLOCK, 2);
                         let before = noise(k * width, 3);
                         let mut dw = before.clone();
-                        let outer = Outer {
-                            x: x.as_ptr(),
-                            inputs,
-                            dy: dy.as_ptr(),
-                            dy_plane,
-                            rows: count,
-                            dw: dw.as_mut_ptr(),
+                        // Two stretches, the first of which is empty if there is one row.
+                        let first = count / 2;
+                        let at = |row: usize, rows| Stretch {
+                            x: x[left(inputs, row, 0)..].as_ptr(),
+                            dy: dy[row * BLOCK..].as_ptr(),
+                            rows,
                         };
+                        let stretches = &[at(0, first), at(first, count - first)];
+                        let outer = Outer { stretches, inputs, dy_plane, dw: dw.as_mut_ptr() };
                         // SAFETY: the vectors are as long as the formula reaches.
                         unsafe { kernel.outer(&outer, blocks) };
                         for (i, found) in dw.iter().enumerate() {

@@ -2,17 +2,17 @@
 
 use fedper_core::params::Params;
 
-use super::geometry::{Link, Walk, Window};
+use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
-use crate::kernel::gemm::{Dots, Kernel, Outer, Product, Rows, Segment, Start};
+use crate::kernel::gemm::{Dots, Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::optim::Sink;
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
-/// Rows of a weight gradient that all inputs pass over before the next: they stay in the first-level cache.
-const GRADIENT_ROWS: usize = 128;
+/// Stretches of rows that one call of the outer product adds up.
+const MAX_STRETCHES: usize = 64;
 /// Rows up to which an input gradient is taken from the weights as they lie.
 const FEW_ROWS: usize = 32;
 
@@ -24,7 +24,7 @@ pub(crate) struct Conv {
     outputs: Extent,
     forward: Walk,
     backward: Walk,
-    links: Vec<Link>,
+    links: Links,
     /// Which taps ever meet the input.
     alive: Vec<bool>,
     /// Whether every tap has exactly one link, as in a linear layer.
@@ -45,9 +45,9 @@ impl Conv {
     ) -> Self {
         let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
-        let mut alive = vec![false; window.taps()];
-        links.iter().for_each(|link| alive[link.tap] = true);
-        let linked_once = alive.iter().all(|&alive| alive) && links.len() == window.taps();
+        let counts = (0..window.taps()).map(|tap| links.of(tap, 0..links.rows()).len());
+        let alive = counts.clone().map(|count| count > 0).collect();
+        let linked_once = counts.into_iter().all(|count| count == 1);
         Self {
             bias: bias.then(|| Bias::new(format!("{name}.bias"), channels[1])),
             weight,
@@ -146,25 +146,32 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let all = self.weight.taps;
+        let taps = self.weight.taps;
+        let height = self.links.rows();
+        // As many rows of outputs at a time as make a good outer product; every tap passes over them while they are in
+        // the cache.
+        let row = self.outputs.positions.div_ceil(height) * samples;
+        let step = (OUTER_ROWS / row).clamp(1, height);
         for panel in self.weight.panels() {
             let tap_len = self.weight.rows * panel.width();
-            let gradient = &mut scratch.gradient[..all * tap_len];
+            let gradient = &mut scratch.gradient[..taps * tap_len];
             if self.linked_once {
                 // A tap's gradient is complete after its link, and is used up while it is in the first-level cache.
                 let gradient = &mut gradient[..tap_len];
-                for link in &self.links {
+                for tap in 0..taps {
                     gradient.fill(0.0);
-                    self.add_link(link, panel, x, dy, samples, gradient);
-                    self.weight.take(panel, link.tap..link.tap + 1, gradient, &self.alive, sink);
+                    self.add_links(self.links.of(tap, 0..height), panel, x, dy, samples, gradient);
+                    self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
                 }
             } else {
                 gradient.fill(0.0);
-                for link in &self.links {
-                    let gradient = &mut gradient[link.tap * tap_len..][..tap_len];
-                    self.add_link(link, panel, x, dy, samples, gradient);
+                for first in (0..height).step_by(step) {
+                    let rows = first..height.min(first + step);
+                    for (tap, gradient) in gradient.chunks_exact_mut(tap_len).enumerate() {
+                        self.add_links(self.links.of(tap, rows.clone()), panel, x, dy, samples, gradient);
+                    }
                 }
-                self.weight.take(panel, 0..all, gradient, &self.alive, sink);
+                self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
         }
         if let Some(bias) = &mut self.bias {
@@ -172,10 +179,10 @@ impl Conv {
         }
     }
 
-    /// Adds one link's part of the gradient of its tap in one panel.
-    fn add_link(
+    /// Adds the part of some links of a tap to its gradient in one panel.
+    fn add_links(
         &self,
-        link: &Link,
+        links: &[Link],
         panel: Panel,
         x: &[f32],
         dy: &[f32],
@@ -184,21 +191,35 @@ impl Conv {
     ) {
         let (x_plane, dy_plane) = (self.inputs.stride(samples), self.outputs.stride(samples));
         assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
-        assert!(link.x + link.len <= self.inputs.positions && link.y + link.len <= self.outputs.positions);
         assert!(gradient.len() >= self.weight.rows * panel.width());
-        let rows = link.len * samples;
-        for first in (0..rows).step_by(GRADIENT_ROWS) {
-            let outer = Outer {
-                x: x[(link.x * samples + first) * BLOCK..].as_ptr(),
-                inputs: Rows::Blocked { blocks: self.inputs.blocks, plane: x_plane },
-                dy: dy[panel.first * dy_plane + (link.y * samples + first) * BLOCK..].as_ptr(),
-                dy_plane,
-                rows: GRADIENT_ROWS.min(rows - first),
-                dw: gradient.as_mut_ptr(),
-            };
-            // SAFETY: the rows are among the positions of every plane, and `gradient` is a tap of the panel (asserted
-            // above).
+        let inputs = Rows::Blocked { blocks: self.inputs.blocks, plane: x_plane };
+        let dw = gradient.as_mut_ptr();
+        let (mut stretches, mut count, mut rows) = ([Stretch::NONE; MAX_STRETCHES], 0, 0);
+        let flush = |stretches: &[Stretch]| {
+            let outer = Outer { stretches, inputs, dy_plane, dw };
+            // SAFETY: the rows of every stretch are among the positions of every plane, and `gradient` is a tap of the
+            // panel (asserted above and below).
             unsafe { self.kernel.outer(&outer, panel.blocks) };
+        };
+        for link in links {
+            assert!(link.x + link.len <= self.inputs.positions && link.y + link.len <= self.outputs.positions);
+            let all = link.len * samples;
+            for first in (0..all).step_by(OUTER_ROWS) {
+                let these = OUTER_ROWS.min(all - first);
+                if count == MAX_STRETCHES || (count > 0 && rows + these > OUTER_ROWS + OUTER_ROWS / 2) {
+                    flush(&stretches[..count]);
+                    (count, rows) = (0, 0);
+                }
+                stretches[count] = Stretch {
+                    x: x[(link.x * samples + first) * BLOCK..].as_ptr(),
+                    dy: dy[panel.first * dy_plane + (link.y * samples + first) * BLOCK..].as_ptr(),
+                    rows: these,
+                };
+                (count, rows) = (count + 1, rows + these);
+            }
+        }
+        if count > 0 {
+            flush(&stretches[..count]);
         }
     }
 

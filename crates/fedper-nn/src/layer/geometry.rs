@@ -35,13 +35,33 @@ pub(crate) struct Walk {
     pub(crate) taps: Vec<Tap>,
 }
 
-/// For weight gradients: a tap and the neighbouring positions `x + i`, `y + i` that it connects.
+/// For weight gradients: neighbouring positions `x + i`, `y + i` that a tap connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
-    pub(crate) tap: usize,
     pub(crate) x: usize,
     pub(crate) y: usize,
     pub(crate) len: usize,
+}
+
+/// All links of a window, by tap and then by row of outputs.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    links: Vec<Link>,
+    /// Where those of each tap's each row begin, and the end.
+    starts: Vec<usize>,
+    rows: usize,
+}
+
+impl Links {
+    /// Rows of outputs; 1 if links join across them.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The links of a tap from some rows of outputs.
+    pub(crate) fn of(&self, tap: usize, rows: Range<usize>) -> &[Link] {
+        &self.links[self.starts[tap * self.rows + rows.start]..self.starts[tap * self.rows + rows.end]]
+    }
 }
 
 impl Window {
@@ -95,29 +115,25 @@ impl Window {
         merge(&by_position)
     }
 
-    /// What weight gradients are summed over, in the order in which it stays in the cache: a row of outputs at a time.
-    pub(crate) fn links(&self) -> Vec<Link> {
-        let width = self.output()[1];
-        let mut reads: Vec<_> = self.reads().collect();
-        reads.sort_by_key(|&(to, tap, _)| (to / width, tap, to));
-        let mut links: Vec<Link> = Vec::new();
-        for (y, tap, x) in reads {
-            match links.last_mut() {
-                Some(l) if l.tap == tap && l.x + l.len == x && l.y + l.len == y => l.len += 1,
-                _ => links.push(Link { tap, x, y, len: 1 }),
+    /// What weight gradients are summed over.
+    pub(crate) fn links(&self) -> Links {
+        let [height, width] = self.output();
+        // With one tap, rows of outputs may join across the end of a row.
+        let rows = if self.taps() == 1 { 1 } else { height };
+        let mut lists = vec![Vec::<Link>::new(); self.taps() * rows];
+        for (y, tap, x) in self.reads() {
+            let list = &mut lists[tap * rows + y / width * rows / height];
+            match list.last_mut() {
+                Some(last) if last.x + last.len == x && last.y + last.len == y => last.len += 1,
+                _ => list.push(Link { x, y, len: 1 }),
             }
         }
-        if self.taps() == 1 {
-            // One tap: rows of outputs may join across the end of a row.
-            links.dedup_by(|next, last| {
-                let joins = last.x + last.len == next.x && last.y + last.len == next.y;
-                if joins {
-                    last.len += next.len;
-                }
-                joins
-            });
-        }
-        links
+        let mut starts = vec![0];
+        starts.extend(lists.iter().scan(0, |end, list| {
+            *end += list.len();
+            Some(*end)
+        }));
+        Links { links: lists.concat(), starts, rows }
     }
 }
 
@@ -154,7 +170,7 @@ mod tests {
         let w = window([3, 5], [1, 1], 1, 0);
         assert_eq!(w.forward().runs, [Run { to: 0, len: 15, taps: 0..1 }]);
         assert_eq!(w.backward().runs, [Run { to: 0, len: 15, taps: 0..1 }]);
-        assert_eq!(w.links(), [Link { tap: 0, x: 0, y: 0, len: 15 }]);
+        assert_eq!(w.links().of(0, 0..1), [Link { x: 0, y: 0, len: 15 }]);
     }
 
     #[test]
@@ -162,7 +178,8 @@ mod tests {
         // 1x1 input, 3x3 kernel, padding 1: only the middle tap remains.
         let w = window([1, 1], [3, 3], 1, 1);
         assert_eq!(w.forward().taps, [Tap { from: 0, tap: 4 }]);
-        assert_eq!(w.links(), [Link { tap: 4, x: 0, y: 0, len: 1 }]);
+        assert_eq!(w.links().of(4, 0..1), [Link { x: 0, y: 0, len: 1 }]);
+        assert!((0..9).filter(|&tap| tap != 4).all(|tap| w.links().of(tap, 0..1).is_empty()));
     }
 
     #[test]
@@ -204,7 +221,10 @@ mod tests {
             let back = unroll(w.backward()).into_iter().map(|(x, tap, y)| (y, tap, x)).collect();
             assert_eq!(sorted(back), expected);
             let links = w.links();
-            let reads = links.iter().flat_map(|l| (0..l.len).map(|i| (l.y + i, l.tap, l.x + i))).collect();
+            let reads = (0..w.taps())
+                .flat_map(|tap| links.of(tap, 0..links.rows()).iter().map(move |link| (tap, link)))
+                .flat_map(|(tap, l)| (0..l.len).map(move |i| (l.y + i, tap, l.x + i)))
+                .collect();
             assert_eq!(sorted(reads), expected);
         }
     }

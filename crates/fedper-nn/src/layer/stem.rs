@@ -8,7 +8,7 @@ use super::weight::{Bias, Weight};
 use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
-use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start};
+use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::optim::Sink;
 
 /// Rows of a window that one call of the matrix kernel adds up.
@@ -158,9 +158,9 @@ impl Stem {
                     let corner = row * down + column * right;
                     let dy = dy[(row * width + column) * samples * BLOCK..].as_ptr();
                     for (kh, dw) in gradient.chunks_exact_mut(tap_row).enumerate() {
-                        let x = images[corner + kh * line..].as_ptr();
-                        let dw = dw.as_mut_ptr();
-                        let outer = Outer { x, inputs, dy, dy_plane: stride, rows: samples, dw };
+                        let stretch = Stretch { x: images[corner + kh * line..].as_ptr(), dy, rows: samples };
+                        let stretches = std::slice::from_ref(&stretch);
+                        let outer = Outer { stretches, inputs, dy_plane: stride, dw: dw.as_mut_ptr() };
                         // SAFETY: as in `forward`; `dw` is one row of taps.
                         unsafe { self.kernel.outer(&outer, panel.blocks) };
                     }
