@@ -320,6 +320,10 @@ unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKE
     // SAFETY: the caller vouches for every stretch's rows of `INPUTS` values of `x` and of a panel of `dy`, and for
     // `INPUTS` rows of a panel of `dw`.
     unsafe {
+        // Read last, and by then often gone from the first-level cache.
+        for line in 0..INPUTS * VECTORS * S::LANES / BLOCK {
+            S::prefetch(dw.wrapping_add(line * BLOCK));
+        }
         let mut sums = [[S::zero(); VECTORS]; INPUTS];
         for stretch in p.stretches {
             let mut left = stretch.x.wrapping_add(x);
