@@ -163,9 +163,15 @@ fn kernels_repeat_and_agree_with_each_other() {
     let (_, first) = &networks[0];
     for (set, other) in &networks {
         for ((name, a), (_, b)) in first.iter().zip(other) {
-            let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(f32::from_bits(*a)), f64::from(f32::from_bits(*b))));
+            let pairs =
+                a.iter().zip(b).map(|(a, b)| (f64::from(f32::from_bits(*a)), f64::from(f32::from_bits(*b))));
             let (distance, norm) = pairs.fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b).powi(2), n + a * a));
-            assert!(distance.sqrt() <= 1e-5 * norm.sqrt(), "{set}, {name}: {} of {}", distance.sqrt(), norm.sqrt());
+            assert!(
+                distance.sqrt() <= 1e-5 * norm.sqrt(),
+                "{set}, {name}: {} of {}",
+                distance.sqrt(),
+                norm.sqrt()
+            );
         }
     }
 }

@@ -202,7 +202,9 @@ impl Conv {
             unsafe { self.kernel.outer(&outer, panel.blocks) };
         };
         for link in links {
-            assert!(link.x + link.len <= self.inputs.positions && link.y + link.len <= self.outputs.positions);
+            assert!(
+                link.x + link.len <= self.inputs.positions && link.y + link.len <= self.outputs.positions
+            );
             let all = link.len * samples;
             for first in (0..all).step_by(OUTER_ROWS) {
                 let these = OUTER_ROWS.min(all - first);

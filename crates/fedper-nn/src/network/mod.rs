@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use fedper_core::params::{Kind, Layout, Params, ParamsError};
 
-use crate::{InstructionSet, NnError};
 use crate::arch::Architecture;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::Kernel;
 use crate::layer::Scratch;
 use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
 use crate::optim::{Sgd, Sink};
+use crate::{InstructionSet, NnError};
 use compile::{INPUT, Layer, Program};
 use run::Memory;
 
