@@ -1,7 +1,7 @@
 //! fedper: personalised federated learning on one machine.
 //!
 //! A [`config::Config`] and a dataset make an [`experiment::Experiment`]; [`simulator::run`] runs it and writes a
-//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`bench`] measures; [`cli`] is the
+//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`bench`](mod@bench) measures; [`cli`] is the
 //! command line over all of it.
 
 pub mod bench;
