@@ -13,7 +13,7 @@ use crate::optim::Sink;
 const MAX_SEGMENTS: usize = 64;
 /// Stretches of rows that one call of the outer product adds up.
 const MAX_STRETCHES: usize = 64;
-/// Rows up to which an input gradient is taken from the weights as they lie.
+/// Samples up to which the input gradient of a linear layer is taken from the weights as they lie.
 const FEW_ROWS: usize = 32;
 
 /// A convolution, or a linear layer. Groups are a dense convolution whose other weights are zero.
@@ -94,15 +94,6 @@ impl Conv {
         mut done: impl Done,
     ) {
         let stride = self.inputs.stride(samples);
-        let whole = self.outputs.positions == 1 && self.backward.runs.iter().all(|r| r.taps.len() == 1);
-        if whole && samples <= FEW_ROWS {
-            for block in 0..self.inputs.blocks {
-                let dx = &mut dx[block * stride..][..stride];
-                self.few_rows(dy, dx, samples, add, block);
-                done(block..block + 1, dx);
-            }
-            return;
-        }
         let start = if add { Start::Add } else { Start::Zero };
         for panel in self.weight.input_panels() {
             let transposed = &mut scratch.transposed[..];
@@ -113,15 +104,33 @@ impl Conv {
         }
     }
 
-    /// One block of [`Conv::input_gradient`] of a single output position, as in a linear layer, for few samples.
-    fn few_rows(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool, block: usize) {
-        let row = samples * BLOCK;
+    /// Whether [`Conv::linear_backward`] can do it: a single output position, whose taps are all input positions there are,
+    /// and few enough samples that transposing the weights would cost more than the product.
+    pub(crate) fn is_linear(&self, samples: usize) -> bool {
+        let whole = self.outputs.positions == 1 && self.weight.taps == self.inputs.positions;
+        whole && self.linked_once && samples <= FEW_ROWS
+    }
+
+    /// [`Conv::input_gradient`] and [`Conv::weight_gradient`] of a linear layer, tap by tap: a tap's weights are read for
+    /// the one and changed by the other while they are in the cache.
+    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
+    pub(crate) fn linear_backward(
+        &mut self,
+        x: &[f32],
+        dy: &[f32],
+        dx: &mut [f32],
+        samples: usize,
+        add: bool,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+        mut done: impl Done,
+    ) {
+        let (row, height) = (samples * BLOCK, self.links.rows());
         assert!(dy.len() >= self.outputs.len(samples));
-        for run in &self.backward.runs {
-            // Neighbours in a run share their tap.
-            let tap = self.backward.taps[run.taps.start].tap;
-            for i in 0..run.len {
-                let dx = &mut dx[(run.to + i) * row..][..row];
+        for tap in 0..self.weight.taps {
+            let link = self.links.of(tap, 0..height)[0];
+            for block in 0..self.inputs.blocks {
+                let dx = &mut dx[self.inputs.range(block, samples)][link.x * row..][..row];
                 let dots = Dots {
                     dy: dy.as_ptr(),
                     dy_plane: self.outputs.stride(samples),
@@ -135,6 +144,37 @@ impl Conv {
                 // SAFETY: `dy` and `dx` hold `samples` rows a plane; every panel of weights holds this tap's rows.
                 unsafe { self.kernel.dots(&dots, samples) };
             }
+            for panel in self.weight.panels() {
+                self.tap_gradient(tap, panel, x, dy, samples, scratch, sink);
+            }
+        }
+        let stride = self.inputs.stride(samples);
+        done(0..self.inputs.blocks, &mut dx[..self.inputs.blocks * stride]);
+        self.bias_gradient(dy, samples, sink);
+    }
+
+    /// The weight gradient of a tap that has one link, in one panel: it is complete after that link, and is used up while
+    /// it is in the first-level cache.
+    #[allow(clippy::too_many_arguments, reason = "private, and called from two places")]
+    fn tap_gradient(
+        &mut self,
+        tap: usize,
+        panel: Panel,
+        x: &[f32],
+        dy: &[f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+    ) {
+        let gradient = &mut scratch.gradient[..self.weight.rows * panel.width()];
+        gradient.fill(0.0);
+        self.add_links(self.links.of(tap, 0..self.links.rows()), panel, x, dy, samples, gradient);
+        self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
+    }
+
+    fn bias_gradient(&mut self, dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
+        if let Some(bias) = &mut self.bias {
+            bias.backward(dy, self.outputs, samples, sink);
         }
     }
 
@@ -154,16 +194,12 @@ impl Conv {
         let step = (OUTER_ROWS / row).clamp(1, height);
         for panel in self.weight.panels() {
             let tap_len = self.weight.rows * panel.width();
-            let gradient = &mut scratch.gradient[..taps * tap_len];
             if self.linked_once {
-                // A tap's gradient is complete after its link, and is used up while it is in the first-level cache.
-                let gradient = &mut gradient[..tap_len];
                 for tap in 0..taps {
-                    gradient.fill(0.0);
-                    self.add_links(self.links.of(tap, 0..height), panel, x, dy, samples, gradient);
-                    self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
+                    self.tap_gradient(tap, panel, x, dy, samples, scratch, sink);
                 }
             } else {
+                let gradient = &mut scratch.gradient[..taps * tap_len];
                 gradient.fill(0.0);
                 for first in (0..height).step_by(step) {
                     let rows = first..height.min(first + step);
@@ -174,9 +210,7 @@ impl Conv {
                 self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
         }
-        if let Some(bias) = &mut self.bias {
-            bias.backward(dy, self.outputs, samples, sink);
-        }
+        self.bias_gradient(dy, samples, sink);
     }
 
     /// Adds the part of some links of a tap to its gradient in one panel.

@@ -207,10 +207,17 @@ fn backward_across(
         // The weights change as soon as their gradient is known, so the input's gradient comes first.
         Layer::Conv(conv, activation) => {
             mask_if(g, z, own(*activation));
-            if let Some(dx) = dx {
-                conv.input_gradient(g, dx, samples, add, &mut scratch, done);
+            match dx {
+                Some(dx) if conv.is_linear(samples) => {
+                    conv.linear_backward(x, g, dx, samples, add, &mut scratch, sink, done);
+                }
+                dx => {
+                    if let Some(dx) = dx {
+                        conv.input_gradient(g, dx, samples, add, &mut scratch, done);
+                    }
+                    conv.weight_gradient(x, g, samples, &mut scratch, sink);
+                }
             }
-            conv.weight_gradient(x, g, samples, &mut scratch, sink);
         }
         Layer::Depthwise(conv, activation) => {
             mask_if(g, z, own(*activation));
