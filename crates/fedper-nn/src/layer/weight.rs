@@ -127,7 +127,7 @@ impl Weight {
         }
         match sink {
             Sink::Step(sgd) if sgd.weight_decay == 0.0 => {
-                // Without a gradient nothing moves, and velocities are zero from the start.
+                // Without a gradient nothing moves: velocities were zero, and no weight decay has changed that.
                 let mut tap = 0;
                 for run in alive[taps].chunk_by(|a, b| a == b) {
                     let range = tap * tap_len..(tap + run.len()) * tap_len;

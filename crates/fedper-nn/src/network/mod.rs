@@ -147,6 +147,9 @@ impl Network {
 
     /// One step of SGD on the mean loss of a batch, in train mode. The metrics are those before the step.
     ///
+    /// Between two calls of [`Network::reset_momentum`], momentum and weight decay must stay what they are: a step without
+    /// momentum leaves velocities alone, and one without weight decay leaves alone what can have no gradient.
+    ///
     /// # Errors
     /// [`NnError::BatchSize`], [`NnError::ImageLength`], [`NnError::Label`] or [`NnError::SingleValue`]; nothing is
     /// changed then.

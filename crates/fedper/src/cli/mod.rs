@@ -37,6 +37,8 @@ Examples:
   fedper data fetch cifar10                       download and check a dataset
   fedper report runs/a runs/b --out compared      several runs side by side
 
+Environment: FEDPER_KERNELS=avx512|avx2|portable computes in that instruction set instead of the machine's best
+
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted after a checkpoint";
 
 #[derive(Subcommand)]
