@@ -1,7 +1,8 @@
 //! Resizing images.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::{DataError, Images};
 
@@ -34,13 +35,29 @@ impl Resize {
     /// # Panics
     /// If `pixels` does not have that shape.
     pub(crate) fn apply(&mut self, pixels: &[u8], [height, width, channels]: [usize; 3]) -> Vec<u8> {
-        let pixel_type = if channels == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        // By pixel type: the library's own dispatch would compile its code for all of its twenty.
+        if channels == 1 {
+            self.apply_typed::<U8>(pixels, height, width, channels)
+        } else {
+            self.apply_typed::<U8x3>(pixels, height, width, channels)
+        }
+    }
+
+    fn apply_typed<P: PixelTrait>(
+        &mut self,
+        pixels: &[u8],
+        height: usize,
+        width: usize,
+        channels: usize,
+    ) -> Vec<u8> {
         let side = |side: usize| u32::try_from(side).expect("a decoded image has 32-bit sides");
-        let from =
-            ImageRef::new(side(width), side(height), pixels, pixel_type).expect("the shape is the pixels'");
-        let mut into = Image::new(side(self.width), side(self.height), pixel_type);
-        self.resizer.resize(&from, &mut into, &self.options).expect("both images have one pixel type");
-        into.into_vec()
+        let from = TypedImageRef::<P>::from_buffer(side(width), side(height), pixels)
+            .expect("the shape is the pixels'");
+        let mut resized = vec![0; self.height * self.width * channels];
+        let mut into = TypedImage::<P>::from_buffer(side(self.width), side(self.height), &mut resized)
+            .expect("the shape is the buffer's");
+        self.resizer.resize_typed(&from, &mut into, &self.options).expect("no crop is asked for");
+        resized
     }
 
     /// Resizes all of `images`.
