@@ -1,8 +1,7 @@
 //! Resizing images.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use image::imageops::{self, FilterType};
+use image::{ImageBuffer, Luma, Pixel, Rgb};
 
 use crate::{DataError, Images};
 
@@ -12,8 +11,6 @@ const LONGEST: usize = 4096;
 /// Resizes images one by one. Bilinear with support scaled to the reduction, as Pillow and torchvision (`antialias`) do;
 /// the image is stretched to the new size, whatever its proportions.
 pub(crate) struct Resize {
-    resizer: Resizer,
-    options: ResizeOptions,
     height: usize,
     width: usize,
 }
@@ -25,43 +22,35 @@ impl Resize {
         if ![height, width].iter().all(|side| (1..=LONGEST).contains(side)) {
             return Err(DataError::ImageSize { height, width, longest: LONGEST });
         }
-        let options =
-            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-        Ok(Self { resizer: Resizer::new(), options, height, width })
+        Ok(Self { height, width })
     }
 
     /// Resizes `pixels`, `[height][width][channels]` with 1 or 3 channels.
     ///
     /// # Panics
     /// If `pixels` does not have that shape.
-    pub(crate) fn apply(&mut self, pixels: &[u8], [height, width, channels]: [usize; 3]) -> Vec<u8> {
-        // By pixel type: the library's own dispatch would compile its code for all of its twenty.
+    pub(crate) fn apply(&self, pixels: &[u8], [height, width, channels]: [usize; 3]) -> Vec<u8> {
         if channels == 1 {
-            self.apply_typed::<U8>(pixels, height, width, channels)
+            self.apply_typed::<Luma<u8>>(pixels, height, width)
         } else {
-            self.apply_typed::<U8x3>(pixels, height, width, channels)
+            self.apply_typed::<Rgb<u8>>(pixels, height, width)
         }
     }
 
-    fn apply_typed<P: PixelTrait>(
-        &mut self,
+    fn apply_typed<P: Pixel<Subpixel = u8> + 'static>(
+        &self,
         pixels: &[u8],
         height: usize,
         width: usize,
-        channels: usize,
     ) -> Vec<u8> {
         let side = |side: usize| u32::try_from(side).expect("a decoded image has 32-bit sides");
-        let from = TypedImageRef::<P>::from_buffer(side(width), side(height), pixels)
+        let from = ImageBuffer::<P, _>::from_raw(side(width), side(height), pixels)
             .expect("the shape is the pixels'");
-        let mut resized = vec![0; self.height * self.width * channels];
-        let mut into = TypedImage::<P>::from_buffer(side(self.width), side(self.height), &mut resized)
-            .expect("the shape is the buffer's");
-        self.resizer.resize_typed(&from, &mut into, &self.options).expect("no crop is asked for");
-        resized
+        imageops::resize(&from, side(self.width), side(self.height), FilterType::Triangle).into_raw()
     }
 
     /// Resizes all of `images`.
-    pub(crate) fn apply_all(&mut self, images: &Images) -> Result<Images, DataError> {
+    pub(crate) fn apply_all(&self, images: &Images) -> Result<Images, DataError> {
         let shape = [images.height, images.width, images.channels];
         let pixels = (0..images.len()).flat_map(|i| self.apply(images.pixels(i), shape)).collect();
         Images::new([self.height, self.width, images.channels], pixels, images.labels().to_vec())

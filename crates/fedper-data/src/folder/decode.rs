@@ -50,12 +50,12 @@ pub(super) fn all(paths: &[&Path], size: Option<(usize, usize)>) -> Result<Vec<D
 }
 
 fn decode_part(paths: &[&Path], size: Option<(usize, usize)>) -> Result<Vec<Decoded>, DataError> {
-    let mut resize = size.map(Resize::new).transpose()?;
+    let resize = size.map(Resize::new).transpose()?;
     paths
         .iter()
         .map(|path| {
             let image = decode(path)?;
-            Ok(match (&mut resize, size) {
+            Ok(match (&resize, size) {
                 (Some(resize), Some((height, width))) if (image.height, image.width) != (height, width) => {
                     let pixels = resize.apply(&image.pixels, [image.height, image.width, image.channels]);
                     Decoded { height, width, pixels, ..image }
