@@ -47,6 +47,9 @@ pub enum Error {
     /// Stopped from outside; the checkpoint of the last round is written.
     #[error("interrupted after a checkpoint; go on with: fedper run --resume {}", .0.display())]
     Interrupted(PathBuf),
+    /// Stopped from outside, between or in one of several runs.
+    #[error("{0}")]
+    Stopped(String),
 }
 
 impl Error {
@@ -56,7 +59,7 @@ impl Error {
             Self::Config(_) => 2,
             Self::Data(error) if is_configuration(error) => 2,
             Self::Network(_) | Self::Report(ReportError::NotARun(_)) => 2,
-            Self::Interrupted(_) => 130,
+            Self::Interrupted(_) | Self::Stopped(_) => 130,
             _ => 1,
         }
     }

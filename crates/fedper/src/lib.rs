@@ -10,5 +10,6 @@ pub mod config;
 pub mod error;
 pub mod experiment;
 pub mod report;
+mod reproduce;
 pub mod rundir;
 pub mod simulator;

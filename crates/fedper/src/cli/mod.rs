@@ -3,9 +3,11 @@
 mod bench;
 mod bench_scale;
 mod data;
+mod interrupt;
 mod model;
 mod progress;
 mod report;
+mod reproduce;
 mod run;
 mod size;
 mod table;
@@ -35,6 +37,7 @@ Examples:
   fedper model summary --model resnet34           the blocks of a network, and what the cut sends
   fedper data partition --dirichlet 0.1           who would hold what
   fedper data fetch cifar10                       download and check a dataset
+  fedper reproduce all --scale smoke              the paper's figures, on small data, in minutes
   fedper report runs/a runs/b --out compared      several runs side by side
 
 Environment: FEDPER_KERNELS=avx512|avx2|portable computes in that instruction set instead of the machine's best
@@ -45,6 +48,8 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 
 enum Command {
     /// Simulate a federation on this machine
     Run(Box<run::Args>),
+    /// Run the paper's experiments, by figure
+    Reproduce(reproduce::Args),
     /// Draw report.html and its figures from run directories
     Report(report::Args),
     /// List, fetch and inspect datasets and partitions
@@ -66,6 +71,7 @@ pub fn main() -> ExitCode {
     let kernels = fedper_nn::InstructionSet::from_environment().map_err(Error::from);
     let result = kernels.and_then(|_| match cli.command {
         Command::Run(args) => run::main(*args),
+        Command::Reproduce(args) => reproduce::main(&args),
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),

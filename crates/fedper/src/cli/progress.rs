@@ -1,6 +1,7 @@
 //! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use fedper_core::round::DeviceId;
@@ -14,8 +15,19 @@ use crate::simulator::Observer;
 /// How often plain lines tell of a round that takes long.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
+/// What tells of a run: a bar on a terminal, lines elsewhere, or nothing.
+pub(super) fn observer(experiment: &Experiment, quiet: bool) -> Box<dyn Observer> {
+    struct Silent;
+    impl Observer for Silent {}
+    match (quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Box::new(Silent),
+        (false, true) => Box::new(Bar::new(Progress::new(experiment))),
+        (false, false) => Box::new(Lines::new(Progress::new(experiment))),
+    }
+}
+
 /// What both kinds of progress know.
-pub(super) struct Progress {
+struct Progress {
     rounds: u32,
     algorithms: Vec<String>,
     accuracy: BTreeMap<String, f64>,
@@ -27,7 +39,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(experiment: &Experiment) -> Self {
+    fn new(experiment: &Experiment) -> Self {
         Self {
             rounds: experiment.config.rounds,
             algorithms: experiment.config.algorithm.clone(),
@@ -72,13 +84,13 @@ impl Progress {
 }
 
 /// A line that is redrawn.
-pub(super) struct Bar {
+struct Bar {
     progress: Progress,
     bar: ProgressBar,
 }
 
 impl Bar {
-    pub(super) fn new(progress: Progress) -> Self {
+    fn new(progress: Progress) -> Self {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{bar:24} {msg}").expect("a valid template");
         bar.set_style(style.progress_chars("━╸ "));
@@ -129,13 +141,13 @@ impl Drop for Bar {
 }
 
 /// A line a round, and one now and then in a round that takes long.
-pub(super) struct Lines {
+struct Lines {
     progress: Progress,
     last: Instant,
 }
 
 impl Lines {
-    pub(super) fn new(progress: Progress) -> Self {
+    fn new(progress: Progress) -> Self {
         Self { progress, last: Instant::now() }
     }
 }

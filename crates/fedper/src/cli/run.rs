@@ -1,17 +1,15 @@
 //! `fedper run`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::progress::{Bar, Lines, Progress};
 use super::table::{Align, bytes, duration, percent, table};
+use super::{interrupt, progress};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::Summary;
 use crate::rundir::{RunDir, SampleTotals, read_summary};
-use crate::simulator::{self, Observer, RunOptions};
+use crate::simulator::{self, RunOptions};
 
 /// Simulate a federation on this machine
 ///
@@ -55,9 +53,6 @@ Examples:
   fedper run --config runs/cifar/config.toml --seed 2 --out runs/cifar-2
   fedper run --resume runs/cifar";
 
-/// Set by Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
-
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let workers = super::workers(args.workers)?;
     let personal_memory = super::size::memory(args.personal_memory.as_deref())?;
@@ -82,19 +77,9 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
             (experiment, dir)
         }
     };
-    // A second Ctrl-C ends the process at once; the checkpoint of the last round is there all the same.
-    let handler = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    handler.map_err(|error| Error::Training(format!("cannot watch for Ctrl-C: {error}")))?;
-    let options = RunOptions { workers, personal_memory, stop: &STOP };
-    let mut observer: Box<dyn Observer> = match (args.quiet, std::io::stderr().is_terminal()) {
-        (true, _) => Box::new(Silent),
-        (false, true) => Box::new(Bar::new(Progress::new(&experiment))),
-        (false, false) => Box::new(Lines::new(Progress::new(&experiment))),
-    };
+    interrupt::watch()?;
+    let options = RunOptions { workers, personal_memory, stop: &interrupt::STOP };
+    let mut observer = progress::observer(&experiment, args.quiet);
     if !args.quiet {
         eprintln!("{}", headline(&experiment, &dir, workers));
     }
@@ -103,9 +88,6 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let path = dir.path().to_owned();
     finish(&path, &result?, args.json)
 }
-
-struct Silent;
-impl Observer for Silent {}
 
 /// The run in `path`, unless it is complete.
 fn resume(path: &Path, flags: Settings) -> Result<Option<(Experiment, RunDir)>, Error> {

@@ -15,8 +15,11 @@ use std::path::{Path, PathBuf};
 
 mod axis;
 mod chart;
+pub(crate) mod experiment;
 mod figures;
 mod page;
+mod panels;
+pub(crate) mod png;
 mod read;
 mod series;
 mod style;

@@ -8,7 +8,7 @@ use super::series::Comparison;
 use super::tables;
 use super::text::{counted, escape};
 
-const CSS: &str = include_str!("page.css");
+pub(super) const CSS: &str = include_str!("page.css");
 
 /// The whole page. It refers to nothing outside itself, and is well-formed XML as well as HTML.
 pub(super) fn page(of: &Comparison<'_>, figures: &[Figure]) -> String {

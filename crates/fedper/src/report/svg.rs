@@ -146,6 +146,16 @@ impl Svg {
         };
     }
 
+    /// The drawing as a part of another, with its upper left corner at `(x, y)`.
+    pub(super) fn place(&mut self, part: &Self, x: f64, y: f64) {
+        let _ = write!(self.body, "<g transform=\"translate({} {})\">\n{}</g>\n", n(x), n(y), part.body);
+    }
+
+    /// Width and height.
+    pub(super) fn size(&self) -> (f64, f64) {
+        (self.width, self.height)
+    }
+
     /// The whole document. `id` must be unique among the figures of one page.
     pub(super) fn finish(self, id: &str, title: &str, description: &str) -> String {
         let (width, height) = (n(self.width.ceil()), n(self.height.ceil()));

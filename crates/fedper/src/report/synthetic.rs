@@ -66,6 +66,13 @@ impl Noise {
     }
 }
 
+/// A run as read back, of that seed.
+pub(super) fn seeded(seed: u64) -> super::RunData {
+    let dir = tempfile::tempdir().unwrap();
+    Synthetic { seed, ..Synthetic::default() }.write(dir.path());
+    super::RunData::read(dir.path()).unwrap()
+}
+
 impl Synthetic {
     /// Writes a run directory.
     pub(super) fn write(&self, dir: &Path) {

@@ -46,7 +46,7 @@ fn empty(name: &'static str, heading: &'static str, axes: (&str, &str), why: &st
 }
 
 /// The least and the greatest of some values.
-fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+pub(super) fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |range, v| {
         let (low, high) = range.unwrap_or((v, v));
         Some((v.min(low), v.max(high)))

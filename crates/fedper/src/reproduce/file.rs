@@ -1,0 +1,163 @@
+//! Experiment files: a figure of the paper as data. The ones in `experiments/` are part of the program.
+
+use serde::Deserialize;
+
+use super::Scale;
+use crate::config::{Config, Settings};
+use crate::error::Error;
+
+/// The figures that are part of the program: name and file.
+const FIGURES: [(&str, &str); 4] = [
+    ("fig2", include_str!("../../experiments/fig2.toml")),
+    ("fig3", include_str!("../../experiments/fig3.toml")),
+    ("fig4", include_str!("../../experiments/fig4.toml")),
+    ("fig7", include_str!("../../experiments/fig7.toml")),
+];
+
+/// A figure: panels of curves, and the settings behind each.
+///
+/// A curve's settings are those of the figure, overridden by the panel's, overridden by its own. That is the paper's
+/// scale; the smaller ones override once more, the figure's `[small]` or `[smoke]` first and the panel's after it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Figure {
+    /// `fig2`.
+    #[serde(skip)]
+    pub(crate) name: String,
+    /// What the figure shows, in a line.
+    pub(crate) title: String,
+    /// Where its settings come from, and what a reader of its published values must know.
+    pub(crate) about: String,
+    /// Settings of every curve.
+    settings: Settings,
+    #[serde(default)]
+    small: Settings,
+    #[serde(default)]
+    smoke: Settings,
+    #[serde(rename = "panel")]
+    pub(crate) panels: Vec<Panel>,
+}
+
+/// One plot of a figure.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Panel {
+    /// For `--panel`, such as `mobilenet-k4`.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    #[serde(default)]
+    settings: Settings,
+    #[serde(default)]
+    small: Settings,
+    #[serde(default)]
+    smoke: Settings,
+    #[serde(rename = "curve")]
+    pub(crate) curves: Vec<Curve>,
+}
+
+/// One line of a plot: one method, over several seeds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    algorithm: String,
+    #[serde(default)]
+    settings: Settings,
+    /// Final accuracy of the published reproduction, if it has this curve.
+    pub(crate) published: Option<f64>,
+}
+
+impl Panel {
+    /// Whether its name contains one of `chosen`, or none is asked for.
+    pub(super) fn is_among(&self, chosen: &[String]) -> bool {
+        chosen.is_empty() || chosen.iter().any(|part| self.name.contains(part.as_str()))
+    }
+}
+
+impl Curve {
+    /// Name of its strategy.
+    pub(crate) fn algorithm(&self) -> &str {
+        &self.algorithm
+    }
+}
+
+impl Figure {
+    /// The figures of that name, or all of them for `all`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none.
+    pub(crate) fn named(name: &str) -> Result<Vec<Self>, Error> {
+        let chosen: Vec<Self> = FIGURES
+            .iter()
+            .filter(|(known, _)| name == "all" || name == *known)
+            .map(|(known, text)| Self::parse(known, text))
+            .collect::<Result<_, _>>()?;
+        if chosen.is_empty() {
+            let known: Vec<&str> = FIGURES.iter().map(|(known, _)| *known).collect();
+            return Err(Error::Config(format!(
+                "there is no figure `{name}`; there are {}, and `all`",
+                known.join(", ")
+            )));
+        }
+        Ok(chosen)
+    }
+
+    /// Reads an experiment file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the line that is wrong.
+    pub(crate) fn parse(name: &str, text: &str) -> Result<Self, Error> {
+        let figure: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            Error::Config(format!("experiment {name}, line {line}: {}", error.message()))
+        })?;
+        Ok(Self { name: name.to_owned(), ..figure })
+    }
+
+    /// The settings of a curve at a scale, without seed and data folder.
+    pub(crate) fn settings(&self, panel: &Panel, curve: &Curve, scale: Scale) -> Settings {
+        let own = Settings { algorithm: Some(vec![curve.algorithm.clone()]), ..curve.settings.clone() };
+        let paper = own.over(panel.settings.clone()).over(self.settings.clone());
+        let smaller = match scale {
+            Scale::Paper => return paper,
+            Scale::Small => panel.small.clone().over(self.small.clone()),
+            Scale::Smoke => panel.smoke.clone().over(self.smoke.clone()),
+        };
+        smaller.over(paper)
+    }
+
+    /// What the scale changes against the paper's, in words: `25 rounds (paper: 50)`. Empty at the paper's scale.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the settings contradict one another.
+    pub(crate) fn changes(&self, scale: Scale) -> Result<Vec<String>, Error> {
+        let mut changes: Vec<String> = Vec::new();
+        for panel in &self.panels {
+            for curve in &panel.curves {
+                let table = |scale| -> Result<toml::Table, Error> {
+                    let config = Config::resolve(&self.settings(panel, curve, scale))?;
+                    Ok(config.to_toml().parse().expect("a configuration is a table"))
+                };
+                let (here, paper) = (table(scale)?, table(Scale::Paper)?);
+                let keys = here.keys().chain(paper.keys().filter(|key| !here.contains_key(*key)));
+                for key in keys.filter(|key| here.get(*key) != paper.get(*key)) {
+                    // They follow from others, or say nothing to a reader.
+                    if ["finetune_epochs", "data_dir"].contains(&key.as_str()) {
+                        continue;
+                    }
+                    let show = |table: &toml::Table| match table.get(key) {
+                        Some(toml::Value::String(text)) => text.clone(),
+                        Some(value) => value.to_string(),
+                        None => "not set".to_owned(),
+                    };
+                    let change =
+                        format!("{} {} (paper: {})", key.replace('_', " "), show(&here), show(&paper));
+                    if !changes.contains(&change) {
+                        changes.push(change);
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+}
