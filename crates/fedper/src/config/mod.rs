@@ -1,6 +1,7 @@
 //! Configuration: [`Settings`] is what the user typed, on the command line or in a file; [`Config`] is what was made and
 //! validated of it. Only a `Config` runs.
 
+mod choices;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
+pub use self::choices::{Augment, BatchNorm};
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -86,8 +88,8 @@ pub struct Config {
     pub weight_decay: f64,
     /// Whether a device's samples are shuffled in each epoch.
     pub shuffle: bool,
-    /// Whether training images are cropped and flipped at random.
-    pub augment: bool,
+    /// What is done to training images at random.
+    pub augment: Augment,
     /// C: fraction of the devices in a round.
     pub participation: f64,
     /// Probability that a device fails in a round.
@@ -102,18 +104,6 @@ pub struct Config {
 /// The dataset that is part of the program.
 const EMBEDDED: &str = "fashion-mnist-small";
 const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
-
-/// What happens to the batch-norm statistics (running mean and variance) of the base. Personal ones always stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// Averaged with the base.
-    Average,
-    /// They stay on the device.
-    Local,
-    /// Averaged, but each device starts a round with fresh ones.
-    Reset,
-}
 
 fn as_text<S: serde::Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
@@ -185,7 +175,7 @@ impl Config {
             momentum: s.momentum.unwrap_or(0.5),
             weight_decay: s.weight_decay.unwrap_or(0.0),
             shuffle: s.shuffle.unwrap_or(true),
-            augment: s.augment.unwrap_or(false),
+            augment: s.augment.unwrap_or(Augment::None),
             participation: s.participation.unwrap_or(1.0),
             failure_rate: s.failure_rate.unwrap_or(0.0),
             eval_every: s.eval_every.unwrap_or(1),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::BatchNorm;
+use super::{Augment, BatchNorm};
 
 /// The keys of a configuration, as flags and as a TOML file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -101,9 +101,9 @@ pub struct Settings {
     /// The key behind `--no-shuffle`.
     #[arg(skip)]
     pub shuffle: Option<bool>,
-    /// Crop (4 pixels of padding) and mirror training images at random
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
-    pub augment: Option<bool>,
+    /// Change training images at random: crop-flip crops (4 pixels of padding) and mirrors them [default: none]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "crop-flip", help_heading = "Training")]
+    pub augment: Option<Augment>,
     /// Fraction of the devices that take part in a round (C) [default: 1]
     #[arg(long, value_name = "FRACTION", help_heading = "Training")]
     pub participation: Option<f64>,

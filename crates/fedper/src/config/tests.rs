@@ -13,7 +13,7 @@ fn a_written_configuration_resolves_to_itself() {
     for text in [
         "",
         "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
-        "iid = true\nwith_replacement = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "iid = true\nwith_replacement = true\nshuffle = false\naugment = 'crop-flip'\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -66,6 +66,27 @@ fn what_is_wrong_is_said_in_one_line() {
 }
 
 #[test]
+fn augmentation_is_a_word_and_was_a_switch() {
+    for (text, expected) in [
+        ("augment = true", Augment::CropFlip),
+        ("augment = 'crop-flip'", Augment::CropFlip),
+        ("augment = false", Augment::None),
+        ("augment = 'none'", Augment::None),
+        ("", Augment::None),
+    ] {
+        let config = resolve(text).unwrap();
+        assert_eq!(config.augment, expected);
+        assert!(config.to_toml().contains(if expected == Augment::None {
+            "augment = \"none\""
+        } else {
+            "crop-flip"
+        }));
+    }
+    let error = toml::from_str::<Settings>("augment = 'mixup'").unwrap_err().to_string();
+    assert!(error.contains("crop-flip"), "{error}");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
@@ -91,6 +112,6 @@ fn the_command_repeats_the_configuration() {
     assert_eq!(
         config.command(),
         "fedper run --model cnn --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle \
-         --augment"
+         --augment crop-flip"
     );
 }

@@ -101,7 +101,7 @@ impl RunDir {
         }
         let checkpoint = Checkpoint::open(path)?;
         let progress = checkpoint.progress()?;
-        let changed = Config::differences(&experiment.config.to_toml(), &progress.config);
+        let changed = Config::differences(&experiment.config.to_toml(), &as_written_now(&progress.config));
         if !changed.is_empty() {
             return Err(Error::Config(format!(
                 "{} was begun with another configuration: {}; resume it as it was, or begin another run",
@@ -251,6 +251,13 @@ pub fn read_summary(path: &Path) -> Result<Summary, Error> {
     let path = path.join(SUMMARY);
     let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
+}
+
+/// The text of a `config.toml` as this version writes it: an older one had fewer keys, or wrote them otherwise.
+fn as_written_now(config: &str) -> String {
+    let settings = toml::from_str::<Settings>(config).ok();
+    let config_now = settings.and_then(|settings| Config::resolve(&settings).ok());
+    config_now.map_or_else(|| config.to_owned(), |config| config.to_toml())
 }
 
 /// Opens a file to append to, cut to the length that is committed.

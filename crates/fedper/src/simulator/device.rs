@@ -11,7 +11,7 @@ use fedper_core::strategy::{LearnError, Learner};
 use fedper_data::{Batcher, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
-use crate::config::Config;
+use crate::config::{Augment, Config};
 use crate::experiment::Experiment;
 
 /// Evaluation batches are at least this large, however small training batches are.
@@ -82,8 +82,8 @@ impl Learner for SimulatedDevice<'_> {
         let mut order = config.shuffle.then(|| seed::derive(config.seed, purpose, self.id.0, round));
         // Fine-tuning sees other crops than the round's training.
         let crops = if purpose == Purpose::Shuffle { "train" } else { "finetune" };
-        let mut augment =
-            config.augment.then(|| seed::named(config.seed, Purpose::Augment, self.id.0, round, crops));
+        let mut augment = (config.augment == Augment::CropFlip)
+            .then(|| seed::named(config.seed, Purpose::Augment, self.id.0, round, crops));
         let sgd = Sgd {
             lr: config.lr as f32,
             momentum: config.momentum as f32,
