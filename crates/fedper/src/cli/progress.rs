@@ -49,6 +49,10 @@ impl Progress {
         self.samples += samples;
     }
 
+    fn plateau(&mut self, fewer: u64) {
+        self.trainings = self.trainings.saturating_sub(fewer);
+    }
+
     /// Training images a second since the process began, evaluation and checkpoints included.
     fn images_per_second(&self) -> f64 {
         self.samples as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
@@ -69,6 +73,10 @@ impl Progress {
     fn left(&self) -> String {
         self.seconds_left().map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)))
     }
+}
+
+fn flat(algorithm: &str, round: u32) -> String {
+    format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
 }
 
 /// A line that is redrawn.
@@ -112,6 +120,12 @@ impl Observer for Bar {
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         self.bar.println(format!("round {round} of {algorithm}: device {device}: {reason}"));
+    }
+
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        self.progress.plateau(fewer);
+        self.bar.set_length(self.progress.trainings);
+        self.bar.println(flat(algorithm, round));
     }
 
     fn round(&mut self, record: &RoundRecord) {
@@ -166,6 +180,11 @@ impl Observer for Lines {
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         eprintln!("round {round} of {algorithm}: device {device}: {reason}");
+    }
+
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        self.progress.plateau(fewer);
+        eprintln!("{}", flat(algorithm, round));
     }
 
     fn round(&mut self, record: &RoundRecord) {

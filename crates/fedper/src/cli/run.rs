@@ -214,9 +214,18 @@ fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
         })
         .collect();
     let memory = summary.peak_rss_bytes.map(|rss| format!(", {} of memory at most", bytes(rss)));
+    let early: Vec<String> = order
+        .iter()
+        .filter_map(|name| Some((name, summary.algorithms.get(name).filter(|a| a.stopped_early)?)))
+        .map(|(name, a)| format!("{name} ended after round {}", a.rounds))
+        .collect();
+    let early = match early.is_empty() {
+        true => String::new(),
+        false => format!("Stopped on a plateau of the test accuracy: {}\n", early.join(", ")),
+    };
     let note = summary.dataset_note.as_ref().map(|note| format!("Note: {note}\n"));
     Ok(format!(
-        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{}",
+        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{early}{}",
         table(&columns, &rows),
         duration(summary.seconds),
         memory.unwrap_or_default(),

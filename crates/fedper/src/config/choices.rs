@@ -45,3 +45,15 @@ impl<'de> Deserialize<'de> for Augment {
         })
     }
 }
+
+/// The course of the learning rate over the run's rounds; see [`fedper_core::schedule::Course`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LrSchedule {
+    /// The same in every round.
+    Constant,
+    /// Half a cosine, towards 0 at the end.
+    Cosine,
+    /// Times `lr_step_factor` after every `lr_step_rounds` rounds.
+    Step,
+}

@@ -3,6 +3,7 @@
 
 mod choices;
 mod settings;
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
-pub use self::choices::{Augment, BatchNorm};
+pub use self::choices::{Augment, BatchNorm, LrSchedule};
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -82,10 +83,23 @@ pub struct Config {
     pub drop_last: bool,
     /// Learning rate.
     pub lr: f64,
+    /// How the learning rate changes over the rounds.
+    pub lr_schedule: LrSchedule,
+    /// Rounds from one step of the learning rate to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_step_rounds: Option<u32>,
+    /// What the learning rate is multiplied with at a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_step_factor: Option<f64>,
+    /// Rounds in which the learning rate rises to its full height.
+    pub warmup_rounds: u32,
     /// Momentum of SGD.
     pub momentum: f64,
     /// L2 weight decay.
     pub weight_decay: f64,
+    /// The global L2 norm that a step's gradient is scaled down to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Whether a device's samples are shuffled in each epoch.
     pub shuffle: bool,
     /// What is done to training images at random.
@@ -99,11 +113,18 @@ pub struct Config {
     /// Evaluate a sample of so many devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_devices: Option<u64>,
+    /// End an algorithm so many rounds after its accuracy last rose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// What does not count as a rise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_delta: Option<f64>,
 }
 
 /// The dataset that is part of the program.
 const EMBEDDED: &str = "fashion-mnist-small";
 const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
+const DEFAULT_ROUNDS: u32 = 15;
 
 fn as_text<S: serde::Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
@@ -137,6 +158,7 @@ impl Config {
         if s.personal_layers.is_some() && s.personal_pattern.is_some() {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
+        training::check_pairs(settings)?;
         let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
         let config = Self {
             seed: s.seed.unwrap_or(1),
@@ -166,20 +188,27 @@ impl Config {
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
             test_fraction: s.test_fraction,
-            rounds: s.rounds.unwrap_or(15),
+            rounds: s.rounds.unwrap_or(DEFAULT_ROUNDS),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
             batch_size: s.batch_size.unwrap_or(20),
             drop_last: s.drop_last.unwrap_or(false),
             lr: s.lr.unwrap_or(0.05),
+            lr_schedule: s.lr_schedule.unwrap_or(LrSchedule::Constant),
+            lr_step_rounds: training::step_rounds(settings),
+            lr_step_factor: training::step_factor(settings),
+            warmup_rounds: s.warmup_rounds.unwrap_or(0),
             momentum: s.momentum.unwrap_or(0.5),
             weight_decay: s.weight_decay.unwrap_or(0.0),
+            clip_norm: s.clip_norm,
             shuffle: s.shuffle.unwrap_or(true),
             augment: s.augment.unwrap_or(Augment::None),
             participation: s.participation.unwrap_or(1.0),
             failure_rate: s.failure_rate.unwrap_or(0.0),
             eval_every: s.eval_every.unwrap_or(1),
             eval_devices: s.eval_devices,
+            patience: s.patience,
+            min_delta: s.patience.map(|_| s.min_delta.unwrap_or(0.0)),
         };
         config.check()?;
         Ok(config)
@@ -214,6 +243,7 @@ impl Config {
                 return wrong(format!("{key} is 0: it must be at least 1"));
             }
         }
+        self.check_training()?;
         let ranges = [
             ("lr", self.lr, self.lr > 0.0, "greater than 0"),
             ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),

@@ -14,6 +14,8 @@ fn a_written_configuration_resolves_to_itself() {
         "",
         "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
         "iid = true\nwith_replacement = true\nshuffle = false\naugment = 'crop-flip'\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "lr_schedule = 'step'\nwarmup_rounds = 2\nclip_norm = 0.5\npatience = 3",
+        "lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5\npatience = 3\nmin_delta = 0.01",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -55,6 +57,15 @@ fn what_is_wrong_is_said_in_one_line() {
         ("momentum = 1.0", "momentum is 1: it must be from 0 to below 1"),
         ("participation = 0.0", "participation is 0: it must be above 0 and at most 1"),
         ("test_fraction = 1.0", "test_fraction is 1: it must be between 0 and 1"),
+        ("warmup_rounds = 15", "warmup_rounds is 15: it must be less than rounds (15)"),
+        ("lr_step_rounds = 3", "lr_step_rounds does nothing without lr_schedule = step"),
+        ("lr_schedule = 'step'\nlr_step_rounds = 0", "lr_step_rounds is 0"),
+        ("lr_schedule = 'step'\nlr_step_factor = -1.0", "lr_step_factor is -1: it must be greater than 0"),
+        ("clip_norm = 0.0", "clip_norm is 0: it must be greater than 0"),
+        ("clip_norm = nan", "clip_norm is NaN"),
+        ("patience = 0", "patience is 0"),
+        ("min_delta = 0.1", "min_delta does nothing without patience"),
+        ("patience = 1\nmin_delta = -0.1", "min_delta is -0.1: it must be 0 or greater"),
         ("model = 'vgg'", "vgg"),
         ("stem = 'tiny'", "tiny"),
     ] {

@@ -227,6 +227,7 @@ fn summarise(rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSumma
     let last = means.last().copied();
     AlgorithmSummary {
         rounds: rounds.len() as u32,
+        stopped_early: false,
         last: last.map(|(mean, _)| mean),
         best: best.map(|(mean, _)| mean),
         best_round: best.map(|(_, round)| round),

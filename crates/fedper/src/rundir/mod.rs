@@ -153,6 +153,20 @@ impl RunDir {
         self.checkpoint().restore(algorithm, split)
     }
 
+    /// The mean accuracy of every evaluated round of `algorithm` that is committed, in order.
+    ///
+    /// # Errors
+    /// If the records cannot be read back.
+    pub(crate) fn accuracies(&self, algorithm: &str) -> Result<Vec<(u32, f64)>, Error> {
+        let mut accuracies = Vec::new();
+        files::for_each_line(&self.path.join(ROUNDS), |record: RoundRecord| {
+            if let Some(accuracy) = record.accuracy.filter(|_| record.algorithm == algorithm) {
+                accuracies.push((record.round, accuracy.mean));
+            }
+        })?;
+        Ok(accuracies)
+    }
+
     /// Begins a round: what devices keep goes into it as they train, and is lost unless it is committed.
     ///
     /// # Errors

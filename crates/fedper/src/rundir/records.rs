@@ -117,6 +117,9 @@ pub struct Summary {
 pub struct AlgorithmSummary {
     /// Rounds run.
     pub rounds: u32,
+    /// Whether it ended before the run's last round, because its accuracy had stopped rising (`patience`).
+    #[serde(default)]
+    pub stopped_early: bool,
     /// Mean device accuracy of the last evaluated round.
     pub last: Option<f64>,
     /// The best mean device accuracy of any evaluated round. Chosen on test samples: an upper bound, not a result.

@@ -85,7 +85,7 @@ impl Learner for SimulatedDevice<'_> {
         let mut augment = (config.augment == Augment::CropFlip)
             .then(|| seed::named(config.seed, Purpose::Augment, self.id.0, round, crops));
         let sgd = Sgd {
-            lr: config.lr as f32,
+            lr: config.schedule().rate_in(self.round) as f32,
             momentum: config.momentum as f32,
             weight_decay: config.weight_decay as f32,
         };
@@ -99,8 +99,12 @@ impl Learner for SimulatedDevice<'_> {
                     return Err(LearnError::Device(Box::new(Stopped)));
                 }
                 let images = &pixels[..count * dataset.images.sample_len()];
-                let step =
-                    network.train_step(Batch { images, labels: &labels[..count] }, &sgd).map_err(failed)?;
+                let batch = Batch { images, labels: &labels[..count] };
+                let step = match config.clip_norm {
+                    Some(norm) => network.train_step_clipped(batch, &sgd, norm),
+                    None => network.train_step(batch, &sgd),
+                };
+                let step = step.map_err(failed)?;
                 if !step.loss_sum.is_finite() {
                     return Err(LearnError::Diverged(format!("the loss became {}", step.loss_sum)));
                 }

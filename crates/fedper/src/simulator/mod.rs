@@ -45,6 +45,11 @@ pub trait Observer {
         let _ = (algorithm, round, device, reason);
     }
 
+    /// The accuracy of `algorithm` has stopped rising, so `round` was its last; the run trains a device `fewer` times less.
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        let _ = (algorithm, round, fewer);
+    }
+
     /// A round is over and durable.
     fn round(&mut self, record: &RoundRecord) {
         let _ = record;
@@ -92,7 +97,7 @@ pub fn run(
         let pool = Pool::start(scope, experiment, options.workers, options.stop);
         for round in 1..=experiment.config.rounds {
             for federation in &mut federations {
-                if federation.rounds_done() >= round {
+                if federation.rounds_done() >= round || federation.stopped().is_some() {
                     continue;
                 }
                 if options.stop.load(Ordering::Relaxed) {
@@ -103,6 +108,9 @@ pub fn run(
                 let seconds = before + start.elapsed().as_secs_f64();
                 dir.commit(open, &record, &devices, federation.base(), seconds)?;
                 observer.round(&record);
+                if let Some(last) = federation.stopped().filter(|&last| last < experiment.config.rounds) {
+                    observer.plateau(federation.name(), last, federation.trainings_spared());
+                }
             }
         }
         Ok(())
