@@ -4,6 +4,7 @@ mod bench;
 mod bench_scale;
 mod data;
 mod model;
+mod predict;
 mod progress;
 mod report;
 mod run;
@@ -36,6 +37,7 @@ Examples:
   fedper data partition --dirichlet 0.1           who would hold what
   fedper data fetch cifar10                       download and check a dataset
   fedper report runs/a runs/b --out compared      several runs side by side
+  fedper predict --run runs/a --device 3 cat.jpg  what device 3's own network sees in a photo
 
 Environment: FEDPER_KERNELS=avx512|avx2|portable computes in that instruction set instead of the machine's best
 
@@ -53,6 +55,8 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
+    /// Classify images with a device's own network
+    Predict(predict::Args),
     /// Measure a training step, a round, the server's average, growing federations
     #[command(subcommand)]
     Bench(bench::Command),
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
+        Command::Predict(args) => predict::main(&args),
         Command::Bench(command) => bench::main(command),
     });
     match result {

@@ -87,6 +87,7 @@ impl Synthetic {
             complete: true,
             seconds: 0.0,
             dataset_note: None,
+            image_shape: Some([32, 32, 3]),
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
         };

@@ -9,6 +9,7 @@ mod files;
 mod partition;
 pub mod records;
 mod summary;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -26,6 +27,7 @@ pub use self::files::write_atomically;
 pub use self::partition::SampleTotals;
 use self::records::{DeviceRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
+pub use self::weights::device_network;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;

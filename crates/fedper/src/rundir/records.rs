@@ -106,6 +106,9 @@ pub struct Summary {
     /// What a reader of a result on this dataset should know.
     #[serde(default)]
     pub dataset_note: Option<String>,
+    /// Height, width and channels of the images.
+    #[serde(default)]
+    pub image_shape: Option<[usize; 3]>,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// By name of the strategy.

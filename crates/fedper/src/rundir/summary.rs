@@ -24,6 +24,7 @@ pub(super) fn summarise(
             (name.clone(), algorithm(config, name, rounds, devices))
         })
         .collect();
+    let images = &experiment.dataset.images;
     Summary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("FEDPER_COMMIT").map(str::to_owned),
@@ -35,6 +36,7 @@ pub(super) fn summarise(
         complete: algorithms.values().all(|a| a.rounds == config.rounds || a.stopped_early),
         seconds,
         dataset_note: experiment.dataset.note.clone(),
+        image_shape: Some([images.height, images.width, images.channels]),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
     }
