@@ -68,7 +68,9 @@ fn a_clipped_step_is_sgd_on_the_scaled_gradient() {
 #[test]
 fn where_nothing_is_clipped_nothing_changes_in_any_bit() {
     for model in Model::ALL {
-        for sgd in [SGD, Sgd { weight_decay: 0.0, ..SGD }, Sgd { momentum: 0.0, ..SGD }] {
+        let others = [Sgd { weight_decay: 0.0, ..SGD }, Sgd { momentum: 0.0, ..SGD }];
+        let others = if model == Model::Cnn { &others[..] } else { &[] };
+        for sgd in [&[SGD], others].concat() {
             let arch = arch(model);
             let (images, labels) = samples(&arch);
             let batch = Batch { images: &images, labels: &labels };
