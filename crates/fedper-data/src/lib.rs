@@ -41,8 +41,8 @@ pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
 pub use error::DataError;
-pub use folder::read_image;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
+pub use folder::read_image;
 pub use images::Images;
 pub use locate::cache_dir;
 pub use partition::{

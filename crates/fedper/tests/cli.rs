@@ -448,6 +448,7 @@ fn every_command_explains_itself() {
     for command in [
         &["--help"][..],
         &["run", "--help"],
+        &["predict", "--help"],
         &["report", "--help"],
         &["data", "--help"],
         &["data", "fetch", "--help"],

@@ -23,7 +23,8 @@ fn stdout(output: &Output) -> String {
 
 /// A run of a moment on embedded images.
 fn run(out: &Path) {
-    let args = "run --quiet --model cnn --clients 4 --samples-per-client 60 --rounds 2 --algorithm fedper,fedavg";
+    let args =
+        "run --quiet --model cnn --clients 4 --samples-per-client 60 --rounds 2 --algorithm fedper,fedavg";
     let mut args: Vec<&str> = args.split(' ').collect();
     args.extend(["--out", text(out)]);
     let output = fedper(&args).output().unwrap();
@@ -93,7 +94,8 @@ fn photos_of_any_kind_are_classified_and_what_is_none_is_named() {
     let grey = dir.path().join("grey.png");
     picture(5).save(&grey).unwrap();
     let photo = dir.path().join("photo.jpg");
-    let large = DynamicImage::ImageLuma8(picture(5)).resize_exact(200, 300, image::imageops::FilterType::Nearest);
+    let large =
+        DynamicImage::ImageLuma8(picture(5)).resize_exact(200, 300, image::imageops::FilterType::Nearest);
     large.into_rgb8().save(&photo).unwrap();
     let predict = |args: &[&str]| {
         fedper(&["predict", "--run", text(&out), "--device", "1"]).args(args).output().unwrap()
@@ -161,6 +163,7 @@ fn what_is_not_there_gets_one_line() {
     // An older run does not say how large its images were: the dataset does.
     let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
     std::fs::write(out.join("summary.json"), summary.replace("\"image_shape\"", "\"x\"")).unwrap();
-    let output = fedper(&["predict", "--run", text(&out), "--device", "1", "--algorithm", "fedavg", text(&image)]);
+    let output =
+        fedper(&["predict", "--run", text(&out), "--device", "1", "--algorithm", "fedavg", text(&image)]);
     assert!({ output }.output().unwrap().status.success());
 }

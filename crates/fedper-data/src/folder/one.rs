@@ -16,16 +16,14 @@ use crate::resize::Resize;
 ///
 /// # Errors
 /// If the file cannot be read or is not an image, with its name; if no image can have that shape.
-pub fn read_image(
-    path: &Path,
-    [height, width, channels]: [usize; 3],
-) -> Result<Vec<u8>, DataError> {
+pub fn read_image(path: &Path, [height, width, channels]: [usize; 3]) -> Result<Vec<u8>, DataError> {
     let mut image = decode::decode(path)?;
     if channels == 1 && image.channels == 3 {
         image = grey(image);
     }
     if (image.height, image.width) != (height, width) {
-        let pixels = Resize::new((height, width))?.apply(&image.pixels, [image.height, image.width, image.channels]);
+        let pixels =
+            Resize::new((height, width))?.apply(&image.pixels, [image.height, image.width, image.channels]);
         image = Decoded { height, width, pixels, ..image };
     }
     let mut pixels = Vec::with_capacity(height * width * channels);

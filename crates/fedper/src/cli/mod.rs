@@ -4,6 +4,7 @@ mod bench;
 mod bench_scale;
 mod data;
 mod model;
+mod newcomers;
 mod predict;
 mod progress;
 mod report;

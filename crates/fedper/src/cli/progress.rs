@@ -79,6 +79,10 @@ fn flat(algorithm: &str, round: u32) -> String {
     format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
 }
 
+fn held(count: u64) -> String {
+    format!("new devices: {count}, held out until now")
+}
+
 /// A line that is redrawn.
 pub(super) struct Bar {
     progress: Progress,
@@ -126,6 +130,10 @@ impl Observer for Bar {
         self.progress.plateau(fewer);
         self.bar.set_length(self.progress.trainings);
         self.bar.println(flat(algorithm, round));
+    }
+
+    fn new_devices(&mut self, count: u64) {
+        self.bar.println(held(count));
     }
 
     fn round(&mut self, record: &RoundRecord) {
@@ -185,6 +193,10 @@ impl Observer for Lines {
     fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
         self.progress.plateau(fewer);
         eprintln!("{}", flat(algorithm, round));
+    }
+
+    fn new_devices(&mut self, count: u64) {
+        eprintln!("{}", held(count));
     }
 
     fn round(&mut self, record: &RoundRecord) {

@@ -57,3 +57,13 @@ pub enum LrSchedule {
     /// Times `lr_step_factor` after every `lr_step_rounds` rounds.
     Step,
 }
+
+/// What of a held-out device's network is trained, once training is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NewClientLayers {
+    /// Its personal layers; the base stays as it is, batch-norm statistics included.
+    Personal,
+    /// Everything.
+    All,
+}

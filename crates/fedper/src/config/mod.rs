@@ -12,7 +12,7 @@ use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
-pub use self::choices::{Augment, BatchNorm, LrSchedule};
+pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -119,6 +119,15 @@ pub struct Config {
     /// What does not count as a rise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_delta: Option<f64>,
+    /// How many devices, the last ones, are held out of training and get what it led to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_clients: Option<u64>,
+    /// Epochs that such a device trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_client_epochs: Option<u32>,
+    /// What of its network it trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_client_layers: Option<NewClientLayers>,
 }
 
 /// The dataset that is part of the program.
@@ -209,6 +218,11 @@ impl Config {
             eval_devices: s.eval_devices,
             patience: s.patience,
             min_delta: s.patience.map(|_| s.min_delta.unwrap_or(0.0)),
+            new_clients: s.new_clients,
+            new_client_epochs: s.new_clients.map(|_| s.new_client_epochs.unwrap_or(1)),
+            new_client_layers: s
+                .new_clients
+                .map(|_| s.new_client_layers.unwrap_or(NewClientLayers::Personal)),
         };
         config.check()?;
         Ok(config)
@@ -235,6 +249,8 @@ impl Config {
             ("batch_size", self.batch_size as u64),
             ("eval_every", self.eval_every.into()),
             ("eval_devices", self.eval_devices.unwrap_or(1)),
+            ("new_clients", self.new_clients.unwrap_or(1)),
+            ("new_client_epochs", self.new_client_epochs.unwrap_or(1).into()),
             ("samples_per_client", self.samples_per_client.unwrap_or(1) as u64),
             ("image_size", self.image_size.unwrap_or(1) as u64),
         ];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Augment, BatchNorm, LrSchedule};
+use super::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 
 /// The keys of a configuration, as flags and as a TOML file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -143,11 +143,21 @@ pub struct Settings {
     /// With --patience: a rise of the accuracy (a fraction, such as 0.002) up to this does not count [default: 0]
     #[arg(long, value_name = "DELTA", help_heading = "Evaluation")]
     pub min_delta: Option<f64>,
+    /// Hold the last so many devices out of training; after it each gets the base, fresh personal layers and some epochs,
+    /// and is compared with FedAvg's model and with training alone [default: none]
+    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
+    pub new_clients: Option<u64>,
+    /// With --new-clients: epochs that each of them trains [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
+    pub new_client_epochs: Option<u32>,
+    /// With --new-clients: what each trains, its personal layers (the base stays as it is) or all [default: personal]
+    #[arg(long, value_name = "WHICH", help_heading = "Evaluation")]
+    pub new_client_layers: Option<NewClientLayers>,
 }
 
 impl Settings {
     /// These settings where they are given, `file`'s elsewhere. A partition given here replaces the file's, whichever
-    /// kind that is; so does a cut.
+    /// kind that is; so do a cut and a learning-rate schedule.
     #[must_use]
     pub fn over(mut self, mut file: Self) -> Self {
         if !self.has_no_partition() {
@@ -155,6 +165,9 @@ impl Settings {
         }
         if self.personal_layers.is_some() || self.personal_pattern.is_some() {
             (file.personal_layers, file.personal_pattern) = (None, None);
+        }
+        if self.lr_schedule.is_some_and(|schedule| schedule != LrSchedule::Step) {
+            (file.lr_step_rounds, file.lr_step_factor) = (None, None);
         }
         if self.no_shuffle {
             (self.no_shuffle, self.shuffle) = (false, Some(false));
@@ -166,7 +179,7 @@ impl Settings {
             with_replacement test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
-            min_delta)
+            min_delta new_clients new_client_epochs new_client_layers)
     }
 
     /// Whether no way of dealing the samples was chosen.

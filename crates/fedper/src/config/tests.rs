@@ -16,6 +16,8 @@ fn a_written_configuration_resolves_to_itself() {
         "iid = true\nwith_replacement = true\nshuffle = false\naugment = 'crop-flip'\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
         "lr_schedule = 'step'\nwarmup_rounds = 2\nclip_norm = 0.5\npatience = 3",
         "lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5\npatience = 3\nmin_delta = 0.01",
+        "new_clients = 2\nnew_client_epochs = 3\nnew_client_layers = 'all'",
+        "new_clients = 1",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -37,6 +39,17 @@ fn flags_override_the_file() {
     assert_eq!((config.lr, config.rounds, config.shuffle), (0.1, 3, false));
     assert_eq!(config.scheme(), Scheme::Dirichlet { alpha: 1.0 });
     assert_eq!(config.personal_layers, None);
+}
+
+#[test]
+fn a_schedule_from_the_flags_leaves_nothing_of_the_file_s() {
+    let file = settings("lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5");
+    let over =
+        |lr_schedule| Config::resolve(&Settings { lr_schedule, ..Settings::default() }.over(file.clone()));
+    assert_eq!(over(None).unwrap().lr_step_rounds, Some(4));
+    let cosine = over(Some(LrSchedule::Cosine)).unwrap();
+    assert_eq!((cosine.lr_step_rounds, cosine.lr_step_factor), (None, None));
+    assert_eq!(over(Some(LrSchedule::Step)).unwrap().lr_step_factor, Some(0.5));
 }
 
 #[test]
@@ -66,6 +79,10 @@ fn what_is_wrong_is_said_in_one_line() {
         ("patience = 0", "patience is 0"),
         ("min_delta = 0.1", "min_delta does nothing without patience"),
         ("patience = 1\nmin_delta = -0.1", "min_delta is -0.1: it must be 0 or greater"),
+        ("new_clients = 0", "new_clients is 0"),
+        ("new_client_epochs = 2", "new_client_epochs does nothing without new_clients"),
+        ("new_client_layers = 'all'", "new_client_layers does nothing without new_clients"),
+        ("new_clients = 2\nnew_client_epochs = 0", "new_client_epochs is 0"),
         ("model = 'vgg'", "vgg"),
         ("stem = 'tiny'", "tiny"),
     ] {

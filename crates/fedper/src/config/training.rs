@@ -26,6 +26,18 @@ pub(super) fn check_pairs(settings: &Settings) -> Result<(), Error> {
     let pairs = [
         ("lr_step_rounds", settings.lr_step_rounds.is_some(), "lr_schedule = step", steps(settings)),
         ("lr_step_factor", settings.lr_step_factor.is_some(), "lr_schedule = step", steps(settings)),
+        (
+            "new_client_epochs",
+            settings.new_client_epochs.is_some(),
+            "new_clients",
+            settings.new_clients.is_some(),
+        ),
+        (
+            "new_client_layers",
+            settings.new_client_layers.is_some(),
+            "new_clients",
+            settings.new_clients.is_some(),
+        ),
         ("min_delta", settings.min_delta.is_some(), "patience", settings.patience.is_some()),
     ];
     for (key, given, needed, there) in pairs {
@@ -75,6 +87,22 @@ impl Config {
             },
         };
         Schedule { rate: self.lr, course, warmup: self.warmup_rounds, rounds: self.rounds }
+    }
+
+    /// Devices that take part in training: all but those held out, which are the last ones.
+    pub fn training_clients(&self) -> u64 {
+        self.clients - self.new_clients.unwrap_or(0)
+    }
+
+    /// Checks the number of held-out devices, once that of all devices is known.
+    pub(crate) fn check_new_clients(&self) -> Result<(), Error> {
+        match self.new_clients {
+            Some(held) if held >= self.clients => wrong(format!(
+                "new_clients is {held}: it must be less than the {} devices there are, so that some train",
+                self.clients
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// What ends an algorithm early, before its first round; `None` if nothing does.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 mod axis;
 mod chart;
 mod figures;
+mod newcomers;
 mod page;
 mod read;
 mod series;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Figure;
+use super::newcomers;
 use super::read::RunData;
 use super::series::Comparison;
 use super::tables;
@@ -44,6 +45,7 @@ pub(super) fn page(of: &Comparison<'_>, figures: &[Figure]) -> String {
             write!(out, "<details>\n<summary>Accuracy by round, as numbers</summary>\n{rounds}</details>\n");
     }
     out.push_str("</section>\n");
+    newcomers::section(&mut out, of);
     configuration(&mut out, of);
     repeat(&mut out, of);
     out.push_str("</main>\n</body>\n</html>\n");

@@ -90,6 +90,7 @@ impl Synthetic {
             image_shape: Some([32, 32, 3]),
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
+            new_clients: None,
         };
         for algorithm in &self.algorithms {
             let (records, evaluated) = self.run(algorithm, &mut noise);

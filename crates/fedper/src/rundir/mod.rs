@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod files;
+mod new_clients;
 mod partition;
 pub mod records;
 mod summary;
@@ -25,7 +26,7 @@ use self::checkpoint::{Checkpoint, Progress};
 pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
 pub use self::partition::SampleTotals;
-use self::records::{DeviceRecord, RoundRecord, Summary};
+use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
 pub use self::weights::device_network;
 use crate::config::{Config, Settings, read_settings};
@@ -37,6 +38,7 @@ const CONFIG: &str = "config.toml";
 const PARTITION: &str = "partition.json";
 const ROUNDS: &str = "rounds.jsonl";
 const DEVICES: &str = "devices.jsonl";
+const NEW_CLIENTS: &str = "new_clients.jsonl";
 const SUMMARY: &str = "summary.json";
 
 /// A run directory that is being written. One process at a time can hold it.
@@ -226,6 +228,14 @@ impl RunDir {
         })
     }
 
+    /// Writes `new_clients.jsonl`, replacing what an interrupted attempt may have left.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn write_new_clients(&self, records: &[NewClientRecord]) -> Result<(), Error> {
+        write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))
+    }
+
     /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
     ///
     /// # Errors
@@ -248,7 +258,12 @@ impl RunDir {
                 accuracies.entry(record.algorithm).or_default().insert(record.device, record.accuracy);
             }
         })?;
-        let summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        let mut summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        if experiment.config.new_clients.is_some() {
+            let mut records: Vec<NewClientRecord> = Vec::new();
+            files::for_each_line(&self.path.join(NEW_CLIENTS), |record| records.push(record))?;
+            summary.new_clients = Some(new_clients::summarise(&experiment.config, &records));
+        }
         let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
         json.push(b'\n');
         write_atomically(&self.path.join(SUMMARY), &json)?;
@@ -298,14 +313,19 @@ fn open_cut(path: &Path, len: u64) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
-fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+/// Records as JSON lines.
+fn lines<T: Serialize>(records: &[T]) -> Vec<u8> {
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record).expect("records are plain data");
         lines.push(b'\n');
     }
-    file.write_all(&lines)
+    lines
+}
+
+/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
+fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+    file.write_all(&lines(records))
         .and_then(|()| file.sync_data())
         .and_then(|()| file.stream_position())
         .map_err(Error::file("write", path))

@@ -39,6 +39,7 @@ pub(super) fn summarise(
         image_shape: Some([images.height, images.width, images.channels]),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
+        new_clients: None,
     }
 }
 

@@ -15,11 +15,7 @@ use crate::experiment::read_weights;
 ///
 /// # Errors
 /// [`Error::Config`] if the run has no such algorithm, device or final weights, or the device is not named and matters.
-pub fn device_network(
-    run: &Path,
-    algorithm: &str,
-    device: Option<u64>,
-) -> Result<(Params, bool), Error> {
+pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<(Params, bool), Error> {
     let config = Config::resolve(&RunDir::settings(run)?)?;
     let wrong = |message: String| Err(Error::Config(message));
     if !config.algorithm.iter().any(|name| name == algorithm) {

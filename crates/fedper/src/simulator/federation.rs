@@ -42,7 +42,7 @@ impl Federation {
     ) -> Result<Self, Error> {
         let config = &experiment.config;
         let plan = Plan {
-            devices: config.clients,
+            devices: config.training_clients(),
             rounds: config.rounds,
             participation: config.participation,
             seed: config.seed,
@@ -72,11 +72,11 @@ impl Federation {
         self.strategy.name()
     }
 
-    pub(super) fn base(&self) -> &BaseParams {
+    pub(super) fn base(&self) -> &Arc<BaseParams> {
         self.coordinator.base()
     }
 
-    pub(super) fn split(&self) -> &Split {
+    pub(super) fn split(&self) -> &Arc<Split> {
         &self.split
     }
 

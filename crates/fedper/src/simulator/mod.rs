@@ -2,6 +2,7 @@
 
 mod device;
 mod federation;
+mod newcomers;
 mod personal;
 mod pool;
 
@@ -48,6 +49,11 @@ pub trait Observer {
     /// The accuracy of `algorithm` has stopped rising, so `round` was its last; the run trains a device `fewer` times less.
     fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
         let _ = (algorithm, round, fewer);
+    }
+
+    /// All rounds are over, and `count` devices that were held out of them are about to train.
+    fn new_devices(&mut self, count: u64) {
+        let _ = count;
     }
 
     /// A round is over and durable.
@@ -117,6 +123,11 @@ pub fn run(
     })?;
     for federation in &federations {
         dir.write_weights(federation.name(), federation.base(), federation.split())?;
+    }
+    if let Some(held) = experiment.config.new_clients {
+        observer.new_devices(held);
+        let records = newcomers::run(experiment, &federations, options, dir.path(), observer)?;
+        dir.write_new_clients(&records)?;
     }
     dir.finish(experiment, options, before + start.elapsed().as_secs_f64())
 }
