@@ -42,6 +42,7 @@ pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
 pub use error::DataError;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
+pub use folder::read_image;
 pub use images::Images;
 pub use locate::cache_dir;
 pub use partition::{

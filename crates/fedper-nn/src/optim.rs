@@ -18,10 +18,16 @@ pub struct Sgd {
     pub weight_decay: f32,
 }
 
-/// What a layer does with a gradient as soon as it has it, so that training never stores a whole network's gradient.
+/// Sums that [`Parameter::squares`] takes side by side.
+const LANES: usize = 16;
+
+/// What a layer does with a gradient as soon as it has it, so that training never stores a whole network's gradient unless
+/// it must.
 pub(crate) enum Sink<'a> {
     /// Change the parameter.
     Step(&'a Sgd),
+    /// Keep it with the parameter, for a step that needs to know all gradients first.
+    Keep,
     /// Hand the gradient out, by name, in PyTorch's order.
     Store(&'a mut Params),
 }
@@ -31,15 +37,23 @@ pub(crate) struct Parameter {
     pub(crate) name: String,
     pub(crate) values: Buffer,
     pub(crate) velocity: Buffer,
+    /// The kept gradient; without memory until one is kept.
+    gradient: Buffer,
+    /// Whether no step changes it.
+    pub(crate) frozen: bool,
 }
 
 impl Parameter {
     pub(crate) fn new(name: String, len: usize) -> Self {
-        Self { name, values: Buffer::zeros(len), velocity: Buffer::zeros(len) }
+        let (values, velocity) = (Buffer::zeros(len), Buffer::zeros(len));
+        Self { name, values, velocity, gradient: Buffer::default(), frozen: false }
     }
 
     /// One SGD step on the values from `start` on.
     pub(crate) fn step(&mut self, optimizer: &Sgd, start: usize, gradient: &[f32]) {
+        if self.frozen {
+            return;
+        }
         let range = start..start + gradient.len();
         let Sgd { lr, momentum, weight_decay } = *optimizer;
         let values = &mut self.values[range.clone()];
@@ -50,10 +64,47 @@ impl Parameter {
         }
     }
 
+    /// Keeps a part of the gradient, from `start` on.
+    pub(crate) fn keep(&mut self, start: usize, gradient: &[f32]) {
+        if self.frozen {
+            return;
+        }
+        if self.gradient.len() != self.values.len() {
+            self.gradient = Buffer::zeros(self.values.len());
+        }
+        self.gradient[start..start + gradient.len()].copy_from_slice(gradient);
+    }
+
+    /// The sum of squares of the kept gradient; 0 if frozen.
+    pub(crate) fn squares(&self) -> f64 {
+        if self.frozen {
+            return 0.0;
+        }
+        // Side by side, and in an order that no instruction set changes.
+        let mut sums = [0.0; LANES];
+        for values in self.gradient.chunks(LANES) {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += f64::from(value) * f64::from(value);
+            }
+        }
+        sums.iter().sum()
+    }
+
+    /// One SGD step with the kept gradient times `factor`.
+    pub(crate) fn step_kept(&mut self, optimizer: &Sgd, factor: f32) {
+        let mut gradient = std::mem::take(&mut self.gradient);
+        if factor != 1.0 && !self.frozen {
+            gradient.iter_mut().for_each(|value| *value *= factor);
+        }
+        self.step(optimizer, 0, &gradient);
+        self.gradient = gradient;
+    }
+
     /// For a parameter whose own order is PyTorch's.
     pub(crate) fn take(&mut self, gradient: &[f32], sink: &mut Sink<'_>) {
         match sink {
             Sink::Step(optimizer) => self.step(optimizer, 0, gradient),
+            Sink::Keep => self.keep(0, gradient),
             Sink::Store(out) => of(out, &self.name).copy_from_slice(gradient),
         }
     }

@@ -43,6 +43,7 @@ fn a_warm_step_allocates_nothing() {
             let before = COUNT.with(Cell::get);
             let batch = Batch { images: &images, labels: &labels };
             network.train_step(batch, &sgd).unwrap();
+            network.train_step_clipped(batch, &sgd, 1.0).unwrap();
             network.evaluate(batch).unwrap();
             COUNT.with(Cell::get) - before
         };

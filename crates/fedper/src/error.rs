@@ -41,6 +41,14 @@ pub enum Error {
     /// A report cannot be drawn.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// Some of the images that were asked about are none; each was named.
+    #[error("{failed} of {all} images could not be classified")]
+    Images {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
     /// Training came to nothing.
     #[error("{0}")]
     Training(String),

@@ -54,6 +54,7 @@ impl Experiment {
     pub fn with_dataset(settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
         let mut config = Config::resolve(settings)?;
         config.adapt(settings, &dataset);
+        config.check_new_clients()?;
         let partition = fedper_data::partition(
             &dataset,
             &PartitionOptions {

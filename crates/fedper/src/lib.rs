@@ -1,7 +1,8 @@
 //! fedper: personalised federated learning on one machine.
 //!
 //! A [`config::Config`] and a dataset make an [`experiment::Experiment`]; [`simulator::run`] runs it and writes a
-//! [`rundir::RunDir`]; [`report`] draws what a run directory holds. [`bench`](mod@bench) measures; [`cli`] is the
+//! [`rundir::RunDir`]; [`report`] draws what a run directory holds, and
+//! [`predict`] classifies images with a device's network from it. [`bench`](mod@bench) measures; [`cli`] is the
 //! command line over all of it.
 
 pub mod bench;
@@ -9,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod experiment;
+pub mod predict;
 pub mod report;
 mod reproduce;
 pub mod rundir;

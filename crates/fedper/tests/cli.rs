@@ -448,6 +448,7 @@ fn every_command_explains_itself() {
     for command in [
         &["--help"][..],
         &["run", "--help"],
+        &["predict", "--help"],
         &["report", "--help"],
         &["data", "--help"],
         &["data", "fetch", "--help"],
@@ -466,4 +467,27 @@ fn every_command_explains_itself() {
         assert!(stdout(&output).contains("Usage"), "{command:?}");
     }
     assert_eq!(fedper(&["nonsense"]).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn augmentation_is_off_unless_asked_for_and_repeats_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, args: &[&str]| {
+        let out = dir.path().join(name);
+        let output = fedper(&SMALL).args(["--out", text(&out)]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (common::weights(&out), std::fs::read_to_string(out.join("config.toml")).unwrap())
+    };
+    let (plain, config) = run("plain", &[]);
+    assert!(config.contains("augment = \"none\""), "{config}");
+    let (none, _) = run("none", &["--augment", "none"]);
+    common::assert_same(&plain, &none);
+    let (flipped, config) = run("flipped", &["--augment", "crop-flip"]);
+    assert!(config.contains("augment = \"crop-flip\""), "{config}");
+    assert_ne!(plain, flipped);
+    // As a plain switch, and from its own configuration file in the older form.
+    common::assert_same(&flipped, &run("switch", &["--augment"]).0);
+    let older = dir.path().join("older.toml");
+    std::fs::write(&older, config.replace("\"crop-flip\"", "true")).unwrap();
+    common::assert_same(&flipped, &run("older", &["--config", text(&older)]).0);
 }

@@ -66,7 +66,11 @@ fn decode_part(paths: &[&Path], size: Option<(usize, usize)>) -> Result<Vec<Deco
         .collect()
 }
 
-fn decode(path: &Path) -> Result<Decoded, DataError> {
+/// Decodes one file.
+///
+/// # Errors
+/// If it cannot be read or is not an image.
+pub(super) fn decode(path: &Path) -> Result<Decoded, DataError> {
     let broken = |problem: String| DataError::Image { path: path.into(), problem };
     let file = File::open(path).map_err(io("open", path))?;
     let mut bytes = Vec::new();

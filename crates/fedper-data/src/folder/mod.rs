@@ -2,12 +2,14 @@
 
 mod decode;
 mod jpeg;
+mod one;
 mod scan;
 
 use std::path::Path;
 
 use crate::{DataError, Dataset, Images};
 use decode::Decoded;
+pub use one::read_image;
 
 /// Reads a folder; see [`scan::Layout`] for its structure and [`decode`] for what is done to the images.
 ///

@@ -7,7 +7,7 @@ use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Dots, Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::optim::Sink;
+use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
@@ -257,6 +257,12 @@ impl Conv {
         if count > 0 {
             flush(&stretches[..count]);
         }
+    }
+
+    /// Hands every parameter that training changes to `visit`.
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        self.weight.trainable(visit);
+        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
     }
 
     pub(crate) fn reset_velocity(&mut self) {

@@ -85,6 +85,7 @@ impl Depthwise {
         }
         match sink {
             Sink::Step(sgd) => self.weight.step(sgd, 0, &self.gradient),
+            Sink::Keep => self.weight.keep(0, &self.gradient),
             Sink::Store(out) => {
                 let out = of(out, &self.weight.name);
                 each(self.channels, self.taps, |own, torch| out[torch] = self.gradient[own]);
@@ -93,6 +94,12 @@ impl Depthwise {
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
         }
+    }
+
+    /// Hands every parameter that training changes to `visit`.
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        visit(&mut self.weight);
+        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
     }
 
     pub(crate) fn reset_velocity(&mut self) {

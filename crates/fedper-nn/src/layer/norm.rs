@@ -51,7 +51,7 @@ impl Norm {
     }
 
     /// `z = activation(batch norm of y (+ residual))` of one block. In train mode with the batch's own statistics,
-    /// which also move the running ones; else with the running ones.
+    /// which also move the running ones, unless these are frozen; else with the running ones.
     pub(crate) fn forward(
         &mut self,
         block: usize,
@@ -63,7 +63,7 @@ impl Norm {
         let y = rows(y);
         let channels = block * BLOCK..self.weight.values.len().min((block + 1) * BLOCK);
         let (mut mean, mut variance) = ([0.0; BLOCK], [0.0; BLOCK]);
-        if train {
+        if train && !self.running_mean.frozen {
             let count = y.len() as f64;
             let (mut sum, mut squares) = ([0.0; BLOCK], [0.0; BLOCK]);
             // The first row is as good a pivot as any: it is within the spread of the values.
@@ -104,7 +104,8 @@ impl Norm {
     /// that of `y` goes into `dy`.
     ///
     /// With `d = y - mean`, `i = 1 / sqrt(var + eps)` and sums over the batch of m rows:
-    /// `dweight = i sum(g d)`, `dbias = sum(g)`, `dy = weight i (g - sum(g) / m - d i^2 sum(g d) / m)`.
+    /// `dweight = i sum(g d)`, `dbias = sum(g)`, `dy = weight i (g - sum(g) / m - d i^2 sum(g d) / m)`; with frozen
+    /// statistics, which do not depend on `y`, `dy = weight i g`.
     pub(crate) fn backward(
         &mut self,
         block: usize,
@@ -123,9 +124,12 @@ impl Norm {
             }
         }
         let per_row = |l: usize| f64::from(affine.scale[l]) / y.len() as f64;
-        let slope = Slope {
-            slope: std::array::from_fn(|l| (-per_row(l) * inverse[l] * inverse[l] * products[l]) as f32),
-            offset: std::array::from_fn(|l| (-per_row(l) * sum[l]) as f32),
+        let slope = match self.running_mean.frozen {
+            true => Slope { slope: [0.0; BLOCK], offset: [0.0; BLOCK] },
+            false => Slope {
+                slope: std::array::from_fn(|l| (-per_row(l) * inverse[l] * inverse[l] * products[l]) as f32),
+                offset: std::array::from_fn(|l| (-per_row(l) * sum[l]) as f32),
+            },
         };
         match residual {
             None => denormalise(g, y, affine, &slope, range),
@@ -143,6 +147,18 @@ impl Norm {
         let [weight, bias] = &self.gradients;
         self.weight.take(weight, sink);
         self.bias.take(bias, sink);
+    }
+
+    /// Hands every parameter that training changes to `visit`.
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        visit(&mut self.weight);
+        visit(&mut self.bias);
+    }
+
+    /// Leaves the running statistics alone if `frozen` says so of the mean's name: then they are what normalises, in train
+    /// mode too.
+    pub(crate) fn freeze_statistics(&mut self, frozen: &dyn Fn(&str) -> bool) {
+        self.running_mean.frozen = frozen(&self.running_mean.name);
     }
 
     pub(crate) fn reset_velocity(&mut self) {

@@ -9,7 +9,7 @@ use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::optim::Sink;
+use crate::optim::{Parameter, Sink};
 
 /// Rows of a window that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 32;
@@ -171,6 +171,12 @@ impl Stem {
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
         }
+    }
+
+    /// Hands every parameter that training changes to `visit`.
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        self.weight.trainable(visit);
+        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
     }
 
     pub(crate) fn reset_velocity(&mut self) {

@@ -138,6 +138,7 @@ impl Weight {
                 }
             }
             Sink::Step(sgd) => self.parameter.step(sgd, start, gradient),
+            Sink::Keep => self.parameter.keep(start, gradient),
             Sink::Store(out) => {
                 let out = of(out, &self.parameter.name);
                 let first = taps.start * tap_len;
@@ -156,6 +157,10 @@ impl Weight {
                 }
             }
         }
+    }
+
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        visit(&mut self.parameter);
     }
 
     pub(crate) fn reset_velocity(&mut self) {
@@ -228,6 +233,10 @@ impl Bias {
             }
         }
         self.parameter.take(&self.gradient, sink);
+    }
+
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        visit(&mut self.parameter);
     }
 
     pub(crate) fn reset_velocity(&mut self) {

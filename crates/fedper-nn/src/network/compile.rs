@@ -12,6 +12,7 @@ use crate::layer::geometry::Window;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
 use crate::layer::stem::Stem;
+use crate::optim::Parameter;
 
 /// What a node does.
 pub(crate) enum Layer {
@@ -30,6 +31,23 @@ pub(crate) enum Layer {
     /// With the activation before it whose gradient it stops in that node's place: at a quarter of the positions.
     MaxPool(MaxPool, Activation),
     AveragePool,
+}
+
+impl Layer {
+    /// Hands every parameter that training changes to `visit`.
+    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        match self {
+            Self::Stem(layer, _) => layer.trainable(visit),
+            Self::Conv(layer, _) => layer.trainable(visit),
+            Self::Depthwise(layer, _) => layer.trainable(visit),
+            Self::Norm(layer) => layer.trainable(visit),
+            Self::Input { .. }
+            | Self::Activation(_)
+            | Self::Add(_)
+            | Self::MaxPool(..)
+            | Self::AveragePool => {}
+        }
+    }
 }
 
 /// A layer and the slots it reads (`from`, `residual`) and writes (`to`).

@@ -3,6 +3,7 @@
 mod compile;
 mod gradients;
 mod run;
+mod training;
 
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub struct Network {
     layout: Arc<Layout>,
     classes: usize,
     max_batch: usize,
+    /// The first node that training changes.
+    first_trained: usize,
 }
 
 impl Network {
@@ -82,7 +85,14 @@ impl Network {
         let gradients = program.buffers.iter().map(|&len| Buffer::zeros(len)).collect();
         let logits = Buffer::zeros(max_batch * arch.classes);
         let memory = Memory { slots, gradients, extents, image: arch.input.numel(), logits, scratch };
-        Ok(Self { program, memory, layout: arch.layout(), classes: arch.classes, max_batch })
+        Ok(Self {
+            program,
+            memory,
+            layout: arch.layout(),
+            classes: arch.classes,
+            max_batch,
+            first_trained: 0,
+        })
     }
 
     /// Names, shapes and kinds of the network's parameters.
@@ -222,7 +232,8 @@ impl Network {
         let metrics = cross_entropy_gradient(logits, batch.labels, self.classes);
         run::block_rows(logits, &mut gradient, samples, self.classes);
         self.memory.gradients[self.program.logits_gradient] = gradient;
-        run::backward(&mut self.program.nodes, &mut self.memory, batch.images, samples, sink);
+        let first = if matches!(sink, Sink::Store(_)) { 0 } else { self.first_trained };
+        run::backward(&mut self.program.nodes, first, &mut self.memory, batch.images, samples, sink);
         Ok(metrics)
     }
 

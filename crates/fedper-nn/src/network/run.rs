@@ -142,16 +142,20 @@ fn activate_if(y: &mut [f32], activation: Activation) {
     }
 }
 
-/// The backward pass of the last train-mode forward pass, from the gradient of the logits in their buffer.
+/// The backward pass of the last train-mode forward pass, from the gradient of the logits in their buffer, down to node
+/// `first`.
 pub(crate) fn backward(
     nodes: &mut [Node],
+    first: usize,
     memory: &mut Memory,
     images: &[f32],
     samples: usize,
     sink: &mut Sink<'_>,
 ) {
     let mut rest = nodes;
-    while let [before @ .., node] = rest {
+    while let [before @ .., node] = rest
+        && before.len() >= first
+    {
         let (norm, before) = match (node.completes_norm, before) {
             (true, [before @ .., norm]) => (Some(norm), before),
             (_, before) => (None, before),

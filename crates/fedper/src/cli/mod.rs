@@ -5,6 +5,8 @@ mod bench_scale;
 mod data;
 mod interrupt;
 mod model;
+mod newcomers;
+mod predict;
 mod progress;
 mod report;
 mod reproduce;
@@ -39,6 +41,7 @@ Examples:
   fedper data fetch cifar10                       download and check a dataset
   fedper reproduce all --scale smoke              the paper's figures, on small data, in minutes
   fedper report runs/a runs/b --out compared      several runs side by side
+  fedper predict --run runs/a --device 3 cat.jpg  what device 3's own network sees in a photo
 
 Environment: FEDPER_KERNELS=avx512|avx2|portable computes in that instruction set instead of the machine's best
 
@@ -58,6 +61,8 @@ enum Command {
     /// Look at networks, export their weights
     #[command(subcommand)]
     Model(model::Command),
+    /// Classify images with a device's own network
+    Predict(predict::Args),
     /// Measure a training step, a round, the server's average, growing federations
     #[command(subcommand)]
     Bench(bench::Command),
@@ -75,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
+        Command::Predict(args) => predict::main(&args),
         Command::Bench(command) => bench::main(command),
     });
     match result {

@@ -1,8 +1,8 @@
 //! `fedper model`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use fedper_core::params::{Kind, Params, Spec};
+use fedper_core::params::{Kind, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
 use fedper_nn::{Architecture, InputShape};
@@ -10,8 +10,8 @@ use fedper_nn::{Architecture, InputShape};
 use super::table::{Align, bytes, grouped, table};
 use crate::config::{Config, Settings};
 use crate::error::Error;
-use crate::experiment::{self, read_weights};
-use crate::rundir::{RunDir, write_atomically};
+use crate::experiment;
+use crate::rundir::{device_network, write_atomically};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -204,7 +204,7 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
         return Err(Error::Config(format!("{} exists: choose another --out", args.out.display())));
     }
     let params = match (&args.run, &args.algorithm) {
-        (Some(run), Some(algorithm)) => trained(run, algorithm, args.device)?,
+        (Some(run), Some(algorithm)) => device_network(run, algorithm, args.device)?.0,
         _ => {
             let (config, architecture) =
                 build(&args.network, Settings { seed: args.seed, ..Settings::default() })?;
@@ -220,44 +220,4 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
         params.layout().len(),
         grouped(params.layout().numel() as u64)
     ))
-}
-
-/// A device's whole network at the end of a run.
-fn trained(run: &Path, algorithm: &str, device: Option<u64>) -> Result<Params, Error> {
-    let known = Config::resolve(&RunDir::settings(run)?)?.algorithm;
-    if !known.iter().any(|name| name == algorithm) {
-        return Err(Error::Config(format!(
-            "{} has run {}, not {algorithm}",
-            run.display(),
-            known.join(", ")
-        )));
-    }
-    let folder = run.join("weights").join(algorithm);
-    let mut parts = vec![read_weights(&folder.join("base.safetensors"))?];
-    match device {
-        Some(device) => {
-            let path = folder.join(format!("device-{device:05}.safetensors"));
-            // Where everything is averaged, no device has anything of its own.
-            if path.exists() || has_personal(&folder)? {
-                parts.push(read_weights(&path)?);
-            }
-        }
-        None if has_personal(&folder)? => {
-            return Err(Error::Config(format!("{algorithm} keeps personal layers: say whose with --device")));
-        }
-        None => {}
-    }
-    let specs = parts.iter().flat_map(|part| part.layout().specs().to_vec()).collect();
-    let values = parts.iter().flat_map(|part| part.values().to_vec()).collect();
-    let foreign = |error: fedper_core::params::ParamsError| Error::Foreign {
-        path: folder.clone(),
-        reason: error.to_string(),
-    };
-    let layout = fedper_core::params::Layout::new(specs).map_err(foreign)?;
-    Params::from_values(layout, values).map_err(foreign)
-}
-
-fn has_personal(folder: &Path) -> Result<bool, Error> {
-    let entries = std::fs::read_dir(folder).map_err(Error::file("read", folder))?;
-    Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("device-")))
 }

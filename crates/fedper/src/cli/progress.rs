@@ -61,6 +61,10 @@ impl Progress {
         self.samples += samples;
     }
 
+    fn plateau(&mut self, fewer: u64) {
+        self.trainings = self.trainings.saturating_sub(fewer);
+    }
+
     /// Training images a second since the process began, evaluation and checkpoints included.
     fn images_per_second(&self) -> f64 {
         self.samples as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
@@ -81,6 +85,14 @@ impl Progress {
     fn left(&self) -> String {
         self.seconds_left().map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)))
     }
+}
+
+fn flat(algorithm: &str, round: u32) -> String {
+    format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
+}
+
+fn held(count: u64) -> String {
+    format!("new devices: {count}, held out until now")
 }
 
 /// A line that is redrawn.
@@ -124,6 +136,16 @@ impl Observer for Bar {
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         self.bar.println(format!("round {round} of {algorithm}: device {device}: {reason}"));
+    }
+
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        self.progress.plateau(fewer);
+        self.bar.set_length(self.progress.trainings);
+        self.bar.println(flat(algorithm, round));
+    }
+
+    fn new_devices(&mut self, count: u64) {
+        self.bar.println(held(count));
     }
 
     fn round(&mut self, record: &RoundRecord) {
@@ -178,6 +200,15 @@ impl Observer for Lines {
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         eprintln!("round {round} of {algorithm}: device {device}: {reason}");
+    }
+
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        self.progress.plateau(fewer);
+        eprintln!("{}", flat(algorithm, round));
+    }
+
+    fn new_devices(&mut self, count: u64) {
+        eprintln!("{}", held(count));
     }
 
     fn round(&mut self, record: &RoundRecord) {

@@ -50,6 +50,7 @@ Examples:
   fedper run --algorithm fedper,fedavg,fedavg-ft,local --model cnn --clients 20 --classes-per-client 2
   fedper run --dataset cifar10 --data-dir ~/cifar --model resnet34 --personal-layers 1 --rounds 100 --out runs/cifar
   fedper run --clients 100000 --participation 0.001 --samples-per-client 50 --eval-devices 100 --model cnn
+  fedper run --new-clients 2 --new-client-epochs 3
   fedper run --config runs/cifar/config.toml --seed 2 --out runs/cifar-2
   fedper run --resume runs/cifar";
 
@@ -126,8 +127,9 @@ fn free_folder(config: &Config) -> PathBuf {
 fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
     let config = &experiment.config;
     let SampleTotals { train, test } = dir.samples();
+    let held = config.new_clients.map_or_else(String::new, |count| format!(" ({count} held out)"));
     format!(
-        "{} on {}: {} devices, {train} training and {test} test images{}, {}\n\
+        "{} on {}: {} devices{held}, {train} training and {test} test images{}, {}\n\
          {} rounds of {} on {workers} worker{}, into {}",
         config.model,
         config.dataset,
@@ -161,6 +163,9 @@ fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
         return super::print(&text);
     }
     let mut text = results(path, summary)?;
+    if let Some(new) = &summary.new_clients {
+        text += &format!("\n{}", super::newcomers::text(new));
+    }
     text += &format!("\nReport: {}\n", report.display());
     super::print(&text)
 }
@@ -196,9 +201,18 @@ fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
         })
         .collect();
     let memory = summary.peak_rss_bytes.map(|rss| format!(", {} of memory at most", bytes(rss)));
+    let early: Vec<String> = order
+        .iter()
+        .filter_map(|name| Some((name, summary.algorithms.get(name).filter(|a| a.stopped_early)?)))
+        .map(|(name, a)| format!("{name} ended after round {}", a.rounds))
+        .collect();
+    let early = match early.is_empty() {
+        true => String::new(),
+        false => format!("Stopped on a plateau of the test accuracy: {}\n", early.join(", ")),
+    };
     let note = summary.dataset_note.as_ref().map(|note| format!("Note: {note}\n"));
     Ok(format!(
-        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{}",
+        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{early}{}",
         table(&columns, &rows),
         duration(summary.seconds),
         memory.unwrap_or_default(),

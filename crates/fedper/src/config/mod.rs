@@ -1,7 +1,9 @@
 //! Configuration: [`Settings`] is what the user typed, on the command line or in a file; [`Config`] is what was made and
 //! validated of it. Only a `Config` runs.
 
+mod choices;
 mod settings;
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,7 @@ use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
+pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -80,14 +83,27 @@ pub struct Config {
     pub drop_last: bool,
     /// Learning rate.
     pub lr: f64,
+    /// How the learning rate changes over the rounds.
+    pub lr_schedule: LrSchedule,
+    /// Rounds from one step of the learning rate to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_step_rounds: Option<u32>,
+    /// What the learning rate is multiplied with at a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_step_factor: Option<f64>,
+    /// Rounds in which the learning rate rises to its full height.
+    pub warmup_rounds: u32,
     /// Momentum of SGD.
     pub momentum: f64,
     /// L2 weight decay.
     pub weight_decay: f64,
+    /// The global L2 norm that a step's gradient is scaled down to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// Whether a device's samples are shuffled in each epoch.
     pub shuffle: bool,
-    /// Whether training images are cropped and flipped at random.
-    pub augment: bool,
+    /// What is done to training images at random.
+    pub augment: Augment,
     /// C: fraction of the devices in a round.
     pub participation: f64,
     /// Probability that a device fails in a round.
@@ -97,23 +113,27 @@ pub struct Config {
     /// Evaluate a sample of so many devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_devices: Option<u64>,
+    /// End an algorithm so many rounds after its accuracy last rose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// What does not count as a rise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_delta: Option<f64>,
+    /// How many devices, the last ones, are held out of training and get what it led to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_clients: Option<u64>,
+    /// Epochs that such a device trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_client_epochs: Option<u32>,
+    /// What of its network it trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_client_layers: Option<NewClientLayers>,
 }
 
 /// The dataset that is part of the program.
 const EMBEDDED: &str = "fashion-mnist-small";
 const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
-
-/// What happens to the batch-norm statistics (running mean and variance) of the base. Personal ones always stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// Averaged with the base.
-    Average,
-    /// They stay on the device.
-    Local,
-    /// Averaged, but each device starts a round with fresh ones.
-    Reset,
-}
+const DEFAULT_ROUNDS: u32 = 15;
 
 fn as_text<S: serde::Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
@@ -147,6 +167,7 @@ impl Config {
         if s.personal_layers.is_some() && s.personal_pattern.is_some() {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
+        training::check_pairs(settings)?;
         let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
         let config = Self {
             seed: s.seed.unwrap_or(1),
@@ -176,20 +197,32 @@ impl Config {
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
             test_fraction: s.test_fraction,
-            rounds: s.rounds.unwrap_or(15),
+            rounds: s.rounds.unwrap_or(DEFAULT_ROUNDS),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
             batch_size: s.batch_size.unwrap_or(20),
             drop_last: s.drop_last.unwrap_or(false),
             lr: s.lr.unwrap_or(0.05),
+            lr_schedule: s.lr_schedule.unwrap_or(LrSchedule::Constant),
+            lr_step_rounds: training::step_rounds(settings),
+            lr_step_factor: training::step_factor(settings),
+            warmup_rounds: s.warmup_rounds.unwrap_or(0),
             momentum: s.momentum.unwrap_or(0.5),
             weight_decay: s.weight_decay.unwrap_or(0.0),
+            clip_norm: s.clip_norm,
             shuffle: s.shuffle.unwrap_or(true),
-            augment: s.augment.unwrap_or(false),
+            augment: s.augment.unwrap_or(Augment::None),
             participation: s.participation.unwrap_or(1.0),
             failure_rate: s.failure_rate.unwrap_or(0.0),
             eval_every: s.eval_every.unwrap_or(1),
             eval_devices: s.eval_devices,
+            patience: s.patience,
+            min_delta: s.patience.map(|_| s.min_delta.unwrap_or(0.0)),
+            new_clients: s.new_clients,
+            new_client_epochs: s.new_clients.map(|_| s.new_client_epochs.unwrap_or(1)),
+            new_client_layers: s
+                .new_clients
+                .map(|_| s.new_client_layers.unwrap_or(NewClientLayers::Personal)),
         };
         config.check()?;
         Ok(config)
@@ -216,6 +249,8 @@ impl Config {
             ("batch_size", self.batch_size as u64),
             ("eval_every", self.eval_every.into()),
             ("eval_devices", self.eval_devices.unwrap_or(1)),
+            ("new_clients", self.new_clients.unwrap_or(1)),
+            ("new_client_epochs", self.new_client_epochs.unwrap_or(1).into()),
             ("samples_per_client", self.samples_per_client.unwrap_or(1) as u64),
             ("image_size", self.image_size.unwrap_or(1) as u64),
         ];
@@ -224,6 +259,7 @@ impl Config {
                 return wrong(format!("{key} is 0: it must be at least 1"));
             }
         }
+        self.check_training()?;
         let ranges = [
             ("lr", self.lr, self.lr > 0.0, "greater than 0"),
             ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),

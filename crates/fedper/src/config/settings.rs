@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::BatchNorm;
+use super::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 
 /// The keys of a configuration, as flags and as a TOML file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -88,12 +88,28 @@ pub struct Settings {
     /// Learning rate of SGD [default: 0.05]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub lr: Option<f64>,
+    /// Course of the learning rate over the run's rounds: constant, cosine (towards 0) or step [default: constant]
+    #[arg(long, value_name = "COURSE", help_heading = "Training")]
+    pub lr_schedule: Option<LrSchedule>,
+    /// With --lr-schedule step: rounds from one step to the next [default: a third of all]
+    #[arg(long, value_name = "ROUNDS", help_heading = "Training")]
+    pub lr_step_rounds: Option<u32>,
+    /// With --lr-schedule step: what the learning rate is multiplied with [default: 0.1]
+    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
+    pub lr_step_factor: Option<f64>,
+    /// Rounds in which the learning rate rises evenly to its full height, before its course begins [default: 0]
+    #[arg(long, value_name = "ROUNDS", help_heading = "Training")]
+    pub warmup_rounds: Option<u32>,
     /// Momentum of SGD; starts at zero in each round [default: 0.5]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
     pub momentum: Option<f64>,
     /// L2 weight decay [default: 0]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
     pub weight_decay: Option<f64>,
+    /// Scale a step's gradient down to this global L2 norm if it exceeds it; takes the memory of a whole gradient
+    /// [default: do not]
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    pub clip_norm: Option<f64>,
     /// Keep each device's samples in order
     #[arg(long, help_heading = "Training")]
     #[serde(skip)]
@@ -101,9 +117,9 @@ pub struct Settings {
     /// The key behind `--no-shuffle`.
     #[arg(skip)]
     pub shuffle: Option<bool>,
-    /// Crop (4 pixels of padding) and mirror training images at random
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
-    pub augment: Option<bool>,
+    /// Change training images at random: crop-flip crops (4 pixels of padding) and mirrors them [default: none]
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "crop-flip", help_heading = "Training")]
+    pub augment: Option<Augment>,
     /// Fraction of the devices that take part in a round (C) [default: 1]
     #[arg(long, value_name = "FRACTION", help_heading = "Training")]
     pub participation: Option<f64>,
@@ -120,11 +136,28 @@ pub struct Settings {
     /// Evaluate a fixed sample of so many devices instead of all
     #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
     pub eval_devices: Option<u64>,
+    /// End an algorithm once its accuracy has not risen for so many rounds. It looks at test accuracy, so the last round is
+    /// then chosen on test images [default: run all rounds]
+    #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
+    pub patience: Option<u32>,
+    /// With --patience: a rise of the accuracy (a fraction, such as 0.002) up to this does not count [default: 0]
+    #[arg(long, value_name = "DELTA", help_heading = "Evaluation")]
+    pub min_delta: Option<f64>,
+    /// Hold the last so many devices out of training; after it each gets the base, fresh personal layers and some epochs,
+    /// and is compared with FedAvg's model and with training alone [default: none]
+    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
+    pub new_clients: Option<u64>,
+    /// With --new-clients: epochs that each of them trains [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
+    pub new_client_epochs: Option<u32>,
+    /// With --new-clients: what each trains, its personal layers (the base stays as it is) or all [default: personal]
+    #[arg(long, value_name = "WHICH", help_heading = "Evaluation")]
+    pub new_client_layers: Option<NewClientLayers>,
 }
 
 impl Settings {
     /// These settings where they are given, `file`'s elsewhere. A partition given here replaces the file's, whichever
-    /// kind that is; so does a cut.
+    /// kind that is; so do a cut and a learning-rate schedule.
     #[must_use]
     pub fn over(mut self, mut file: Self) -> Self {
         if !self.has_no_partition() {
@@ -132,6 +165,9 @@ impl Settings {
         }
         if self.personal_layers.is_some() || self.personal_pattern.is_some() {
             (file.personal_layers, file.personal_pattern) = (None, None);
+        }
+        if self.lr_schedule.is_some_and(|schedule| schedule != LrSchedule::Step) {
+            (file.lr_step_rounds, file.lr_step_factor) = (None, None);
         }
         if self.no_shuffle {
             (self.no_shuffle, self.shuffle) = (false, Some(false));
@@ -141,8 +177,9 @@ impl Settings {
         }
         merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
             with_replacement test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
-            finetune_epochs batch_size drop_last lr momentum weight_decay shuffle augment participation failure_rate
-            seed eval_every eval_devices)
+            finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
+            weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
+            min_delta new_clients new_client_epochs new_client_layers)
     }
 
     /// Whether no way of dealing the samples was chosen.

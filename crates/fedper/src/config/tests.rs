@@ -13,7 +13,11 @@ fn a_written_configuration_resolves_to_itself() {
     for text in [
         "",
         "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
-        "iid = true\nwith_replacement = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "iid = true\nwith_replacement = true\nshuffle = false\naugment = 'crop-flip'\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "lr_schedule = 'step'\nwarmup_rounds = 2\nclip_norm = 0.5\npatience = 3",
+        "lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5\npatience = 3\nmin_delta = 0.01",
+        "new_clients = 2\nnew_client_epochs = 3\nnew_client_layers = 'all'",
+        "new_clients = 1",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -38,6 +42,17 @@ fn flags_override_the_file() {
 }
 
 #[test]
+fn a_schedule_from_the_flags_leaves_nothing_of_the_file_s() {
+    let file = settings("lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5");
+    let over =
+        |lr_schedule| Config::resolve(&Settings { lr_schedule, ..Settings::default() }.over(file.clone()));
+    assert_eq!(over(None).unwrap().lr_step_rounds, Some(4));
+    let cosine = over(Some(LrSchedule::Cosine)).unwrap();
+    assert_eq!((cosine.lr_step_rounds, cosine.lr_step_factor), (None, None));
+    assert_eq!(over(Some(LrSchedule::Step)).unwrap().lr_step_factor, Some(0.5));
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line() {
     for (text, expected) in [
         (
@@ -55,6 +70,19 @@ fn what_is_wrong_is_said_in_one_line() {
         ("momentum = 1.0", "momentum is 1: it must be from 0 to below 1"),
         ("participation = 0.0", "participation is 0: it must be above 0 and at most 1"),
         ("test_fraction = 1.0", "test_fraction is 1: it must be between 0 and 1"),
+        ("warmup_rounds = 15", "warmup_rounds is 15: it must be less than rounds (15)"),
+        ("lr_step_rounds = 3", "lr_step_rounds does nothing without lr_schedule = step"),
+        ("lr_schedule = 'step'\nlr_step_rounds = 0", "lr_step_rounds is 0"),
+        ("lr_schedule = 'step'\nlr_step_factor = -1.0", "lr_step_factor is -1: it must be greater than 0"),
+        ("clip_norm = 0.0", "clip_norm is 0: it must be greater than 0"),
+        ("clip_norm = nan", "clip_norm is NaN"),
+        ("patience = 0", "patience is 0"),
+        ("min_delta = 0.1", "min_delta does nothing without patience"),
+        ("patience = 1\nmin_delta = -0.1", "min_delta is -0.1: it must be 0 or greater"),
+        ("new_clients = 0", "new_clients is 0"),
+        ("new_client_epochs = 2", "new_client_epochs does nothing without new_clients"),
+        ("new_client_layers = 'all'", "new_client_layers does nothing without new_clients"),
+        ("new_clients = 2\nnew_client_epochs = 0", "new_client_epochs is 0"),
         ("model = 'vgg'", "vgg"),
         ("stem = 'tiny'", "tiny"),
     ] {
@@ -63,6 +91,27 @@ fn what_is_wrong_is_said_in_one_line() {
         assert!(error.to_string().contains(expected), "{text}: {error}");
         assert!(!error.to_string().contains('\n'));
     }
+}
+
+#[test]
+fn augmentation_is_a_word_and_was_a_switch() {
+    for (text, expected) in [
+        ("augment = true", Augment::CropFlip),
+        ("augment = 'crop-flip'", Augment::CropFlip),
+        ("augment = false", Augment::None),
+        ("augment = 'none'", Augment::None),
+        ("", Augment::None),
+    ] {
+        let config = resolve(text).unwrap();
+        assert_eq!(config.augment, expected);
+        assert!(config.to_toml().contains(if expected == Augment::None {
+            "augment = \"none\""
+        } else {
+            "crop-flip"
+        }));
+    }
+    let error = toml::from_str::<Settings>("augment = 'mixup'").unwrap_err().to_string();
+    assert!(error.contains("crop-flip"), "{error}");
 }
 
 #[test]
@@ -91,6 +140,6 @@ fn the_command_repeats_the_configuration() {
     assert_eq!(
         config.command(),
         "fedper run --model cnn --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle \
-         --augment"
+         --augment crop-flip"
     );
 }

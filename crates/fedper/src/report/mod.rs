@@ -17,6 +17,7 @@ mod axis;
 mod chart;
 pub(crate) mod experiment;
 mod figures;
+mod newcomers;
 mod page;
 mod panels;
 pub(crate) mod png;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::figures::Figure;
+use super::newcomers;
 use super::read::RunData;
 use super::series::Comparison;
 use super::tables;
@@ -44,6 +45,7 @@ pub(super) fn page(of: &Comparison<'_>, figures: &[Figure]) -> String {
             write!(out, "<details>\n<summary>Accuracy by round, as numbers</summary>\n{rounds}</details>\n");
     }
     out.push_str("</section>\n");
+    newcomers::section(&mut out, of);
     configuration(&mut out, of);
     repeat(&mut out, of);
     out.push_str("</main>\n</body>\n</html>\n");
@@ -80,7 +82,27 @@ fn header(out: &mut String, of: &Comparison<'_>, title: &str) {
             open.join("; ")
         );
     }
+    early(out, of);
     out.push_str("</header>\n");
+}
+
+/// Who ended before its last round.
+fn early(out: &mut String, of: &Comparison<'_>) {
+    for (run, name) in of.runs.iter().zip(&of.names) {
+        let Some(summary) = &run.summary else { continue };
+        let ended = summary.algorithms.iter().filter(|(_, a)| a.stopped_early);
+        let ended: Vec<String> =
+            ended.map(|(algorithm, a)| format!("{} after round {}", escape(algorithm), a.rounds)).collect();
+        if !ended.is_empty() {
+            let _ = writeln!(
+                out,
+                "<p class=\"note\">{}: ended early on a plateau of the test accuracy, so its last round was chosen on \
+                 test samples: {}.</p>",
+                escape(name),
+                ended.join(", ")
+            );
+        }
+    }
 }
 
 /// The run in a line.

@@ -94,8 +94,10 @@ impl Synthetic {
             complete: true,
             seconds: 0.0,
             dataset_note: None,
+            image_shape: Some([32, 32, 3]),
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
+            new_clients: None,
         };
         for algorithm in &self.algorithms {
             let (records, evaluated) = self.run(algorithm, &mut noise);
@@ -234,6 +236,7 @@ fn summarise(rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSumma
     let last = means.last().copied();
     AlgorithmSummary {
         rounds: rounds.len() as u32,
+        stopped_early: false,
         last: last.map(|(mean, _)| mean),
         best: best.map(|(mean, _)| mean),
         best_round: best.map(|(_, round)| round),

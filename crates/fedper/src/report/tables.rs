@@ -60,17 +60,17 @@ impl Outcome {
 }
 
 /// A table of cells that are HTML already; the first `heads` cells of a row are its heading.
-struct Table {
-    class: &'static str,
-    caption: String,
-    columns: Vec<String>,
-    heads: usize,
+pub(super) struct Table {
+    pub(super) class: &'static str,
+    pub(super) caption: String,
+    pub(super) columns: Vec<String>,
+    pub(super) heads: usize,
     /// With the row's class.
-    rows: Vec<(&'static str, Vec<String>)>,
+    pub(super) rows: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Table {
-    fn html(&self) -> String {
+    pub(super) fn html(&self) -> String {
         let mut out = String::from("<div class=\"scroll\"><table");
         if !self.class.is_empty() {
             let _ = write!(out, " class=\"{}\"", self.class);
@@ -104,9 +104,9 @@ impl Table {
     }
 }
 
-const NONE: &str = "<span class=\"none\">–</span>";
+pub(super) const NONE: &str = "<span class=\"none\">–</span>";
 
-fn maybe(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+pub(super) fn maybe(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| NONE.to_owned(), show)
 }
 

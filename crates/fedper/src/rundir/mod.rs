@@ -6,9 +6,11 @@
 
 mod checkpoint;
 mod files;
+mod new_clients;
 mod partition;
 pub mod records;
 mod summary;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -24,8 +26,9 @@ use self::checkpoint::{Checkpoint, Progress};
 pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
 pub use self::partition::SampleTotals;
-use self::records::{DeviceRecord, RoundRecord, Summary};
+use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
+pub use self::weights::device_network;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -35,6 +38,7 @@ const CONFIG: &str = "config.toml";
 const PARTITION: &str = "partition.json";
 const ROUNDS: &str = "rounds.jsonl";
 const DEVICES: &str = "devices.jsonl";
+const NEW_CLIENTS: &str = "new_clients.jsonl";
 const SUMMARY: &str = "summary.json";
 
 /// A run directory that is being written. One process at a time can hold it.
@@ -101,7 +105,7 @@ impl RunDir {
         }
         let checkpoint = Checkpoint::open(path)?;
         let progress = checkpoint.progress()?;
-        let changed = Config::differences(&experiment.config.to_toml(), &progress.config);
+        let changed = Config::differences(&experiment.config.to_toml(), &as_written_now(&progress.config));
         if !changed.is_empty() {
             return Err(Error::Config(format!(
                 "{} was begun with another configuration: {}; resume it as it was, or begin another run",
@@ -151,6 +155,20 @@ impl RunDir {
     /// If the checkpoint does not hold what the split asks for.
     pub(crate) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<(BaseParams, u32)>, Error> {
         self.checkpoint().restore(algorithm, split)
+    }
+
+    /// The mean accuracy of every evaluated round of `algorithm` that is committed, in order.
+    ///
+    /// # Errors
+    /// If the records cannot be read back.
+    pub(crate) fn accuracies(&self, algorithm: &str) -> Result<Vec<(u32, f64)>, Error> {
+        let mut accuracies = Vec::new();
+        files::for_each_line(&self.path.join(ROUNDS), |record: RoundRecord| {
+            if let Some(accuracy) = record.accuracy.filter(|_| record.algorithm == algorithm) {
+                accuracies.push((record.round, accuracy.mean));
+            }
+        })?;
+        Ok(accuracies)
     }
 
     /// Begins a round: what devices keep goes into it as they train, and is lost unless it is committed.
@@ -210,6 +228,14 @@ impl RunDir {
         })
     }
 
+    /// Writes `new_clients.jsonl`, replacing what an interrupted attempt may have left.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn write_new_clients(&self, records: &[NewClientRecord]) -> Result<(), Error> {
+        write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))
+    }
+
     /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
     ///
     /// # Errors
@@ -232,7 +258,12 @@ impl RunDir {
                 accuracies.entry(record.algorithm).or_default().insert(record.device, record.accuracy);
             }
         })?;
-        let summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        let mut summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        if experiment.config.new_clients.is_some() {
+            let mut records: Vec<NewClientRecord> = Vec::new();
+            files::for_each_line(&self.path.join(NEW_CLIENTS), |record| records.push(record))?;
+            summary.new_clients = Some(new_clients::summarise(&experiment.config, &records));
+        }
         let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
         json.push(b'\n');
         write_atomically(&self.path.join(SUMMARY), &json)?;
@@ -251,6 +282,13 @@ pub fn read_summary(path: &Path) -> Result<Summary, Error> {
     let path = path.join(SUMMARY);
     let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
+}
+
+/// The text of a `config.toml` as this version writes it: an older one had fewer keys, or wrote them otherwise.
+fn as_written_now(config: &str) -> String {
+    let settings = toml::from_str::<Settings>(config).ok();
+    let config_now = settings.and_then(|settings| Config::resolve(&settings).ok());
+    config_now.map_or_else(|| config.to_owned(), |config| config.to_toml())
 }
 
 /// Opens a file to append to, cut to the length that is committed.
@@ -275,14 +313,19 @@ fn open_cut(path: &Path, len: u64) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
-fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+/// Records as JSON lines.
+fn lines<T: Serialize>(records: &[T]) -> Vec<u8> {
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record).expect("records are plain data");
         lines.push(b'\n');
     }
-    file.write_all(&lines)
+    lines
+}
+
+/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
+fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+    file.write_all(&lines(records))
         .and_then(|()| file.sync_data())
         .and_then(|()| file.stream_position())
         .map_err(Error::file("write", path))

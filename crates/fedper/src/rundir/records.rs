@@ -106,10 +106,82 @@ pub struct Summary {
     /// What a reader of a result on this dataset should know.
     #[serde(default)]
     pub dataset_note: Option<String>,
+    /// Height, width and channels of the images.
+    #[serde(default)]
+    pub image_shape: Option<[usize; 3]>,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// By name of the strategy.
     pub algorithms: BTreeMap<String, AlgorithmSummary>,
+    /// Devices that were held out of training, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_clients: Option<NewClients>,
+}
+
+/// A line of `new_clients.jsonl`: a device that was held out of training, after some epochs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewClientRecord {
+    /// What it began with: an algorithm's base under fresh personal layers (`fedper`), FedAvg's model as it is (`fedavg`)
+    /// or trained on (`fedavg-ft`), or nothing (`local`).
+    pub algorithm: String,
+    /// Which device.
+    pub device: u64,
+    /// Epochs that it has trained; 0 before the first.
+    pub epoch: u32,
+    /// How many test samples it was evaluated on.
+    pub samples: u64,
+    /// Fraction classified right.
+    pub accuracy: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+/// What held-out devices came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewClients {
+    /// Which devices were held out.
+    pub devices: Vec<u64>,
+    /// Epochs that each trained.
+    pub epochs: u32,
+    /// `personal` or `all`: what of an algorithm's network trained. `fedavg-ft` and `local` train everything.
+    pub layers: String,
+    /// By what they began with, as in [`NewClientRecord::algorithm`].
+    pub algorithms: BTreeMap<String, NewClientSummary>,
+}
+
+impl NewClients {
+    /// What a device begins with under this name, in words.
+    pub fn begins_with(&self, name: &str) -> String {
+        match name {
+            "fedavg" | "fedavg-ft" => "FedAvg's model".to_owned(),
+            "local" => "nothing".to_owned(),
+            "fedper" => "FedPer's base".to_owned(),
+            other => format!("{other}'s base"),
+        }
+    }
+
+    /// What of its network it trains under this name, in words.
+    pub fn trains(&self, name: &str) -> &'static str {
+        match (self.algorithms.get(name).map_or(0, |a| a.epochs), name) {
+            (0, _) => "nothing",
+            (_, "fedavg-ft" | "local") => "all layers",
+            _ if self.layers == "all" => "all layers",
+            _ => "personal layers",
+        }
+    }
+}
+
+/// What held-out devices came to from one beginning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewClientSummary {
+    /// Epochs that a device trained: 0 for a model as it is.
+    pub epochs: u32,
+    /// Accuracy over those devices that did not diverge, after the last epoch.
+    pub accuracy: Option<Spread>,
+    /// Mean accuracy before the first epoch and after each.
+    pub by_epoch: Vec<f64>,
+    /// The accuracy of each device after the last epoch.
+    pub devices: BTreeMap<u64, f64>,
 }
 
 /// Where one algorithm ended.
@@ -117,6 +189,9 @@ pub struct Summary {
 pub struct AlgorithmSummary {
     /// Rounds run.
     pub rounds: u32,
+    /// Whether it ended before the run's last round, because its accuracy had stopped rising (`patience`).
+    #[serde(default)]
+    pub stopped_early: bool,
     /// Mean device accuracy of the last evaluated round.
     pub last: Option<f64>,
     /// The best mean device accuracy of any evaluated round. Chosen on test samples: an upper bound, not a result.

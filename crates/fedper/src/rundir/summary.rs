@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::records::{AlgorithmSummary, RoundRecord, Summary};
+use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::simulator::RunOptions;
 
@@ -18,8 +19,12 @@ pub(super) fn summarise(
     let algorithms: BTreeMap<String, AlgorithmSummary> = config
         .algorithm
         .iter()
-        .map(|name| (name.clone(), algorithm(name, rounds, accuracies.remove(name).unwrap_or_default())))
+        .map(|name| {
+            let devices = accuracies.remove(name).unwrap_or_default();
+            (name.clone(), algorithm(config, name, rounds, devices))
+        })
         .collect();
+    let images = &experiment.dataset.images;
     Summary {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("FEDPER_COMMIT").map(str::to_owned),
@@ -28,15 +33,22 @@ pub(super) fn summarise(
         kernels: Some(fedper_nn::InstructionSet::current().to_string()),
         workers: options.workers,
         command: config.command(),
-        complete: algorithms.values().all(|algorithm| algorithm.rounds == config.rounds),
+        complete: algorithms.values().all(|a| a.rounds == config.rounds || a.stopped_early),
         seconds,
         dataset_note: experiment.dataset.note.clone(),
+        image_shape: Some([images.height, images.width, images.channels]),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
+        new_clients: None,
     }
 }
 
-fn algorithm(name: &str, rounds: &[RoundRecord], devices: BTreeMap<u64, f64>) -> AlgorithmSummary {
+fn algorithm(
+    config: &Config,
+    name: &str,
+    rounds: &[RoundRecord],
+    devices: BTreeMap<u64, f64>,
+) -> AlgorithmSummary {
     let rounds: Vec<&RoundRecord> = rounds.iter().filter(|round| round.algorithm == name).collect();
     let curve: Vec<(u32, f64)> =
         rounds.iter().filter_map(|round| Some((round.round, round.accuracy?.mean))).collect();
@@ -44,10 +56,16 @@ fn algorithm(name: &str, rounds: &[RoundRecord], devices: BTreeMap<u64, f64>) ->
     let best = curve.iter().copied().reduce(|best, next| if next.1 > best.1 { next } else { best });
     let last_ten = &curve[curve.len().saturating_sub(10)..];
     let last = curve.last();
+    let mut plateau = config.plateau();
+    if let Some(plateau) = &mut plateau {
+        curve.iter().for_each(|&(round, accuracy)| plateau.observe(round, accuracy));
+    }
+    let done = rounds.last().map_or(0, |round| round.round);
     let seconds: f64 = rounds.iter().map(|round| round.seconds).sum();
     let trained: u64 = rounds.iter().map(|round| round.samples_trained).sum();
     AlgorithmSummary {
-        rounds: rounds.last().map_or(0, |round| round.round),
+        rounds: done,
+        stopped_early: done < config.rounds && plateau.is_some_and(|plateau| plateau.stopped().is_some()),
         last: last.map(|&(_, accuracy)| accuracy),
         best: best.map(|(_, accuracy)| accuracy),
         best_round: best.map(|(round, _)| round),

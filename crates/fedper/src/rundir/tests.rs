@@ -51,6 +51,16 @@ fn a_run_goes_on_only_as_it_began() {
 }
 
 #[test]
+fn a_configuration_in_an_older_form_is_the_same_configuration() {
+    let now = Config::resolve(&Settings::default()).unwrap().to_toml();
+    let before = now.replace("augment = \"none\"", "augment = false");
+    assert_ne!(now, before);
+    assert_eq!(as_written_now(&before), now);
+    assert_eq!(as_written_now(&now), now);
+    assert_eq!(as_written_now("lr = 'fast'"), "lr = 'fast'");
+}
+
+#[test]
 fn two_processes_cannot_hold_one_run() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");

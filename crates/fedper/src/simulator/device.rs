@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
-use fedper_core::seed::{self, Purpose};
+use fedper_core::seed::{self, Purpose, Random};
 use fedper_core::strategy::{LearnError, Learner};
 use fedper_data::{Batcher, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
-use crate::config::Config;
+use crate::config::{Augment, Config};
 use crate::experiment::Experiment;
 
 /// Evaluation batches are at least this large, however small training batches are.
@@ -65,6 +65,77 @@ fn failed(error: NnError) -> LearnError {
     LearnError::Device(Box::new(error))
 }
 
+/// What a device's training draws at random, as far as it is to draw it.
+struct Draws {
+    order: Option<Random>,
+    augment: Option<Random>,
+}
+
+impl Draws {
+    fn new(config: &Config, order: Random, id: DeviceId, round: u64, crops: &str) -> Self {
+        let augment = || seed::named(config.seed, Purpose::Augment, id.0, round, crops);
+        Self {
+            order: config.shuffle.then_some(order),
+            augment: (config.augment == Augment::CropFlip).then(augment),
+        }
+    }
+}
+
+impl SimulatedDevice<'_> {
+    /// One epoch of SGD at the learning rate `rate`, velocities going on from where they are.
+    fn epoch(&mut self, rate: f64, draws: &mut Draws, metrics: &mut TrainMetrics) -> Result<(), LearnError> {
+        let Experiment { config, dataset, .. } = self.experiment;
+        let sgd = Sgd {
+            lr: rate as f32,
+            momentum: config.momentum as f32,
+            weight_decay: config.weight_decay as f32,
+        };
+        let Bench { network, batcher, pixels, labels, .. } = &mut *self.bench;
+        batcher.start(&self.shard.train, draws.order.as_mut());
+        while let Some(count) = batcher.fill(&dataset.images, draws.augment.as_mut(), pixels, labels) {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(LearnError::Device(Box::new(Stopped)));
+            }
+            let images = &pixels[..count * dataset.images.sample_len()];
+            let batch = Batch { images, labels: &labels[..count] };
+            let step = match config.clip_norm {
+                Some(norm) => network.train_step_clipped(batch, &sgd, norm),
+                None => network.train_step(batch, &sgd),
+            };
+            let step = step.map_err(failed)?;
+            if !step.loss_sum.is_finite() {
+                return Err(LearnError::Diverged(format!("the loss became {}", step.loss_sum)));
+            }
+            metrics.merge(TrainMetrics { loss_sum: step.loss_sum, samples: step.samples });
+        }
+        Ok(())
+    }
+
+    /// Trains a device that was not there before, from `start`, all but what `frozen` names, at the full learning rate;
+    /// tests it before the first epoch and after each.
+    pub(super) fn adapt(
+        &mut self,
+        start: &Params,
+        epochs: u32,
+        frozen: impl Fn(&str) -> bool,
+        tests: &mut Vec<EvalMetrics>,
+    ) -> Result<(), LearnError> {
+        let config = &self.experiment.config;
+        // Whatever it trains and starts from, it sees the same batches.
+        let order = seed::named(config.seed, Purpose::FineTune, self.id.0, 0, "new device");
+        let mut draws = Draws::new(config, order, self.id, 0, "new device");
+        self.load(start)?;
+        self.bench.network.reset_momentum();
+        self.bench.network.freeze(frozen);
+        tests.push(self.test()?);
+        for _ in 0..epochs {
+            self.epoch(config.lr, &mut draws, &mut TrainMetrics::default())?;
+            tests.push(self.test()?);
+        }
+        Ok(())
+    }
+}
+
 impl Learner for SimulatedDevice<'_> {
     fn load(&mut self, params: &Params) -> Result<(), LearnError> {
         Ok(self.bench.network.load(params)?)
@@ -77,35 +148,16 @@ impl Learner for SimulatedDevice<'_> {
     }
 
     fn train(&mut self, epochs: u32, purpose: Purpose) -> Result<TrainMetrics, LearnError> {
-        let Experiment { config, dataset, .. } = self.experiment;
+        let config = &self.experiment.config;
         let round = u64::from(self.round);
-        let mut order = config.shuffle.then(|| seed::derive(config.seed, purpose, self.id.0, round));
+        let order = seed::derive(config.seed, purpose, self.id.0, round);
         // Fine-tuning sees other crops than the round's training.
         let crops = if purpose == Purpose::Shuffle { "train" } else { "finetune" };
-        let mut augment =
-            config.augment.then(|| seed::named(config.seed, Purpose::Augment, self.id.0, round, crops));
-        let sgd = Sgd {
-            lr: config.lr as f32,
-            momentum: config.momentum as f32,
-            weight_decay: config.weight_decay as f32,
-        };
-        let Bench { network, batcher, pixels, labels, .. } = &mut *self.bench;
+        let mut draws = Draws::new(config, order, self.id, round, crops);
         let mut metrics = TrainMetrics::default();
-        network.reset_momentum();
+        self.bench.network.reset_momentum();
         for _ in 0..epochs {
-            batcher.start(&self.shard.train, order.as_mut());
-            while let Some(count) = batcher.fill(&dataset.images, augment.as_mut(), pixels, labels) {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(LearnError::Device(Box::new(Stopped)));
-                }
-                let images = &pixels[..count * dataset.images.sample_len()];
-                let step =
-                    network.train_step(Batch { images, labels: &labels[..count] }, &sgd).map_err(failed)?;
-                if !step.loss_sum.is_finite() {
-                    return Err(LearnError::Diverged(format!("the loss became {}", step.loss_sum)));
-                }
-                metrics.merge(TrainMetrics { loss_sum: step.loss_sum, samples: step.samples });
-            }
+            self.epoch(config.schedule().rate_in(self.round), &mut draws, &mut metrics)?;
         }
         Ok(metrics)
     }

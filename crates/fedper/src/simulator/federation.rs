@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Action, Coordinator, Event, Outcome, Plan};
 use fedper_core::metrics::{EvalMetrics, Spread, Worst};
+use fedper_core::plateau::Plateau;
 use fedper_core::round::{DeviceId, Download};
 use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{LearnError, Strategy};
@@ -27,6 +28,8 @@ pub(super) struct Federation {
     coordinator: Coordinator,
     /// What each device keeps; a device that never trained has nothing here, because it follows from the seed.
     personal: PersonalStore,
+    /// What ends it before its last round.
+    plateau: Option<Plateau>,
 }
 
 impl Federation {
@@ -39,7 +42,7 @@ impl Federation {
     ) -> Result<Self, Error> {
         let config = &experiment.config;
         let plan = Plan {
-            devices: config.clients,
+            devices: config.training_clients(),
             rounds: config.rounds,
             participation: config.participation,
             seed: config.seed,
@@ -54,18 +57,26 @@ impl Federation {
         };
         let coordinator = Coordinator::new(plan.clone(), strategy, base, done);
         let personal = PersonalStore::new(split.clone(), memory);
-        Ok(Self { strategy, split, plan, coordinator, personal })
+        let mut plateau = config.plateau();
+        if let Some(plateau) = &mut plateau
+            && done > 0
+        {
+            for (round, accuracy) in dir.accuracies(strategy.name())? {
+                plateau.observe(round, accuracy);
+            }
+        }
+        Ok(Self { strategy, split, plan, coordinator, personal, plateau })
     }
 
     pub(super) fn name(&self) -> &'static str {
         self.strategy.name()
     }
 
-    pub(super) fn base(&self) -> &BaseParams {
+    pub(super) fn base(&self) -> &Arc<BaseParams> {
         self.coordinator.base()
     }
 
-    pub(super) fn split(&self) -> &Split {
+    pub(super) fn split(&self) -> &Arc<Split> {
         &self.split
     }
 
@@ -73,9 +84,20 @@ impl Federation {
         self.coordinator.round()
     }
 
-    /// How many times devices train in the whole run.
+    /// The round after which its accuracy counted as flat: there is no further one.
+    pub(super) fn stopped(&self) -> Option<u32> {
+        self.plateau.as_ref().and_then(Plateau::stopped)
+    }
+
+    /// How many times devices train in the whole run, as far as is known.
     pub(super) fn trainings(&self) -> u64 {
-        u64::from(self.plan.rounds) * self.plan.participants_per_round()
+        let rounds = self.stopped().unwrap_or(self.plan.rounds);
+        u64::from(rounds) * self.plan.participants_per_round()
+    }
+
+    /// How many trainings an early end has spared.
+    pub(super) fn trainings_spared(&self) -> u64 {
+        u64::from(self.plan.rounds) * self.plan.participants_per_round() - self.trainings()
     }
 
     pub(super) fn trainings_done(&self) -> u64 {
@@ -123,7 +145,11 @@ impl Federation {
                                 outcome.round
                             )));
                         }
-                        return Ok(self.records(&outcome, start.elapsed().as_secs_f64()));
+                        let records = self.records(&outcome, start.elapsed().as_secs_f64());
+                        if let (Some(plateau), Some(accuracy)) = (&mut self.plateau, records.0.accuracy) {
+                            plateau.observe(outcome.round, accuracy.mean);
+                        }
+                        return Ok(records);
                     }
                     Action::Finished => unreachable!("a round is begun only if there is one"),
                 }

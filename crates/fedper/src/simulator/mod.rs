@@ -2,6 +2,7 @@
 
 mod device;
 mod federation;
+mod newcomers;
 mod personal;
 mod pool;
 
@@ -43,6 +44,16 @@ pub trait Observer {
     /// A device's training came to nothing.
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
         let _ = (algorithm, round, device, reason);
+    }
+
+    /// The accuracy of `algorithm` has stopped rising, so `round` was its last; the run trains a device `fewer` times less.
+    fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
+        let _ = (algorithm, round, fewer);
+    }
+
+    /// All rounds are over, and `count` devices that were held out of them are about to train.
+    fn new_devices(&mut self, count: u64) {
+        let _ = count;
     }
 
     /// A round is over and durable.
@@ -92,7 +103,7 @@ pub fn run(
         let pool = Pool::start(scope, experiment, options.workers, options.stop);
         for round in 1..=experiment.config.rounds {
             for federation in &mut federations {
-                if federation.rounds_done() >= round {
+                if federation.rounds_done() >= round || federation.stopped().is_some() {
                     continue;
                 }
                 if options.stop.load(Ordering::Relaxed) {
@@ -103,12 +114,20 @@ pub fn run(
                 let seconds = before + start.elapsed().as_secs_f64();
                 dir.commit(open, &record, &devices, federation.base(), seconds)?;
                 observer.round(&record);
+                if let Some(last) = federation.stopped().filter(|&last| last < experiment.config.rounds) {
+                    observer.plateau(federation.name(), last, federation.trainings_spared());
+                }
             }
         }
         Ok(())
     })?;
     for federation in &federations {
         dir.write_weights(federation.name(), federation.base(), federation.split())?;
+    }
+    if let Some(held) = experiment.config.new_clients {
+        observer.new_devices(held);
+        let records = newcomers::run(experiment, &federations, options, dir.path(), observer)?;
+        dir.write_new_clients(&records)?;
     }
     dir.finish(experiment, options, before + start.elapsed().as_secs_f64())
 }

@@ -1,0 +1,117 @@
+//! `fedper predict`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::table::{Align, percent, table};
+use crate::error::Error;
+use crate::predict::Classifier;
+
+/// Classify images with a device's own network
+///
+/// The network is that of a finished run: the base under the device's own personal layers. JPEG and PNG files of any size;
+/// they are resized, and made grey if the run's images are, as a run's own images are.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Take the final weights of this run
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// Whose network, by number from 0
+    #[arg(long, value_name = "NUMBER")]
+    device: u64,
+    /// By which algorithm of the run [default: fedper, or the run's only one]
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<String>,
+    /// How many classes to show of each image, the likeliest first
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    top: u64,
+    /// Print every class's probability as JSON on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+    /// Image files
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fedper predict --run runs/cifar --device 3 cat.jpg
+  fedper predict --run runs/cifar --device 3 --algorithm fedavg --json photos/*.png
+
+A file that is no image is named on standard error, the others are classified all the same, and the exit code is 1.";
+
+pub(super) fn main(args: &Args) -> Result<(), Error> {
+    let mut classifier = Classifier::open(&args.run, args.algorithm.as_deref(), args.device)?;
+    let results: Vec<_> = args.images.iter().map(|path| (path, classifier.classify(path))).collect();
+    let classes = classifier.classes();
+    if args.json {
+        let images: Vec<serde_json::Value> = results
+            .iter()
+            .map(|(path, result)| match result {
+                Ok(probabilities) => {
+                    let best = ranking(probabilities)[0];
+                    json!({ "file": path.display().to_string(), "label": best, "class": classes[best], "probabilities": probabilities })
+                }
+                Err(error) => json!({ "file": path.display().to_string(), "error": error.to_string() }),
+            })
+            .collect();
+        let all = json!({
+            "run": args.run.display().to_string(),
+            "algorithm": classifier.algorithm(),
+            "device": args.device,
+            "own": classifier.is_own(),
+            "classes": classes,
+            "images": images,
+        });
+        super::print(&format!("{all:#}\n"))?;
+    } else {
+        super::print(&text(args, &classifier, &results))?;
+    }
+    let failed: Vec<&Error> = results.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
+    for error in &failed {
+        eprintln!("fedper: {error}");
+    }
+    match failed.len() {
+        0 => Ok(()),
+        failed => Err(Error::Images { failed, all: results.len() }),
+    }
+}
+
+/// Labels, the likeliest first; of equals the lower label.
+fn ranking(probabilities: &[f64]) -> Vec<usize> {
+    let mut labels: Vec<usize> = (0..probabilities.len()).collect();
+    labels.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+    labels
+}
+
+fn text(args: &Args, classifier: &Classifier, results: &[(&PathBuf, Result<Vec<f64>, Error>)]) -> String {
+    let classes = classifier.classes();
+    let shown = usize::try_from(args.top).unwrap_or(usize::MAX).min(classes.len());
+    let rows: Vec<Vec<String>> = results
+        .iter()
+        .filter_map(|(path, result)| Some((path, result.as_ref().ok()?)))
+        .map(|(path, probabilities)| {
+            let mut row = vec![path.display().to_string()];
+            for &label in &ranking(probabilities)[..shown] {
+                row.extend([classes[label].clone(), percent(probabilities[label])]);
+            }
+            row
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut columns = vec![("image".to_owned(), Align::Left)];
+    for rank in 1..=shown {
+        columns.extend([(format!("class {rank}"), Align::Left), (String::new(), Align::Right)]);
+    }
+    let columns: Vec<(&str, Align)> = columns.iter().map(|(title, align)| (title.as_str(), *align)).collect();
+    let algorithm = classifier.algorithm();
+    let whose = match classifier.is_own() {
+        true => format!("Device {}'s own network ({algorithm})", args.device),
+        false => format!("The network that all devices share ({algorithm} keeps nothing on a device)"),
+    };
+    format!("{whose}:\n\n{}", table(&columns, &rows))
+}

@@ -1,0 +1,130 @@
+//! Classifying images with the network of one device of a finished run.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use fedper_nn::{Architecture, InputShape, Network};
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::rundir::{RunDir, device_network, read_summary};
+
+/// A device's network, ready to classify image files.
+pub struct Classifier {
+    network: Network,
+    /// Height, width and channels of the run's images.
+    shape: [usize; 3],
+    classes: Vec<String>,
+    algorithm: String,
+    own: bool,
+}
+
+/// Of `partition.json`, what names the classes.
+#[derive(Deserialize)]
+struct Classes {
+    classes: Vec<String>,
+}
+
+impl Classifier {
+    /// The network of `device` at the end of the run in `run`, by `algorithm`; if that is not given, by `fedper`, or by the
+    /// only algorithm of the run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the run has no such algorithm, device or final weights; if a file of the run is broken.
+    pub fn open(run: &Path, algorithm: Option<&str>, device: u64) -> Result<Self, Error> {
+        let config = Config::resolve(&RunDir::settings(run)?)?;
+        let algorithm = match (algorithm, &config.algorithm[..]) {
+            (Some(name), _) => name.to_owned(),
+            (None, [only]) => only.clone(),
+            (None, known) => match known.iter().find(|name| *name == "fedper") {
+                Some(name) => name.clone(),
+                None => {
+                    return Err(Error::Config(format!(
+                        "{} has run {}: say which with --algorithm",
+                        run.display(),
+                        known.join(", ")
+                    )));
+                }
+            },
+        };
+        let (params, own) = device_network(run, &algorithm, Some(device))?;
+        let foreign = |reason: String| Error::Foreign { path: run.join("weights").join(&algorithm), reason };
+        if let Some(name) = params.first_non_finite() {
+            return Err(foreign(format!("parameter `{name}` holds a value that is not finite")));
+        }
+        let classes = classes(&run.join("partition.json"))?;
+        let shape = shape(run, &config)?;
+        let input = InputShape { height: shape[0], width: shape[1], channels: shape[2] };
+        let architecture = Architecture::new(config.model, config.stem, input, classes.len())?;
+        let mut network = Network::new(&architecture, 1)?;
+        network.load(&params).map_err(|error| foreign(error.to_string()))?;
+        Ok(Self { network, shape, classes, algorithm, own })
+    }
+
+    /// The names of the classes, by label.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Whose network it is.
+    pub fn algorithm(&self) -> &str {
+        &self.algorithm
+    }
+
+    /// Whether a part of the network is the device's own; else all devices share it.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// The probability of each class, by label, for the image in a JPEG or PNG file of any size.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not an image, with its name.
+    pub fn classify(&mut self, path: &Path) -> Result<Vec<f64>, Error> {
+        let bytes = fedper_data::read_image(path, self.shape)?;
+        let pixels: Vec<f32> = bytes.into_iter().map(fedper_data::normalise).collect();
+        Ok(softmax(self.network.logits(&pixels, 1)?))
+    }
+}
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+fn classes(path: &Path) -> Result<Vec<String>, Error> {
+    let file = File::open(path).map_err(Error::file("read", path))?;
+    let read: Result<Classes, _> = serde_json::from_reader(BufReader::new(file));
+    match read {
+        Ok(read) => Ok(read.classes),
+        Err(error) => Err(Error::Foreign { path: path.to_owned(), reason: error.to_string() }),
+    }
+}
+
+/// The shape of the run's images: its summary tells, or else (in older runs) the dataset itself.
+fn shape(run: &Path, config: &Config) -> Result<[usize; 3], Error> {
+    if let Some(shape) = read_summary(run).ok().and_then(|summary| summary.image_shape) {
+        return Ok(shape);
+    }
+    let options = fedper_data::LoadOptions { image_size: config.image_size.map(|size| (size, size)) };
+    let images = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?.images;
+    Ok([images.height, images.width, images.channels])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_of_any_logits() {
+        let even = softmax(&[3.0, 3.0, 3.0, 3.0]);
+        assert_eq!(even, [0.25; 4]);
+        // e^0 : e^-ln 3 = 3 : 1, however large the logits are.
+        let two = softmax(&[1000.0, 1000.0 - 3f32.ln()]);
+        assert!((two[0] - 0.75).abs() < 1e-4 && (two[1] - 0.25).abs() < 1e-4, "{two:?}");
+    }
+}
