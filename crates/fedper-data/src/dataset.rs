@@ -71,6 +71,10 @@ pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dat
         DatasetKind::Cifar100 => {
             load_cifar(info, dir, cifar::CIFAR100, &["train.bin"], "test.bin", "fine_label_names.txt")?
         }
+        DatasetKind::Cifar100Coarse => {
+            let (layout, names) = (cifar::CIFAR100_COARSE, "coarse_label_names.txt");
+            load_cifar(info, dir, layout, &["train.bin"], "test.bin", names)?
+        }
         DatasetKind::Folder => {
             let dir = dir.ok_or_else(|| DataError::NotFound {
                 dataset: info.name,

@@ -21,7 +21,7 @@ pub fn cache_dir() -> Option<PathBuf> {
 pub(crate) fn find(info: &'static DatasetInfo, dir: Option<&Path>, file: &str) -> Result<PathBuf, DataError> {
     let roots: Vec<PathBuf> = match dir {
         Some(dir) => vec![dir.to_path_buf()],
-        None => [cache_dir().map(|cache| cache.join(info.name)), info.system_folder.map(PathBuf::from)]
+        None => [cache_dir().map(|cache| cache.join(info.cache_folder())), info.system_folder.map(PathBuf::from)]
             .into_iter()
             .flatten()
             .collect(),
