@@ -35,6 +35,7 @@ mod idx;
 mod images;
 mod locate;
 mod partition;
+mod photos;
 mod resize;
 
 pub use batch::{Batcher, normalise};

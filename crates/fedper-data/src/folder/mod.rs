@@ -1,6 +1,6 @@
 //! A folder of image files as a dataset.
 
-mod decode;
+pub(crate) mod decode;
 mod jpeg;
 mod scan;
 
