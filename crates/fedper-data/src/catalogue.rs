@@ -14,6 +14,8 @@ pub enum DatasetKind {
     Cifar100,
     /// The same files with their coarse classes.
     Cifar100Coarse,
+    /// Photos that users gave scores, and the file of those.
+    FlickrAes,
     /// A folder of image files.
     Folder,
 }
@@ -69,7 +71,7 @@ pub fn catalogue() -> &'static [DatasetInfo] {
 
 const IN_DATA_DIR: &str = "--data-dir, the cache directory ($XDG_CACHE_HOME/fedper or ~/.cache/fedper)";
 
-static CATALOGUE: [DatasetInfo; 7] = [
+static CATALOGUE: [DatasetInfo; 8] = [
     DatasetInfo {
         name: "fashion-mnist-small",
         description: "10,000 grey 28x28 images of clothes, 10 classes; part of the program",
@@ -183,6 +185,19 @@ static CATALOGUE: [DatasetInfo; 7] = [
         archives: &[CIFAR100_ARCHIVE],
         licence: "no licence stated; its authors ask to cite Krizhevsky (2009)",
         classes: &CIFAR100_COARSE,
+    },
+    DatasetInfo {
+        name: "flickr-aes",
+        description: "40,988 photographs of any size with 193,208 scores from 1 to 5 by 210 users, each user a device",
+        kind: DatasetKind::FlickrAes,
+        looked_for: "--data-dir, the cache directory ($XDG_CACHE_HOME/fedper or ~/.cache/fedper); its authors give it \
+                     out at https://github.com/alanspike/personalizedImageAesthetics, and `fedper data make flickr-aes` \
+                     makes a small set in its form",
+        subfolder: None,
+        system_folder: None,
+        archives: &[],
+        licence: "its authors'; the photographs are under Creative Commons licences",
+        classes: &["1", "2", "3", "4", "5"],
     },
     DatasetInfo {
         name: "folder",

@@ -127,6 +127,20 @@ pub enum DataError {
         /// What failed.
         source: io::Error,
     },
+    /// A set cannot be made as asked.
+    #[error("cannot make a set: {problem}")]
+    Make {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A file of ratings is not what it should be.
+    #[error("cannot use the ratings in {}: {problem}", path.display())]
+    Ratings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        problem: String,
+    },
     /// Another process holds the lock.
     #[error("another process is downloading dataset '{dataset}': wait for it to end, then try again")]
     FetchBusy {

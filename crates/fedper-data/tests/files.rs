@@ -44,7 +44,8 @@ fn cifar10_is_five_files_and_a_test_file() {
     assert!(read("cifar10", &folder).unwrap_err().contains("batches.meta.txt"));
     fs::remove_file(folder.join("batches.meta.txt")).unwrap();
 
-    let resized = load("cifar10", Some(&folder), &LoadOptions { image_size: Some((16, 24)) }).unwrap().images;
+    let options = LoadOptions { image_size: Some((16, 24)), ..LoadOptions::default() };
+    let resized = load("cifar10", Some(&folder), &options).unwrap().images;
     assert_eq!((resized.height, resized.width, resized.pixels(9)), (16, 24, &[6; 16 * 24 * 3][..]));
 
     fs::remove_file(folder.join("data_batch_4.bin")).unwrap();

@@ -40,6 +40,7 @@ pub(crate) fn load(dir: &Path, image_size: Option<(usize, usize)>) -> Result<Dat
         images: Images::new([height, width, channels], pixels, labels)?,
         train_len,
         devices,
+        left_out: crate::LeftOut::default(),
         note: Some(format!("{} ({layout})", dir.display())),
     })
 }
