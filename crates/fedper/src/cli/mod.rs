@@ -3,7 +3,9 @@
 mod bench;
 mod bench_scale;
 mod data;
+mod made;
 mod model;
+mod photos;
 mod progress;
 mod report;
 mod run;

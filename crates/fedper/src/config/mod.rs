@@ -1,6 +1,7 @@
 //! Configuration: [`Settings`] is what the user typed, on the command line or in a file; [`Config`] is what was made and
 //! validated of it. Only a `Config` runs.
 
+mod raters;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
+use self::raters::Rated;
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -65,6 +67,15 @@ pub struct Config {
     /// Each device draws its samples from all of its classes', whatever other devices hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_replacement: bool,
+    /// Of a dataset of ratings, the fewest photos that a drawn user has rated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_photos: Option<usize>,
+    /// The most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_photos: Option<usize>,
+    /// The fewest that it has given each score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_per_score: Option<usize>,
     /// The fraction of its own samples that a device keeps for testing; the dataset's own test split if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
@@ -148,6 +159,7 @@ impl Config {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
         let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
+        let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
             // The embedded images are there for a run that ends within minutes.
@@ -156,7 +168,7 @@ impl Config {
                 .or((dataset == EMBEDDED).then_some(EMBEDDED_SAMPLES_PER_CLIENT)),
             dataset,
             data_dir: s.data_dir.map(absolute),
-            image_size: s.image_size,
+            image_size: s.image_size.or(rated.image_size),
             model,
             stem,
             init: s.init.map(absolute),
@@ -175,7 +187,10 @@ impl Config {
             iid: s.iid.unwrap_or(false),
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
-            test_fraction: s.test_fraction,
+            min_photos: s.min_photos.or(rated.min_photos),
+            max_photos: s.max_photos.or(rated.max_photos),
+            min_per_score: s.min_per_score.or(rated.min_per_score),
+            test_fraction: s.test_fraction.or(rated.test_fraction),
             rounds: s.rounds.unwrap_or(15),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
@@ -208,6 +223,7 @@ impl Config {
                 return wrong(format!("algorithm `{name}` is given twice"));
             }
         }
+        self.check_raters()?;
         let at_least_one = [
             ("clients", self.clients),
             ("rounds", self.rounds.into()),

@@ -14,6 +14,7 @@ fn a_written_configuration_resolves_to_itself() {
         "",
         "dirichlet = 0.5\npersonal_pattern = ['fc.*']\nlr = 0.005\nbatch_norm = 'local'",
         "iid = true\nwith_replacement = true\nshuffle = false\naugment = true\neval_devices = 5\ntest_fraction = 0.25\nimage_size = 32",
+        "dataset = 'flickr-aes'\nclients = 30\nmin_photos = 20",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -55,6 +56,14 @@ fn what_is_wrong_is_said_in_one_line() {
         ("momentum = 1.0", "momentum is 1: it must be from 0 to below 1"),
         ("participation = 0.0", "participation is 0: it must be above 0 and at most 1"),
         ("test_fraction = 1.0", "test_fraction is 1: it must be between 0 and 1"),
+        (
+            "min_photos = 5",
+            "min_photos is for the dataset flickr-aes, and the dataset is fashion-mnist-small",
+        ),
+        (
+            "dataset = 'flickr-aes'\nmax_photos = 50",
+            "min_photos is 60: it must be at most max_photos, which is 50",
+        ),
         ("model = 'vgg'", "vgg"),
         ("stem = 'tiny'", "tiny"),
     ] {
