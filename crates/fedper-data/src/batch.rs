@@ -2,7 +2,7 @@
 
 use fedper_core::seed::{self, Random};
 
-use crate::Images;
+use crate::{DataError, Images};
 
 /// Pixels of padding on each side that a random crop may reach into.
 const PADDING: i64 = 4;
@@ -36,7 +36,7 @@ pub fn normalise(byte: u8) -> f32 {
 /// let mut order = seed::derive(1, Purpose::Shuffle, 0, 1);
 /// for _epoch in 0..3 {
 ///     batcher.start(&[0, 2, 4], Some(&mut order));
-///     while let Some(count) = batcher.fill(&images, None, &mut pixels, &mut labels) {
+///     while let Some(count) = batcher.fill(&images, None, &mut pixels, &mut labels)? {
 ///         let (_x, _y) = (&pixels[..count * images.sample_len()], &labels[..count]);
 ///     }
 /// }
@@ -48,6 +48,8 @@ pub struct Batcher {
     drop_last: bool,
     order: Vec<u32>,
     next: usize,
+    /// One image on its way from a file into the batch.
+    buffer: Vec<u8>,
 }
 
 impl Batcher {
@@ -58,7 +60,7 @@ impl Batcher {
     /// If `batch_size` is 0.
     pub fn new(batch_size: usize, drop_last: bool) -> Self {
         assert!(batch_size > 0, "a batch has at least one sample");
-        Self { batch_size, drop_last, order: Vec::new(), next: 0 }
+        Self { batch_size, drop_last, order: Vec::new(), next: 0, buffer: Vec::new() }
     }
 
     /// How many batches an epoch over `samples` samples has.
@@ -86,6 +88,9 @@ impl Batcher {
     /// `pixels` is `[batch_size][height][width][channels]`, `labels` is `[batch_size]`; either may be longer. Of both
     /// only the first samples are written, as many as are returned.
     ///
+    /// # Errors
+    /// If the images are in a file that can no longer be read.
+    ///
     /// # Panics
     /// If a buffer is too short or a sample is not in `images`.
     pub fn fill(
@@ -94,15 +99,15 @@ impl Batcher {
         mut augment: Option<&mut Random>,
         pixels: &mut [f32],
         labels: &mut [u32],
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>, DataError> {
         let count = self.batch_size.min(self.order.len() - self.next);
         if count == 0 || self.drop_last && count < self.batch_size {
-            return None;
+            return Ok(None);
         }
         let batch = &self.order[self.next..][..count];
         let pixels = pixels[..count * images.sample_len()].chunks_exact_mut(images.sample_len());
         for ((&sample, into), label) in batch.iter().zip(pixels).zip(&mut labels[..count]) {
-            let from = images.pixels(sample as usize);
+            let from = images.read(sample as usize, &mut self.buffer)?;
             match augment.as_deref_mut() {
                 None => into.iter_mut().zip(from).for_each(|(value, &byte)| *value = normalise(byte)),
                 Some(rng) => {
@@ -115,7 +120,7 @@ impl Batcher {
             *label = images.labels()[sample as usize].into();
         }
         self.next += count;
-        Some(count)
+        Ok(Some(count))
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
     fn epoch(batcher: &mut Batcher, images: &Images) -> Vec<(Vec<f32>, Vec<u32>)> {
         let (mut pixels, mut labels) = (vec![9.0; 2 * 6], vec![9; 2]);
         std::iter::from_fn(|| {
-            let count = batcher.fill(images, None, &mut pixels, &mut labels)?;
+            let count = batcher.fill(images, None, &mut pixels, &mut labels).unwrap()?;
             Some((pixels[..count * 6].to_vec(), labels[..count].to_vec()))
         })
         .collect()
@@ -256,7 +261,7 @@ mod tests {
         let mut places = std::collections::BTreeMap::new();
         for _ in 0..9 * 9 * 2 * 40 {
             batcher.start(&[0], None);
-            batcher.fill(&images, Some(&mut rng), &mut pixels, &mut labels).unwrap();
+            batcher.fill(&images, Some(&mut rng), &mut pixels, &mut labels).unwrap().unwrap();
             let at = pixels.iter().position(|&value| value == 1.0).expect("a shift of 4 keeps the middle");
             *places.entry((at / 10, at % 10)).or_insert(0) += 1;
         }

@@ -12,6 +12,10 @@ pub enum DatasetKind {
     Cifar10,
     /// The binary version of CIFAR-100, with its fine classes.
     Cifar100,
+    /// The same files with their coarse classes.
+    Cifar100Coarse,
+    /// Photos that users gave scores, and the file of those.
+    FlickrAes,
     /// A folder of image files.
     Folder,
 }
@@ -50,6 +54,16 @@ pub struct DatasetInfo {
     pub classes: &'static [&'static str],
 }
 
+impl DatasetInfo {
+    /// The folder of the cache that its files are kept in; datasets made of the same files share one.
+    pub fn cache_folder(&self) -> &'static str {
+        match self.kind {
+            DatasetKind::Cifar100Coarse => "cifar100",
+            _ => self.name,
+        }
+    }
+}
+
 /// Every dataset, the default one first.
 pub fn catalogue() -> &'static [DatasetInfo] {
     &CATALOGUE
@@ -57,7 +71,7 @@ pub fn catalogue() -> &'static [DatasetInfo] {
 
 const IN_DATA_DIR: &str = "--data-dir, the cache directory ($XDG_CACHE_HOME/fedper or ~/.cache/fedper)";
 
-static CATALOGUE: [DatasetInfo; 6] = [
+static CATALOGUE: [DatasetInfo; 8] = [
     DatasetInfo {
         name: "fashion-mnist-small",
         description: "10,000 grey 28x28 images of clothes, 10 classes; part of the program",
@@ -157,13 +171,33 @@ static CATALOGUE: [DatasetInfo; 6] = [
         looked_for: IN_DATA_DIR,
         subfolder: Some("cifar-100-binary"),
         system_folder: None,
-        archives: &[Archive {
-            url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-            bytes: 168_513_733,
-            sha256: "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-        }],
+        archives: &[CIFAR100_ARCHIVE],
         licence: "no licence stated; its authors ask to cite Krizhevsky (2009)",
         classes: &CIFAR100,
+    },
+    DatasetInfo {
+        name: "cifar100-coarse",
+        description: "the same photographs as cifar100 by its 20 coarse classes, five fine ones each",
+        kind: DatasetKind::Cifar100Coarse,
+        looked_for: IN_DATA_DIR,
+        subfolder: Some("cifar-100-binary"),
+        system_folder: None,
+        archives: &[CIFAR100_ARCHIVE],
+        licence: "no licence stated; its authors ask to cite Krizhevsky (2009)",
+        classes: &CIFAR100_COARSE,
+    },
+    DatasetInfo {
+        name: "flickr-aes",
+        description: "40,988 photographs of any size with 193,208 scores from 1 to 5 by 210 users, each user a device",
+        kind: DatasetKind::FlickrAes,
+        looked_for: "--data-dir, the cache directory ($XDG_CACHE_HOME/fedper or ~/.cache/fedper); its authors give it \
+                     out at https://github.com/alanspike/personalizedImageAesthetics, and `fedper data make flickr-aes` \
+                     makes a small set in its form",
+        subfolder: None,
+        system_folder: None,
+        archives: &[],
+        licence: "its authors'; the photographs are under Creative Commons licences",
+        classes: &["1", "2", "3", "4", "5"],
     },
     DatasetInfo {
         name: "folder",
@@ -177,6 +211,12 @@ static CATALOGUE: [DatasetInfo; 6] = [
         classes: &[],
     },
 ];
+
+const CIFAR100_ARCHIVE: Archive = Archive {
+    url: "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    bytes: 168_513_733,
+    sha256: "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+};
 
 #[rustfmt::skip]
 static FASHION: [&str; 10] = [
@@ -197,6 +237,14 @@ static CIFAR100: [&str; 100] = [
     "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
 ];
 
+#[rustfmt::skip]
+static CIFAR100_COARSE: [&str; 20] = [
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
+    "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals",
+    "non-insect_invertebrates", "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,5 +260,6 @@ mod tests {
             }
         }
         assert!(CIFAR100.is_sorted(), "CIFAR-100 numbers its fine classes alphabetically");
+        assert!(CIFAR100_COARSE.is_sorted(), "and its coarse ones");
     }
 }

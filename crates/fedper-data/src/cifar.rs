@@ -17,10 +17,10 @@ const PLANE: usize = SIDE * SIDE;
 /// What a record looks like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    /// Bytes of labels; the last one is the class.
-    pub(crate) label_bytes: usize,
-    /// How many classes there are.
-    pub(crate) classes: usize,
+    /// How many classes there are by each byte of labels.
+    pub(crate) classes: &'static [usize],
+    /// Which of those bytes is the class.
+    pub(crate) class_at: usize,
     /// The most records a file may hold: more is not CIFAR.
     pub(crate) most_records: usize,
     /// The SHA-256 of the official test file, in hexadecimal.
@@ -29,18 +29,20 @@ pub(crate) struct Layout {
 
 /// CIFAR-10's files hold 10,000 records each; some tools merge the five into one.
 pub(crate) const CIFAR10: Layout = Layout {
-    label_bytes: 1,
-    classes: 10,
+    classes: &[10],
+    class_at: 0,
     most_records: 60_000,
     test_sha256: "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
 };
 /// CIFAR-100's fine classes.
 pub(crate) const CIFAR100: Layout = Layout {
-    label_bytes: 2,
-    classes: 100,
+    classes: &[20, 100],
+    class_at: 1,
     most_records: 60_000,
     test_sha256: "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
 };
+/// CIFAR-100's coarse classes, five fine ones each: the same files.
+pub(crate) const CIFAR100_COARSE: Layout = Layout { class_at: 0, ..CIFAR100 };
 
 /// Reads one file, and gives `seen` its bytes as they come (for a checksum).
 ///
@@ -61,7 +63,8 @@ fn read(
     layout: Layout,
     seen: &mut dyn FnMut(&[u8]),
 ) -> Result<Images, DataError> {
-    let record_len = layout.label_bytes + 3 * PLANE;
+    let label_bytes = layout.classes.len();
+    let record_len = label_bytes + 3 * PLANE;
     let error = |expected: String, found: String| DataError::Format {
         file: file.into(),
         format: "CIFAR's binary version",
@@ -89,15 +92,17 @@ fn read(
             ));
         }
         seen(&record);
-        let (label, planes) = record.split_at(layout.label_bytes);
-        let label = label[layout.label_bytes - 1];
-        if usize::from(label) >= layout.classes {
-            return Err(error(
-                format!("classes below {}", layout.classes),
-                format!("class {label} in record {}", labels.len()),
-            ));
+        let (of_record, planes) = record.split_at(label_bytes);
+        // Both of CIFAR-100's, whichever is the class: one out of range means that this is another file.
+        for (&label, &classes) in of_record.iter().zip(layout.classes) {
+            if usize::from(label) >= classes {
+                return Err(error(
+                    format!("classes below {classes}"),
+                    format!("class {label} in record {}", labels.len()),
+                ));
+            }
         }
-        labels.push(u16::from(label));
+        labels.push(u16::from(of_record[layout.class_at]));
         let (red, rest) = planes.split_at(PLANE);
         let (green, blue) = rest.split_at(PLANE);
         pixels.extend(red.iter().zip(green).zip(blue).flat_map(|((&r, &g), &b)| [r, g, b]));
@@ -130,9 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn cifar100_takes_the_fine_class() {
+    fn cifar100_takes_the_fine_or_the_coarse_class() {
         let images = parse(&record(&[3, 99]), CIFAR100).unwrap();
         assert_eq!(images.labels(), [99]);
+        assert_eq!(parse(&record(&[3, 99]), CIFAR100_COARSE).unwrap().labels(), [3]);
         assert_eq!(images.pixels(0)[..3], [0, 100, 200]);
     }
 
@@ -146,6 +152,9 @@ mod tests {
             (&[&good[..], &[1]].concat(), CIFAR10, "1 bytes after record 1"),
             (&record(&[10]), CIFAR10, "class 10 in record 0"),
             (&record(&[0, 100]), CIFAR100, "class 100 in record 0"),
+            (&record(&[20, 9]), CIFAR100, "class 20 in record 0"),
+            (&record(&[20, 9]), CIFAR100_COARSE, "class 20 in record 0"),
+            (&record(&[2, 9])[..3000], CIFAR100_COARSE, "3000 bytes after record 0"),
         ] {
             let message = parse(bad, layout).unwrap_err().to_string();
             assert!(message.contains("data_batch_1.bin") && message.contains(said), "{message}");

@@ -1,16 +1,17 @@
-//! A dataset in memory, and reading one by its name.
+//! A dataset, and reading one by its name.
 
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::{DatasetInfo, DatasetKind, catalogue};
 use crate::error::io;
+use crate::flickr::{LeftOut, RaterOptions};
 use crate::resize::Resize;
-use crate::{DataError, Images, cifar, embedded, folder, idx, locate};
+use crate::{DataError, Images, cifar, embedded, flickr, folder, idx, locate};
 
 /// Images with labels, in train and test splits or in devices' folders.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Dataset {
     pub devices: Option<Vec<DeviceFolder>>,
     /// What a reader of a result on this dataset should know.
     pub note: Option<String>,
+    /// What was in the files and is not in the dataset.
+    pub left_out: LeftOut,
 }
 
 /// The samples of one device's folder.
@@ -43,6 +46,10 @@ pub struct DeviceFolder {
 pub struct LoadOptions {
     /// Resize every image to this height and width. `None` keeps the size, which must then be the same for all.
     pub image_size: Option<(usize, usize)>,
+    /// Which users are drawn, where a dataset has users.
+    pub raters: RaterOptions,
+    /// Where resized photos are kept instead of in [`cache_dir`](crate::cache_dir).
+    pub cache: Option<PathBuf>,
 }
 
 /// Reads a dataset by name (see [`catalogue`]) from `dir`, or from where it is usually kept if `dir` is `None`.
@@ -50,6 +57,20 @@ pub struct LoadOptions {
 /// # Errors
 /// If there is no such dataset, its files are not found, or they are not what they should be.
 pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dataset, DataError> {
+    load_watched(name, dir, options, &mut |_, _| ())
+}
+
+/// Like [`load`], for datasets that take their time: `progress` is called with how many photos are decoded, and how many
+/// there are to decode.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_watched(
+    name: &str,
+    dir: Option<&Path>,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Dataset, DataError> {
     let info = find_info(name)?;
     let mut dataset = match info.kind {
         DatasetKind::Embedded => embedded::load(info)?,
@@ -71,6 +92,10 @@ pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dat
         DatasetKind::Cifar100 => {
             load_cifar(info, dir, cifar::CIFAR100, &["train.bin"], "test.bin", "fine_label_names.txt")?
         }
+        DatasetKind::Cifar100Coarse => {
+            let (layout, names) = (cifar::CIFAR100_COARSE, "coarse_label_names.txt");
+            load_cifar(info, dir, layout, &["train.bin"], "test.bin", names)?
+        }
         DatasetKind::Folder => {
             let dir = dir.ok_or_else(|| DataError::NotFound {
                 dataset: info.name,
@@ -80,6 +105,7 @@ pub fn load(name: &str, dir: Option<&Path>, options: &LoadOptions) -> Result<Dat
             })?;
             return folder::load(dir, options.image_size);
         }
+        DatasetKind::FlickrAes => return flickr::load(info, dir, options, progress),
     };
     if let Some((height, width)) = options.image_size
         && (height, width) != (dataset.images.height, dataset.images.width)
@@ -128,6 +154,7 @@ fn load_idx(info: &'static DatasetInfo, dir: Option<&Path>) -> Result<Dataset, D
         images,
         train_len,
         devices: None,
+        left_out: LeftOut::default(),
         note: None,
     })
 }
@@ -156,6 +183,7 @@ fn load_cifar(
         images,
         train_len,
         devices: None,
+        left_out: LeftOut::default(),
         note: (!official)
             .then(|| format!("not the official {} files: {test} has another checksum", info.name)),
     })

@@ -28,6 +28,7 @@ pub(crate) fn load(info: &'static DatasetInfo) -> Result<Dataset, DataError> {
         images: images.reordered(&order),
         train_len,
         devices: None,
+        left_out: crate::LeftOut::default(),
         note: Some("Fashion-MNIST's 10,000 test images, split 5:1 into train and test".into()),
     })
 }

@@ -113,9 +113,34 @@ pub enum DataError {
         /// Where it is looked for.
         looked_for: &'static str,
     },
-    /// There is no place to download to.
-    #[error("there is no cache directory to download to: set XDG_CACHE_HOME or HOME to an absolute path")]
+    /// There is no place for downloads and resized photos.
+    #[error("there is no cache directory: set XDG_CACHE_HOME or HOME to an absolute path")]
     NoCache,
+    /// Resized photos cannot be kept.
+    #[error(
+        "cannot keep resized photos in {}: {source}; make room there, or name another folder for the cache with \
+             XDG_CACHE_HOME", folder.display()
+    )]
+    PhotoCache {
+        /// The folder of the cache.
+        folder: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// A set cannot be made as asked.
+    #[error("cannot make a set: {problem}")]
+    Make {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A file of ratings is not what it should be.
+    #[error("cannot use the ratings in {}: {problem}", path.display())]
+    Ratings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        problem: String,
+    },
     /// Another process holds the lock.
     #[error("another process is downloading dataset '{dataset}': wait for it to end, then try again")]
     FetchBusy {

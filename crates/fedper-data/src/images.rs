@@ -1,6 +1,9 @@
-//! Images in memory: one byte a channel, one label an image.
+//! Images: one byte a channel, one label an image; in memory, or in a file that several samples share.
+
+use std::sync::Arc;
 
 use crate::DataError;
+use crate::photos::Stored;
 
 /// Images of one size with their labels.
 ///
@@ -13,8 +16,15 @@ pub struct Images {
     pub width: usize,
     /// Bytes of each pixel: 1 (grey) or 3 (red, green, blue).
     pub channels: usize,
-    pixels: Vec<u8>,
+    pixels: Pixels,
     labels: Vec<u16>,
+}
+
+/// Where the pixels are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pixels {
+    Memory(Vec<u8>),
+    File(Arc<Stored>),
 }
 
 impl Images {
@@ -42,7 +52,17 @@ impl Images {
                 found: pixels.len(),
             });
         }
-        Ok(Self { height, width, channels, pixels, labels })
+        Ok(Self { height, width, channels, pixels: Pixels::Memory(pixels), labels })
+    }
+
+    /// Colour images whose pixels stay in a file, from which each batch reads what it needs.
+    ///
+    /// # Panics
+    /// If there are not as many labels as the file has samples.
+    pub(crate) fn stored(stored: Stored, labels: Vec<u16>) -> Self {
+        assert_eq!(stored.len(), labels.len(), "a label for each sample");
+        let (height, width) = stored.size();
+        Self { height, width, channels: 3, pixels: Pixels::File(Arc::new(stored)), labels }
     }
 
     /// How many images there are.
@@ -60,12 +80,38 @@ impl Images {
         self.height * self.width * self.channels
     }
 
-    /// The pixels of one image, `[height][width][channels]`.
+    /// The pixels of one image, `[height][width][channels]`, which must be in memory; [`Images::read`] takes any.
+    ///
+    /// # Panics
+    /// If there is no such image, or the pixels are in a file ([`Images::in_memory`]).
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        match &self.pixels {
+            Pixels::Memory(pixels) => &pixels[index * self.sample_len()..][..self.sample_len()],
+            Pixels::File(_) => panic!("these pixels are in a file: read() them"),
+        }
+    }
+
+    /// The pixels of one image, `[height][width][channels]`: where they are in memory, or read into `buffer`.
+    ///
+    /// # Errors
+    /// If they are in a file that can no longer be read.
     ///
     /// # Panics
     /// If there is no such image.
-    pub fn pixels(&self, index: usize) -> &[u8] {
-        &self.pixels[index * self.sample_len()..][..self.sample_len()]
+    pub fn read<'a>(&'a self, index: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], DataError> {
+        match &self.pixels {
+            Pixels::Memory(_) => Ok(self.pixels(index)),
+            Pixels::File(stored) => {
+                buffer.resize(self.sample_len(), 0);
+                stored.read(index, buffer)?;
+                Ok(buffer)
+            }
+        }
+    }
+
+    /// Whether all pixels are in memory.
+    pub fn in_memory(&self) -> bool {
+        matches!(self.pixels, Pixels::Memory(_))
     }
 
     /// The label of every image.
@@ -80,20 +126,23 @@ impl Images {
             pixels.extend_from_slice(self.pixels(index as usize));
         }
         let labels = order.iter().map(|&index| self.labels[index as usize]).collect();
-        Self { pixels, labels, ..*self }
+        Self { pixels: Pixels::Memory(pixels), labels, ..*self }
     }
 
     /// Appends images of the same shape.
     ///
     /// # Panics
-    /// If the shapes differ.
+    /// If the shapes differ, or some are not in memory.
     pub(crate) fn append(&mut self, mut other: Self) {
         assert_eq!(
             (self.height, self.width, self.channels),
             (other.height, other.width, other.channels),
             "only images of one shape go together"
         );
-        self.pixels.append(&mut other.pixels);
+        let (Pixels::Memory(pixels), Pixels::Memory(others)) = (&mut self.pixels, &mut other.pixels) else {
+            panic!("only images in memory are appended");
+        };
+        pixels.append(others);
         self.labels.append(&mut other.labels);
     }
 }

@@ -30,21 +30,26 @@ mod dataset;
 mod embedded;
 mod error;
 mod fetch;
+mod flickr;
 mod folder;
 mod idx;
 mod images;
 mod locate;
+mod made;
 mod partition;
+mod photos;
 mod resize;
 
 pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
-pub use dataset::{Dataset, DeviceFolder, LoadOptions, load};
+pub use dataset::{Dataset, DeviceFolder, LoadOptions, load, load_watched};
 pub use error::DataError;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
+pub use flickr::{LeftOut, RaterOptions};
 pub use folder::read_image;
 pub use images::Images;
 pub use locate::cache_dir;
+pub use made::{MakeOptions, make_flickr_aes};
 pub use partition::{
     ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, class_counts, partition,
 };

@@ -21,10 +21,12 @@ pub fn cache_dir() -> Option<PathBuf> {
 pub(crate) fn find(info: &'static DatasetInfo, dir: Option<&Path>, file: &str) -> Result<PathBuf, DataError> {
     let roots: Vec<PathBuf> = match dir {
         Some(dir) => vec![dir.to_path_buf()],
-        None => [cache_dir().map(|cache| cache.join(info.name)), info.system_folder.map(PathBuf::from)]
-            .into_iter()
-            .flatten()
-            .collect(),
+        None => {
+            [cache_dir().map(|cache| cache.join(info.cache_folder())), info.system_folder.map(PathBuf::from)]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
     };
     let folders: Vec<PathBuf> = roots
         .into_iter()
@@ -49,7 +51,11 @@ pub(crate) fn member(folder: &Path, file: &str) -> Option<PathBuf> {
 
 /// How to get the dataset.
 pub(crate) fn advice(info: &DatasetInfo) -> String {
-    format!("run `fedper data fetch {}`, or name the folder that holds its files with --data-dir", info.name)
+    let name = "name the folder that holds its files with --data-dir";
+    match info.archives {
+        [] => format!("{name}; `fedper data list` says where to get them"),
+        _ => format!("run `fedper data fetch {}`, or {name}", info.name),
+    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ fn cifar10_is_five_files_and_a_test_file() {
     assert!(read("cifar10", &folder).unwrap_err().contains("batches.meta.txt"));
     fs::remove_file(folder.join("batches.meta.txt")).unwrap();
 
-    let resized = load("cifar10", Some(&folder), &LoadOptions { image_size: Some((16, 24)) }).unwrap().images;
+    let options = LoadOptions { image_size: Some((16, 24)), ..LoadOptions::default() };
+    let resized = load("cifar10", Some(&folder), &options).unwrap().images;
     assert_eq!((resized.height, resized.width, resized.pixels(9)), (16, 24, &[6; 16 * 24 * 3][..]));
 
     fs::remove_file(folder.join("data_batch_4.bin")).unwrap();
@@ -61,6 +62,45 @@ fn cifar100_is_two_files() {
     let dataset = read("cifar100", dir.path()).unwrap();
     assert_eq!((dataset.images.labels(), dataset.train_len), (&[0, 99, 42][..], 2));
     assert_eq!((dataset.classes[0].as_str(), dataset.classes[99].as_str()), ("apple", "worm"));
+}
+
+#[test]
+fn cifar100_coarse_is_the_same_files_by_their_other_label() {
+    let dir = tempfile::tempdir().unwrap();
+    // As the archive unpacks; coarse 3 is food containers, fine 9 is bottle.
+    let folder = dir.path().join("cifar-100-binary");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("train.bin"), records(&[3], &[9, 10])).unwrap();
+    fs::write(folder.join("test.bin"), records(&[19], &[42])).unwrap();
+    let (coarse, fine) =
+        (read("cifar100-coarse", dir.path()).unwrap(), read("cifar100", dir.path()).unwrap());
+    assert_eq!((coarse.images.labels(), coarse.train_len), (&[3, 3, 19][..], 2));
+    assert_eq!(fine.images.labels(), [9, 10, 42]);
+    assert_eq!((coarse.classes.len(), coarse.classes[3].as_str()), (20, "food_containers"));
+    assert_eq!(fine.classes[9], "bottle");
+    assert!((0..3).all(|i| coarse.images.pixels(i) == fine.images.pixels(i)));
+
+    // Each has a file of names of its own.
+    let names = |count: u32, prefix: &str| (0..count).map(|i| format!("{prefix}{i}\n")).collect::<String>();
+    fs::write(folder.join("fine_label_names.txt"), names(100, "f")).unwrap();
+    fs::write(folder.join("coarse_label_names.txt"), names(20, "c")).unwrap();
+    assert_eq!(read("cifar100-coarse", &folder).unwrap().classes[19], "c19");
+    assert_eq!(read("cifar100", &folder).unwrap().classes[99], "f99");
+    fs::write(folder.join("coarse_label_names.txt"), names(19, "c")).unwrap();
+    assert!(read("cifar100-coarse", &folder).unwrap_err().contains("coarse_label_names.txt"));
+    fs::remove_file(folder.join("coarse_label_names.txt")).unwrap();
+
+    // A file that ends early is named, and where it ends.
+    let whole = records(&[3], &[9, 10]);
+    fs::write(folder.join("train.bin"), &whole[..whole.len() - 1]).unwrap();
+    for name in ["cifar100", "cifar100-coarse"] {
+        let message = read(name, dir.path()).unwrap_err();
+        assert!(message.contains("train.bin") && message.contains("3073 bytes after record 1"), "{message}");
+    }
+    fs::write(folder.join("train.bin"), whole).unwrap();
+    fs::write(folder.join("test.bin"), &records(&[19], &[42])[..100]).unwrap();
+    let message = read("cifar100-coarse", dir.path()).unwrap_err();
+    assert!(message.contains("test.bin") && message.contains("100 bytes after record 0"), "{message}");
 }
 
 #[test]

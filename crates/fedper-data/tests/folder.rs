@@ -17,7 +17,8 @@ fn save_rgb(path: &Path, width: u32, height: u32, value: impl Fn(u32, u32) -> [u
 }
 
 fn read(dir: &Path, image_size: Option<(usize, usize)>) -> Result<Dataset, String> {
-    load("folder", Some(dir), &LoadOptions { image_size }).map_err(|e| e.to_string())
+    load("folder", Some(dir), &LoadOptions { image_size, ..LoadOptions::default() })
+        .map_err(|e| e.to_string())
 }
 
 #[test]

@@ -81,5 +81,5 @@ impl Error {
 
 /// Whether the user asked for something that does not exist, as opposed to files that are broken.
 fn is_configuration(error: &DataError) -> bool {
-    matches!(error, DataError::UnknownDataset { .. } | DataError::Partition { .. })
+    matches!(error, DataError::UnknownDataset { .. } | DataError::Partition { .. } | DataError::Make { .. })
 }

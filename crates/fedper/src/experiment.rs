@@ -9,7 +9,7 @@ use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::{BaseParams, PersonalParams, Split};
 use fedper_core::strategy::Strategy;
-use fedper_data::{Dataset, LoadOptions, Partition, PartitionOptions};
+use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
 
 use crate::config::{BatchNorm, Config, Settings};
@@ -41,9 +41,21 @@ impl Experiment {
     /// # Errors
     /// If the configuration contradicts itself or the data, or a file cannot be read.
     pub fn prepare(settings: &Settings) -> Result<Self, Error> {
+        Self::prepare_watched(settings, &mut |_, _| ())
+    }
+
+    /// The same; `progress` is called with how many photos are decoded and how many there are to decode, if the dataset has
+    /// such.
+    ///
+    /// # Errors
+    /// As [`Experiment::prepare`].
+    pub fn prepare_watched(
+        settings: &Settings,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, Error> {
         let config = Config::resolve(settings)?;
-        let options = LoadOptions { image_size: config.image_size.map(|size| (size, size)) };
-        let dataset = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?;
+        let dir = config.data_dir.as_deref();
+        let dataset = fedper_data::load_watched(&config.dataset, dir, &config.load_options(), progress)?;
         Self::with_dataset(settings, dataset)
     }
 

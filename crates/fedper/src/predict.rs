@@ -110,7 +110,7 @@ fn shape(run: &Path, config: &Config) -> Result<[usize; 3], Error> {
     if let Some(shape) = read_summary(run).ok().and_then(|summary| summary.image_shape) {
         return Ok(shape);
     }
-    let options = fedper_data::LoadOptions { image_size: config.image_size.map(|size| (size, size)) };
+    let options = config.load_options();
     let images = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?.images;
     Ok([images.height, images.width, images.channels])
 }

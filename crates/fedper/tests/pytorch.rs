@@ -41,6 +41,7 @@ fn experiment(name: &str, case: &Rounds) -> Experiment {
         train_len: labels.len(),
         images: Images::new([input.height, input.width, input.channels], pixels, labels).unwrap(),
         devices: None,
+        left_out: fedper_data::LeftOut::default(),
         note: None,
     };
     let mut experiment = Experiment::with_dataset(&settings, dataset).unwrap();

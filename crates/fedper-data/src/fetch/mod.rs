@@ -78,7 +78,7 @@ fn fetch_remotes(
     cache: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, DataError> {
-    let folder = cache.join(info.name);
+    let folder = cache.join(info.cache_folder());
     // What must be there in the end: the archive's subfolder, or the files as they are.
     let items: Vec<&str> = match info.subfolder {
         Some(subfolder) => vec![subfolder],
@@ -87,7 +87,7 @@ fn fetch_remotes(
     if items.iter().all(|item| folder.join(item).exists()) {
         return Ok(folder);
     }
-    let work = cache.join(format!("{}.download", info.name));
+    let work = cache.join(format!("{}.download", info.cache_folder()));
     fs::create_dir_all(&work).map_err(io("create the folder", &work))?;
     let lock_path = work.join("lock");
     let lock = File::create(&lock_path).map_err(io("create", &lock_path))?;

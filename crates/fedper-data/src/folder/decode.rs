@@ -66,6 +66,20 @@ fn decode_part(paths: &[&Path], size: Option<(usize, usize)>) -> Result<Vec<Deco
         .collect()
 }
 
+/// Decodes one file, in colour whatever it is, resized.
+///
+/// # Errors
+/// If it is not an image.
+pub(crate) fn rgb(path: &Path, resize: &Resize) -> Result<Vec<u8>, DataError> {
+    let Decoded { height, width, channels, pixels } = decode(path)?;
+    let pixels = if (height, width) == resize.size() {
+        pixels
+    } else {
+        resize.apply(&pixels, [height, width, channels])
+    };
+    Ok(if channels == 3 { pixels } else { pixels.into_iter().flat_map(|grey| [grey; 3]).collect() })
+}
+
 /// Decodes one file.
 ///
 /// # Errors

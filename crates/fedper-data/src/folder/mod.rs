@@ -1,6 +1,6 @@
 //! A folder of image files as a dataset.
 
-mod decode;
+pub(crate) mod decode;
 mod jpeg;
 mod one;
 mod scan;
@@ -42,6 +42,7 @@ pub(crate) fn load(dir: &Path, image_size: Option<(usize, usize)>) -> Result<Dat
         images: Images::new([height, width, channels], pixels, labels)?,
         train_len,
         devices,
+        left_out: crate::LeftOut::default(),
         note: Some(format!("{} ({layout})", dir.display())),
     })
 }

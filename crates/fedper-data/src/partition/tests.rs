@@ -19,6 +19,7 @@ fn dataset(train: &[usize], test: &[usize]) -> Dataset {
         images: Images::new([1, 1, 1], vec![0; labels.len()], labels).unwrap(),
         train_len: train.iter().sum(),
         devices: None,
+        left_out: crate::LeftOut::default(),
         note: None,
     }
 }

@@ -6,9 +6,9 @@ use fedper_data::ClassTable;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::table::{Align, table};
+use super::{made, photos};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
-use crate::experiment::Experiment;
 use crate::report;
 use crate::rundir::write_atomically;
 
@@ -24,6 +24,9 @@ pub(super) enum Command {
     /// Print who would hold what, for the same flags as `fedper run`
     #[command(after_help = PARTITION_EXAMPLES)]
     Partition(Box<PartitionArgs>),
+    /// Make a set in the form of a dataset that cannot be downloaded here, for trying things out
+    #[command(subcommand)]
+    Make(made::Command),
 }
 
 const PARTITION_EXAMPLES: &str = "\
@@ -48,6 +51,7 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
         Command::List => list(),
         Command::Fetch { name } => fetch(&name),
         Command::Partition(args) => partition(*args),
+        Command::Make(command) => made::main(&command),
     }
 }
 
@@ -82,12 +86,12 @@ fn partition(args: PartitionArgs) -> Result<(), Error> {
         Some(file) => args.settings.over(read_settings(file)?),
         None => args.settings.over(Settings::default()),
     };
-    let experiment = Experiment::prepare(&settings)?;
+    let experiment = photos::prepare(&settings, false)?;
     let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
     if let Some(path) = &args.svg {
         write_atomically(path, report::partition_svg(&experiment.dataset.name, &classes).as_bytes())?;
     }
-    super::print(&picture(&classes))
+    super::print(&(picture(&classes) + &photos::inspection(&experiment.dataset)))
 }
 
 /// How many devices the terminal gets to see.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::table::{Align, bytes, duration, percent, table};
-use super::{interrupt, progress};
+use super::{interrupt, photos, progress};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -58,7 +58,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let workers = super::workers(args.workers)?;
     let personal_memory = super::size::memory(args.personal_memory.as_deref())?;
     let (experiment, mut dir) = match &args.resume {
-        Some(path) => match resume(path, args.settings)? {
+        Some(path) => match resume(path, args.settings, args.quiet)? {
             Some(ready) => ready,
             None => {
                 if !args.quiet {
@@ -72,7 +72,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
                 Some(file) => args.settings.over(read_settings(file)?),
                 None => args.settings.over(Settings::default()),
             };
-            let experiment = Experiment::prepare(&settings)?;
+            let experiment = photos::prepare(&settings, args.quiet)?;
             let path = args.out.unwrap_or_else(|| free_folder(&experiment.config));
             let dir = RunDir::create(&path, &experiment)?;
             (experiment, dir)
@@ -91,7 +91,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
 }
 
 /// The run in `path`, unless it is complete.
-fn resume(path: &Path, flags: Settings) -> Result<Option<(Experiment, RunDir)>, Error> {
+fn resume(path: &Path, flags: Settings, quiet: bool) -> Result<Option<(Experiment, RunDir)>, Error> {
     let stored = RunDir::settings(path)?;
     if !flags.is_empty() {
         let stored = Config::resolve(&stored)?.to_toml();
@@ -109,7 +109,7 @@ fn resume(path: &Path, flags: Settings) -> Result<Option<(Experiment, RunDir)>, 
     if RunDir::is_complete(path) {
         return Ok(None);
     }
-    let experiment = Experiment::prepare(&stored)?;
+    let experiment = photos::prepare(&stored, quiet)?;
     let dir = RunDir::resume(path, &experiment)?;
     Ok(Some((experiment, dir)))
 }
@@ -132,7 +132,7 @@ fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
         "{} on {}: {} devices{held}, {train} training and {test} test images{}, {}\n\
          {} rounds of {} on {workers} worker{}, into {}",
         config.model,
-        config.dataset,
+        experiment.dataset.name,
         config.clients,
         if experiment.partition.shares_samples() { " drawn with replacement" } else { "" },
         dealt(config),
@@ -149,6 +149,7 @@ fn dealt(config: &Config) -> String {
         (Some(1), _) => "1 class each".to_owned(),
         (Some(k), _) => format!("{k} classes each"),
         (_, Some(alpha)) => format!("classes by Dirichlet({alpha})"),
+        _ if config.by_folder && config.min_photos.is_some() => "a user each".to_owned(),
         _ if config.by_folder => "a folder each".to_owned(),
         _ => "dealt at random".to_owned(),
     }

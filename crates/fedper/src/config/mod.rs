@@ -2,6 +2,7 @@
 //! validated of it. Only a `Config` runs.
 
 mod choices;
+mod raters;
 mod settings;
 mod training;
 
@@ -13,6 +14,7 @@ use fedper_nn::{Model, Stem};
 use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
+use self::raters::Rated;
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -68,6 +70,15 @@ pub struct Config {
     /// Each device draws its samples from all of its classes', whatever other devices hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_replacement: bool,
+    /// Of a dataset of ratings, the fewest photos that a drawn user has rated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_photos: Option<usize>,
+    /// The most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_photos: Option<usize>,
+    /// The fewest that it has given each score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_per_score: Option<usize>,
     /// The fraction of its own samples that a device keeps for testing; the dataset's own test split if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
@@ -169,6 +180,7 @@ impl Config {
         }
         training::check_pairs(settings)?;
         let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
+        let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
             // The embedded images are there for a run that ends within minutes.
@@ -177,7 +189,7 @@ impl Config {
                 .or((dataset == EMBEDDED).then_some(EMBEDDED_SAMPLES_PER_CLIENT)),
             dataset,
             data_dir: s.data_dir.map(absolute),
-            image_size: s.image_size,
+            image_size: s.image_size.or(rated.image_size),
             model,
             stem,
             init: s.init.map(absolute),
@@ -196,7 +208,10 @@ impl Config {
             iid: s.iid.unwrap_or(false),
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
-            test_fraction: s.test_fraction,
+            min_photos: s.min_photos.or(rated.min_photos),
+            max_photos: s.max_photos.or(rated.max_photos),
+            min_per_score: s.min_per_score.or(rated.min_per_score),
+            test_fraction: s.test_fraction.or(rated.test_fraction),
             rounds: s.rounds.unwrap_or(DEFAULT_ROUNDS),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
@@ -241,6 +256,7 @@ impl Config {
                 return wrong(format!("algorithm `{name}` is given twice"));
             }
         }
+        self.check_raters()?;
         let at_least_one = [
             ("clients", self.clients),
             ("rounds", self.rounds.into()),

@@ -17,7 +17,7 @@ pub struct Settings {
     /// Folder with the dataset's files [default: the cache that `fedper data fetch` fills, then system folders]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub data_dir: Option<PathBuf>,
-    /// Resize images to this height and width, in pixels
+    /// Resize images to this height and width, in pixels [default: as they are; 224 of flickr-aes]
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub image_size: Option<usize>,
     /// Number of devices (N) [default: 10]
@@ -43,8 +43,17 @@ pub struct Settings {
     /// there are more devices than images to deal]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub with_replacement: Option<bool>,
+    /// Of flickr-aes, draw users who have rated at least so many photos; each is a device [default: 60]
+    #[arg(long, value_name = "COUNT", help_heading = "Data")]
+    pub min_photos: Option<usize>,
+    /// ... and at most so many [default: 290]
+    #[arg(long, value_name = "COUNT", help_heading = "Data")]
+    pub max_photos: Option<usize>,
+    /// ... and have given each score to at least so many [default: 4]
+    #[arg(long, value_name = "COUNT", help_heading = "Data")]
+    pub min_per_score: Option<usize>,
     /// Deal train and test images together, and let each device test on this fraction of its own [default: deal the
-    /// dataset's own test images, by each device's classes]
+    /// dataset's own test images, by each device's classes; 0.2 of flickr-aes]
     #[arg(long, value_name = "FRACTION", help_heading = "Data")]
     pub test_fraction: Option<f64>,
 
@@ -176,7 +185,7 @@ impl Settings {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
         merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
-            with_replacement test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
+            with_replacement min_photos max_photos min_per_score test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
             min_delta new_clients new_client_epochs new_client_layers)

@@ -18,6 +18,7 @@ fn a_written_configuration_resolves_to_itself() {
         "lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5\npatience = 3\nmin_delta = 0.01",
         "new_clients = 2\nnew_client_epochs = 3\nnew_client_layers = 'all'",
         "new_clients = 1",
+        "dataset = 'flickr-aes'\nclients = 30\nmin_photos = 20",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
     ] {
         let config = resolve(text).unwrap();
@@ -83,6 +84,14 @@ fn what_is_wrong_is_said_in_one_line() {
         ("new_client_epochs = 2", "new_client_epochs does nothing without new_clients"),
         ("new_client_layers = 'all'", "new_client_layers does nothing without new_clients"),
         ("new_clients = 2\nnew_client_epochs = 0", "new_client_epochs is 0"),
+        (
+            "min_photos = 5",
+            "min_photos is for the dataset flickr-aes, and the dataset is fashion-mnist-small",
+        ),
+        (
+            "dataset = 'flickr-aes'\nmax_photos = 50",
+            "min_photos is 60: it must be at most max_photos, which is 50",
+        ),
         ("model = 'vgg'", "vgg"),
         ("stem = 'tiny'", "tiny"),
     ] {

@@ -8,7 +8,7 @@ use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose, Random};
 use fedper_core::strategy::{LearnError, Learner};
-use fedper_data::{Batcher, Shard};
+use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
 use crate::config::{Augment, Config};
@@ -92,7 +92,9 @@ impl SimulatedDevice<'_> {
         };
         let Bench { network, batcher, pixels, labels, .. } = &mut *self.bench;
         batcher.start(&self.shard.train, draws.order.as_mut());
-        while let Some(count) = batcher.fill(&dataset.images, draws.augment.as_mut(), pixels, labels) {
+        while let Some(count) =
+            batcher.fill(&dataset.images, draws.augment.as_mut(), pixels, labels).map_err(unreadable)?
+        {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(LearnError::Device(Box::new(Stopped)));
             }
@@ -136,6 +138,10 @@ impl SimulatedDevice<'_> {
     }
 }
 
+fn unreadable(error: DataError) -> LearnError {
+    LearnError::Device(Box::new(error))
+}
+
 impl Learner for SimulatedDevice<'_> {
     fn load(&mut self, params: &Params) -> Result<(), LearnError> {
         Ok(self.bench.network.load(params)?)
@@ -167,7 +173,9 @@ impl Learner for SimulatedDevice<'_> {
         let Bench { network, eval_batcher, pixels, labels, .. } = &mut *self.bench;
         let mut metrics = EvalMetrics::default();
         eval_batcher.start(&self.shard.test, None);
-        while let Some(count) = eval_batcher.fill(&dataset.images, None, pixels, labels) {
+        while let Some(count) =
+            eval_batcher.fill(&dataset.images, None, pixels, labels).map_err(unreadable)?
+        {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(LearnError::Device(Box::new(Stopped)));
             }
