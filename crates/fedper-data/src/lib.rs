@@ -45,7 +45,7 @@ pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load, load_watched};
 pub use error::DataError;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
-pub use flickr::{LeftOut, RaterOptions};
+pub use flickr::{LeftOut, RATINGS as FLICKR_RATINGS, RaterOptions};
 pub use folder::read_image;
 pub use images::Images;
 pub use locate::cache_dir;

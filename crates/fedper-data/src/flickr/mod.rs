@@ -16,7 +16,7 @@ use ratings::{Rating, Ratings};
 pub use users::RaterOptions;
 
 /// The file of ratings.
-pub(crate) const RATINGS: &str = "FLICKR-AES_image_labeled_by_each_worker.csv";
+pub const RATINGS: &str = "FLICKR-AES_image_labeled_by_each_worker.csv";
 /// The folder of photos.
 pub(crate) const PHOTOS: &str = "40K";
 /// What the official archive of photos unpacks to.

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::interrupt;
 use super::table::{Align, duration, percent, table};
+use super::{interrupt, photos};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::experiment::Experiment;
 use crate::report::experiment::ExperimentFigure;
 use crate::reproduce::{self, Figure, Plan, PlannedRun, Scale, State};
 use crate::rundir::RunDir;
@@ -129,15 +128,20 @@ fn execute(
 ) -> Result<(), Error> {
     let folder = plan.folder(run);
     let dataset = run.settings.dataset.as_deref().unwrap_or_default();
-    let data_dir = folders.iter().find(|(name, _)| name == dataset).map(|(_, folder)| folder.clone());
+    let mut data_dir = folders.iter().find(|(name, _)| name == dataset).map(|(_, folder)| folder.clone());
+    if let (None, Some(made)) = (&data_dir, &run.made) {
+        let folder = plan.made_folder(dataset);
+        made.ensure(&folder)?;
+        data_dir = Some(folder);
+    }
     let (experiment, mut dir) = match plan.state(run)? {
         State::New => {
-            let experiment = Experiment::prepare(&Settings { data_dir, ..run.settings.clone() })?;
+            let experiment = photos::prepare(&Settings { data_dir, ..run.settings.clone() }, quiet)?;
             let dir = RunDir::create(&folder, &experiment)?;
             (experiment, dir)
         }
         State::Begun => {
-            let experiment = Experiment::prepare(&RunDir::settings(&folder)?)?;
+            let experiment = photos::prepare(&RunDir::settings(&folder)?, quiet)?;
             let dir = RunDir::resume(&folder, &experiment)?;
             (experiment, dir)
         }

@@ -1,5 +1,9 @@
 //! Experiment files: a figure of the paper as data. The ones in `experiments/` are part of the program.
 
+use std::fs;
+use std::path::Path;
+
+use fedper_data::{MakeOptions, make_flickr_aes};
 use serde::Deserialize;
 
 use super::Scale;
@@ -34,8 +38,40 @@ pub(crate) struct Figure {
     small: Settings,
     #[serde(default)]
     smoke: Settings,
+    /// A set to make in the form of the dataset at the smoke scale, where no folder with its files is given.
+    made: Option<Made>,
     #[serde(rename = "panel")]
     pub(crate) panels: Vec<Panel>,
+}
+
+/// A made set: see `fedper data make`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Made {
+    users: usize,
+    photos: usize,
+    width: u32,
+    height: u32,
+}
+
+impl Made {
+    /// The set in `folder`, made if it is not there yet.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(crate) fn ensure(&self, folder: &Path) -> Result<(), Error> {
+        // Its ratings are written last: without them it was interrupted.
+        if folder.join(fedper_data::FLICKR_RATINGS).is_file() {
+            return Ok(());
+        }
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(Error::file("remove", folder))?;
+        }
+        let &Self { users, photos, width, height } = self;
+        let options = MakeOptions { users, photos, width, height, seed: 1 };
+        make_flickr_aes(folder, &options, &mut |_| {})?;
+        Ok(())
+    }
 }
 
 /// One plot of a figure.
@@ -126,12 +162,20 @@ impl Figure {
         smaller.over(paper)
     }
 
+    /// The set that stands in for its dataset at a scale.
+    pub(crate) fn made(&self, scale: Scale) -> Option<Made> {
+        self.made.filter(|_| scale == Scale::Smoke)
+    }
+
     /// What the scale changes against the paper's, in words: `25 rounds (paper: 50)`. Empty at the paper's scale.
     ///
     /// # Errors
     /// [`Error::Config`] if the settings contradict one another.
     pub(crate) fn changes(&self, scale: Scale) -> Result<Vec<String>, Error> {
         let mut changes: Vec<String> = Vec::new();
+        if self.made(scale).is_some() {
+            changes.push("a made set, not the real one".to_owned());
+        }
         for panel in &self.panels {
             for curve in &panel.curves {
                 let table = |scale| -> Result<toml::Table, Error> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::file::Made;
 use super::{Figure, Scale};
 use crate::config::{Config, Settings};
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub(crate) struct PlannedRun {
     pub(crate) figure: String,
     /// Everything about it but where its data lie.
     pub(crate) settings: Settings,
+    /// The set that stands in for its dataset.
+    pub(crate) made: Option<Made>,
 }
 
 /// How far a run is.
@@ -72,7 +75,12 @@ impl Plan {
                             }
                             None => {
                                 known.insert(name.clone(), runs.len());
-                                runs.push(PlannedRun { name, figure: figure.name.clone(), settings });
+                                runs.push(PlannedRun {
+                                    name,
+                                    figure: figure.name.clone(),
+                                    settings,
+                                    made: figure.made(scale),
+                                });
                             }
                         }
                     }
@@ -93,6 +101,11 @@ impl Plan {
     /// The folder of a run.
     pub(crate) fn folder(&self, run: &PlannedRun) -> PathBuf {
         self.out.join(RUNS).join(&run.name)
+    }
+
+    /// The folder of the made sets.
+    pub(crate) fn made_folder(&self, dataset: &str) -> PathBuf {
+        self.out.join("made").join(dataset)
     }
 
     /// How far a run is.
