@@ -21,7 +21,7 @@ fn a_panel_is_run_once_survives_a_kill_and_is_drawn() {
     let out = folder.path().join("figures");
     let panel = ["fig2", "--panel", "mobilenet-k10"];
     let mut child = reproduce(&out, &panel).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let rounds = out.join("runs/fashion-mnist-small-mobilenet_v1-k10-fedper-kp2-seed1/rounds.jsonl");
+    let rounds = out.join("runs/fashion-mnist-small-mobilenet_v1-k10-fedper-kp2-6rounds-seed1/rounds.jsonl");
     let start = Instant::now();
     while fs::read_to_string(&rounds).map_or(0, |text| text.lines().count()) < 1 {
         assert!(start.elapsed() < Duration::from_secs(300), "no round");

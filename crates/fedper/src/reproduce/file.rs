@@ -167,6 +167,38 @@ impl Figure {
         self.made.filter(|_| scale == Scale::Smoke)
     }
 
+    /// What a smaller scale runs, in a few words for the title: data, images, rounds and epochs where they are not the
+    /// paper's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the settings contradict one another.
+    pub(crate) fn scaled_to(&self, scale: Scale) -> Result<String, Error> {
+        let (panel, curve) = (&self.panels[0], &self.panels[0].curves[0]);
+        let config = |scale| Config::resolve(&self.settings(panel, curve, scale));
+        let (here, paper) = (config(scale)?, config(Scale::Paper)?);
+        let mut words = Vec::new();
+        if self.made(scale).is_some() {
+            words.push("a made set".to_owned());
+        } else if here.dataset != paper.dataset {
+            words.push(here.dataset.clone());
+        }
+        if let Some(samples) =
+            here.samples_per_client.filter(|_| here.samples_per_client != paper.samples_per_client)
+        {
+            words.push(format!("{samples} images a device"));
+        }
+        if let Some(size) = here.image_size.filter(|_| here.image_size != paper.image_size) {
+            words.push(format!("{size}x{size}"));
+        }
+        if here.rounds != paper.rounds {
+            words.push(counted(here.rounds, "round"));
+        }
+        if here.local_epochs != paper.local_epochs {
+            words.push(counted(here.local_epochs, "local epoch"));
+        }
+        Ok(words.join(", "))
+    }
+
     /// What the scale changes against the paper's, in words: `25 rounds (paper: 50)`. Empty at the paper's scale.
     ///
     /// # Errors
@@ -204,4 +236,8 @@ impl Figure {
         }
         Ok(changes)
     }
+}
+
+fn counted(count: u32, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

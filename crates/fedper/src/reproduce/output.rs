@@ -69,7 +69,9 @@ fn gather(figure: &Figure, scale: Scale, out: &Path) -> Result<ExperimentFigure,
     }
     let title = match scale {
         Scale::Paper => figure.title.clone(),
-        Scale::Small | Scale::Smoke => format!("{} ({} scale)", figure.title, scale.name()),
+        Scale::Small | Scale::Smoke => {
+            format!("{} ({} scale: {})", figure.title, scale.name(), figure.scaled_to(scale)?)
+        }
     };
     Ok(ExperimentFigure {
         name: figure.name.clone(),

@@ -147,7 +147,8 @@ pub(super) fn run_name(settings: &Settings) -> Result<String, Error> {
         Some(k_p) if algorithm == "fedper" => format!("-kp{k_p}"),
         _ => String::new(),
     };
-    Ok(format!("{}-{}{dealt}-{algorithm}{personal}-seed{}", config.dataset, config.model, config.seed))
+    let Config { dataset, model, rounds, seed, .. } = &config;
+    Ok(format!("{dataset}-{model}{dealt}-{algorithm}{personal}-{rounds}rounds-seed{seed}"))
 }
 
 #[cfg(test)]
@@ -182,15 +183,28 @@ mod tests {
     }
 
     #[test]
+    fn a_smaller_scale_says_so_in_few_words() {
+        let words = |name: &str, scale| Figure::named(name).unwrap()[0].scaled_to(scale).unwrap();
+        assert_eq!(words("fig2", Scale::Small), "25 rounds, 1 local epoch");
+        assert_eq!(
+            words("fig2", Scale::Smoke),
+            "fashion-mnist-small, 80 images a device, 6 rounds, 1 local epoch"
+        );
+        assert_eq!(words("fig4", Scale::Small), "1 local epoch");
+        assert_eq!(words("fig7", Scale::Smoke), "a made set, 32x32, 5 rounds, 1 local epoch");
+        assert_eq!(words("fig2", Scale::Paper), "");
+    }
+
+    #[test]
     fn figures_share_the_runs_that_they_have_in_common() {
         let names = |plan: Plan| plan.runs.into_iter().map(|run| run.name).collect::<Vec<_>>();
         let (two, four) = (
             names(plan("fig2", Scale::Small, 1, &[]).unwrap()),
             names(plan("fig4", Scale::Small, 1, &[]).unwrap()),
         );
-        assert!(two.contains(&"cifar10-mobilenet_v1-k4-fedper-kp2-seed1".to_owned()), "{two:?}");
-        assert!(four.contains(&"cifar10-mobilenet_v1-k4-fedper-kp2-seed1".to_owned()), "{four:?}");
-        assert!(four.contains(&"cifar10-mobilenet_v1-k4-fedavg-seed1".to_owned()), "{four:?}");
+        assert!(two.contains(&"cifar10-mobilenet_v1-k4-fedper-kp2-25rounds-seed1".to_owned()), "{two:?}");
+        assert!(four.contains(&"cifar10-mobilenet_v1-k4-fedper-kp2-25rounds-seed1".to_owned()), "{four:?}");
+        assert!(four.contains(&"cifar10-mobilenet_v1-k4-fedavg-25rounds-seed1".to_owned()), "{four:?}");
     }
 
     #[test]
@@ -198,7 +212,12 @@ mod tests {
         let plan = plan("fig2", Scale::Smoke, 2, &["mobilenet-k8"]).unwrap();
         let names: Vec<&str> = plan.runs.iter().map(|run| run.name.as_str()).collect();
         let stem = "fashion-mnist-small-mobilenet_v1-k8";
-        let expected = ["fedper-kp2-seed1", "fedavg-seed1", "fedper-kp2-seed2", "fedavg-seed2"];
+        let expected = [
+            "fedper-kp2-6rounds-seed1",
+            "fedavg-6rounds-seed1",
+            "fedper-kp2-6rounds-seed2",
+            "fedavg-6rounds-seed2",
+        ];
         assert_eq!(names, expected.map(|end| format!("{stem}-{end}")));
     }
 
