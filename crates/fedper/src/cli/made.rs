@@ -19,7 +19,8 @@ Neither the pictures nor the ratings are real, and every run on them says so. Ea
 
 Examples:
   fedper data make flickr-aes made
-  fedper run --dataset flickr-aes --data-dir made --image-size 32 --clients 12 --algorithm fedper,fedavg";
+  fedper run --dataset flickr-aes --data-dir made --image-size 32 --clients 12 --personal-layers 4 --batch-norm local \\
+      --batch-size 10 --drop-last --lr 0.05 --momentum 0.9 --rounds 25 --algorithm fedper,fedavg";
 
 #[derive(clap::Args)]
 pub(super) struct FlickrAes {

@@ -14,8 +14,10 @@ use fedper_nn::{Batch, Network, NnError, Sgd};
 use crate::config::{Augment, Config};
 use crate::experiment::Experiment;
 
-/// Evaluation batches are at least this large, however small training batches are.
+/// Evaluation batches are at least this large, however small training batches are ...
 const EVAL_BATCH: usize = 128;
+/// ... but of so many values at most: 128 images of 3x64x64. A batch of photographs would take gigabytes.
+const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
 
 /// What a worker thread keeps from device to device: one network, one batch.
 pub(super) struct Bench {
@@ -29,12 +31,13 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(experiment: &Experiment) -> Result<Self, NnError> {
         let config = &experiment.config;
-        let largest = config.batch_size.max(EVAL_BATCH);
+        let sample_len = experiment.dataset.images.sample_len();
+        let largest = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
         Ok(Self {
             network: Network::new(&experiment.architecture, largest)?,
             batcher: Batcher::new(config.batch_size, config.drop_last),
             eval_batcher: Batcher::new(largest, false),
-            pixels: vec![0.0; largest * experiment.dataset.images.sample_len()],
+            pixels: vec![0.0; largest * sample_len],
             labels: vec![0; largest],
         })
     }
