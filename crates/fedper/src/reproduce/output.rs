@@ -1,5 +1,6 @@
 //! What a reader gets: each figure as SVG, PNG and CSV, and all of them on one page.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::plan::{RUNS, run_name};
@@ -30,6 +31,7 @@ pub(crate) struct Drawn {
 pub(crate) fn draw(figures: &[Figure], scale: Scale, out: &Path) -> Result<Drawn, Error> {
     let figures: Vec<ExperimentFigure> =
         figures.iter().map(|figure| gather(figure, scale, out)).collect::<Result<_, _>>()?;
+    fs::create_dir_all(out).map_err(Error::file("create", out))?;
     for figure in &figures {
         let svg = figure.svg();
         write_atomically(&out.join(format!("{}.svg", figure.name)), svg.as_bytes())?;

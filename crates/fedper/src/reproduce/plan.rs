@@ -170,7 +170,8 @@ mod tests {
                 .map(|figure| plan(figure, scale, 2, &[]).unwrap().runs.len())
                 .iter()
                 .sum();
-            assert!(all.runs.len() < one, "figures share runs: {} of {one}", all.runs.len());
+            // At the paper's scale figure 4 has half of figure 2's rounds.
+            assert_eq!(all.runs.len() < one, scale != Scale::Paper, "{} of {one}", all.runs.len());
             for figure in Figure::named("all").unwrap() {
                 assert_eq!(
                     figure.changes(scale).unwrap().is_empty(),
