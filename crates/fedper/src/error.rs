@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fedper_data::DataError;
+use fedper_flower::error::FlowerError;
 use fedper_nn::NnError;
 use thiserror::Error;
 
@@ -41,6 +42,12 @@ pub enum Error {
     /// A report cannot be drawn.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The SuperLink cannot be talked to, or refuses this program.
+    #[error(transparent)]
+    Flower(#[from] FlowerError),
+    /// Stopped from outside, with how to go on.
+    #[error("{0}")]
+    Stopped(String),
     /// Training came to nothing.
     #[error("{0}")]
     Training(String),
@@ -56,7 +63,8 @@ impl Error {
             Self::Config(_) => 2,
             Self::Data(error) if is_configuration(error) => 2,
             Self::Network(_) | Self::Report(ReportError::NotARun(_)) => 2,
-            Self::Interrupted(_) => 130,
+            Self::Interrupted(_) | Self::Stopped(_) | Self::Flower(FlowerError::Interrupted) => 130,
+            Self::Flower(FlowerError::Key(_)) => 2,
             _ => 1,
         }
     }

@@ -7,8 +7,10 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod device;
 pub mod error;
 pub mod experiment;
+pub mod network;
 pub mod report;
 pub mod rundir;
 pub mod simulator;

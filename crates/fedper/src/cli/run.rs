@@ -104,7 +104,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     finish(&path, &result?, args.json)
 }
 
-struct Silent;
+pub(super) struct Silent;
 impl Observer for Silent {}
 
 /// The run in `path`, unless it is complete.
@@ -171,7 +171,7 @@ fn dealt(config: &Config) -> String {
 }
 
 /// Draws the report and prints where the run ended.
-fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
+pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
     let report = super::report::draw(&[path.to_owned()], path)?;
     if json {
         let mut text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
