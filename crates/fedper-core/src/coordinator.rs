@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::aggregate::Aggregator;
 use crate::metrics::{EvalMetrics, TrainMetrics};
-use crate::round::{DeviceId, Download, Upload, Wire};
+use crate::round::{Answer, DeviceId, Download, Together, Upload, Wire};
 use crate::seed::{self, Purpose, SERVER};
 use crate::split::BaseParams;
 use crate::strategy::Strategy;
@@ -32,6 +32,8 @@ pub struct Plan {
     pub eval_devices: Option<u64>,
     /// How long a round waits for its devices; for ever if `None`.
     pub round_timeout: Option<Duration>,
+    /// A round in which fewer devices answer changes nothing, and is begun again.
+    pub min_answers: u64,
 }
 
 impl Plan {
@@ -67,6 +69,8 @@ pub enum Event {
     Begin,
     /// A device has trained.
     Trained(Upload),
+    /// Devices that share a machine have trained, and answer with one base.
+    TrainedTogether(Together),
     /// A device has been evaluated.
     Evaluated {
         /// Which one.
@@ -96,6 +100,13 @@ pub enum Action {
     Evaluate(DeviceId, Download),
     /// A round is over. The coordinator's base is the new one, and it waits for [`Event::Begin`].
     RoundDone(Outcome),
+    /// Too few devices answered. Nothing has changed, and the coordinator waits for [`Event::Begin`] to try again.
+    TooFew {
+        /// Which round came to nothing.
+        round: u32,
+        /// How many answered.
+        answered: u32,
+    },
     /// There is no further round.
     Finished,
 }
@@ -168,11 +179,20 @@ impl Coordinator {
         self.deadline
     }
 
+    /// The devices whose answers are awaited.
+    pub fn awaited(&self) -> Vec<DeviceId> {
+        match &self.phase {
+            Phase::Idle => Vec::new(),
+            Phase::Training { out, .. } | Phase::Evaluating { out } => out.iter().copied().collect(),
+        }
+    }
+
     /// Advances the federation. Answers that are late, doubled or unasked for change nothing.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match event {
             Event::Begin => self.begin(now),
             Event::Trained(upload) => self.trained(now, upload),
+            Event::TrainedTogether(together) => self.trained_together(now, together),
             Event::Evaluated { device, round, metrics } => self.evaluated(device, round, metrics),
             Event::Failed { device, round } => self.failed(now, device, round),
             Event::Tick => self.tick(now),
@@ -207,24 +227,50 @@ impl Coordinator {
     }
 
     fn trained(&mut self, now: Duration, upload: Upload) -> Vec<Action> {
+        let bytes = upload.encoded_len();
+        let Upload { device, round, samples, train, test, base } = upload;
+        let answers = vec![Answer { device, samples, train, test }];
+        self.answered(now, bytes, Together { round, answers, base })
+    }
+
+    fn trained_together(&mut self, now: Duration, together: Together) -> Vec<Action> {
+        let bytes = 4 * together.base.params().values().len() as u64;
+        self.answered(now, bytes, together)
+    }
+
+    fn answered(&mut self, now: Duration, bytes: u64, together: Together) -> Vec<Action> {
         let Phase::Training { out, aggregator, answers } = &mut self.phase else { return Vec::new() };
-        if upload.round != self.round || !out.remove(&upload.device) {
+        let Together { round, answers: found, base } = together;
+        // One that is not awaited spoils the mean that it is a part of.
+        let distinct: BTreeSet<DeviceId> = found.iter().map(|answer| answer.device).collect();
+        let awaited = distinct.len() == found.len() && distinct.is_subset(out);
+        if round != self.round || found.is_empty() || !awaited {
             return Vec::new();
         }
-        if *upload.base.params().layout() != *self.base.params().layout() {
-            aggregator.skip(upload.device);
-            self.outcome.failed += 1;
+        out.retain(|device| !distinct.contains(device));
+        if *base.params().layout() != *self.base.params().layout() {
+            for device in distinct {
+                aggregator.skip(device);
+                self.outcome.failed += 1;
+            }
             return self.train_phase_ends_when_all_answered(now);
         }
         if !self.base.params().layout().is_empty() {
-            self.outcome.bytes_up += upload.encoded_len();
+            self.outcome.bytes_up += bytes;
         }
-        self.outcome.answered += 1;
-        answers.insert(upload.device, upload.train);
-        if let Some(test) = upload.test {
-            self.outcome.local_tests.insert(upload.device, test);
+        let mut weight = 0.0;
+        for answer in found {
+            self.outcome.answered += 1;
+            weight += self.strategy.weight(answer.samples);
+            if let Some(test) = answer.test {
+                self.outcome.local_tests.insert(answer.device, test);
+            }
+            answers.insert(answer.device, answer.train);
         }
-        aggregator.add(upload.device, upload.base, self.strategy.weight(upload.samples));
+        let mut devices = distinct.into_iter();
+        // The mean of several counts where the first of them is.
+        aggregator.add(devices.next().expect("there is an answer"), base, weight);
+        devices.for_each(|device| aggregator.skip(device));
         self.train_phase_ends_when_all_answered(now)
     }
 
@@ -287,6 +333,12 @@ impl Coordinator {
         else {
             unreachable!("the phase was just looked at");
         };
+        if u64::from(self.outcome.answered) < self.plan.min_answers {
+            let too_few = Action::TooFew { round: self.round, answered: self.outcome.answered };
+            self.round -= 1;
+            self.deadline = None;
+            return vec![too_few];
+        }
         for metrics in answers.into_values() {
             self.outcome.train.merge(metrics);
         }

@@ -60,6 +60,30 @@ pub struct Upload {
     pub base: BaseParams,
 }
 
+/// From devices that share a machine: the mean of their bases, weighted by their samples, and what each measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Together {
+    /// The round they answer.
+    pub round: u32,
+    /// Each device's part but for its base; those that failed are not in it.
+    pub answers: Vec<Answer>,
+    /// The mean of the bases they trained.
+    pub base: BaseParams,
+}
+
+/// An [`Upload`] without its base.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// Whose.
+    pub device: DeviceId,
+    /// n_j: how many training samples the device holds.
+    pub samples: u64,
+    /// What its training measured.
+    pub train: TrainMetrics,
+    /// Its own test right after training, if it was asked for.
+    pub test: Option<EvalMetrics>,
+}
+
 /// What is wrong with a message that came in.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum WireError {

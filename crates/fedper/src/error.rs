@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use fedper_data::DataError;
+use fedper_flower::error::FlowerError;
 use fedper_nn::NnError;
 use thiserror::Error;
 
@@ -49,15 +50,18 @@ pub enum Error {
         /// Of how many.
         all: usize,
     },
+    /// The SuperLink cannot be talked to, or refuses this program.
+    #[error(transparent)]
+    Flower(#[from] FlowerError),
+    /// Stopped from outside, with how to go on.
+    #[error("{0}")]
+    Stopped(String),
     /// Training came to nothing.
     #[error("{0}")]
     Training(String),
     /// Stopped from outside; the checkpoint of the last round is written.
     #[error("interrupted after a checkpoint; go on with: fedper run --resume {}", .0.display())]
     Interrupted(PathBuf),
-    /// Stopped from outside, between or in one of several runs.
-    #[error("{0}")]
-    Stopped(String),
 }
 
 impl Error {
@@ -67,7 +71,8 @@ impl Error {
             Self::Config(_) => 2,
             Self::Data(error) if is_configuration(error) => 2,
             Self::Network(_) | Self::Report(ReportError::NotARun(_)) => 2,
-            Self::Interrupted(_) | Self::Stopped(_) => 130,
+            Self::Interrupted(_) | Self::Stopped(_) | Self::Flower(FlowerError::Interrupted) => 130,
+            Self::Flower(FlowerError::Key(_)) => 2,
             _ => 1,
         }
     }

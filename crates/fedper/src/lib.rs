@@ -8,8 +8,10 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod device;
 pub mod error;
 pub mod experiment;
+pub mod network;
 pub mod predict;
 pub mod report;
 mod reproduce;

@@ -13,6 +13,7 @@ fn plan() -> Plan {
         eval_every: 1,
         eval_devices: None,
         round_timeout: None,
+        min_answers: 0,
     }
 }
 
@@ -159,4 +160,62 @@ fn participants_follow_from_the_seed() {
 fn evaluation_every_so_often_and_at_the_end() {
     let plan = Plan { rounds: 11, eval_every: 5, ..plan() };
     assert_eq!((1..=11).filter(|&round| plan.evaluates(round)).collect::<Vec<_>>(), [5, 10, 11]);
+}
+
+fn together(round: u32, devices: &[(u64, u64)], value: f32) -> Event {
+    let answer = |&(device, samples)| Answer {
+        device: DeviceId(device),
+        samples,
+        train: TrainMetrics { loss_sum: 1.0, samples },
+        test: None,
+    };
+    Event::TrainedTogether(Together {
+        round,
+        answers: devices.iter().map(answer).collect(),
+        base: base(value),
+    })
+}
+
+#[test]
+fn devices_that_share_a_machine_count_with_all_their_samples() {
+    let plan = Plan { eval_devices: Some(1), ..plan() };
+    let mut coordinator = Coordinator::new(plan, &FedAvg, base(0.0), 0);
+    coordinator.step(NOW, Event::Begin);
+    coordinator.step(NOW, answer(1, 1, 2.0, 2));
+    assert_eq!(coordinator.awaited(), [DeviceId(0), DeviceId(2)]);
+    for wrong in [
+        together(1, &[(0, 9), (1, 9)], 99.0),
+        together(1, &[(0, 9), (0, 9)], 99.0),
+        together(1, &[], 99.0),
+        together(2, &[(0, 9), (2, 9)], 99.0),
+    ] {
+        assert!(coordinator.step(NOW, wrong).is_empty());
+    }
+    assert_eq!(coordinator.awaited().len(), 2, "what cannot be a part of the round changes nothing");
+    coordinator.step(NOW, together(1, &[(0, 1), (2, 5)], 6.0));
+    assert_eq!(coordinator.base().params().values(), [5.0], "(2 * 2 + 6 * 6) / 8");
+    let device = coordinator.awaited()[0].0;
+    let round = outcome(coordinator.step(NOW, tested(device, 1)));
+    assert_eq!((round.answered, round.failed, round.train.samples), (3, 0, 8));
+}
+
+#[test]
+fn a_round_that_too_few_answer_is_tried_again() {
+    let timeout = Duration::from_secs(5);
+    let plan = Plan { min_answers: 2, round_timeout: Some(timeout), eval_devices: Some(0), ..plan() };
+    let mut coordinator = Coordinator::new(plan, &FedAvg, base(7.0), 0);
+    coordinator.step(NOW, Event::Begin);
+    coordinator.step(NOW, answer(0, 1, 1.0, 1));
+    let actions = coordinator.step(timeout, Event::Tick);
+    assert!(matches!(actions[..], [Action::TooFew { round: 1, answered: 1 }]));
+    assert_eq!((coordinator.base().params().values(), coordinator.round()), (&[7.0][..], 0));
+    assert_eq!((coordinator.deadline(), coordinator.awaited().len()), (None, 0));
+    assert!(coordinator.step(timeout, answer(1, 1, 1.0, 1)).is_empty(), "late");
+
+    assert_eq!(coordinator.step(timeout, Event::Begin).len(), 3);
+    coordinator.step(timeout, answer(0, 1, 1.0, 1));
+    coordinator.step(timeout, answer(2, 1, 3.0, 1));
+    let round = outcome(coordinator.step(2 * timeout, Event::Tick));
+    assert_eq!((round.round, round.answered, round.failed), (1, 2, 1));
+    assert_eq!(coordinator.base().params().values(), [2.0]);
 }

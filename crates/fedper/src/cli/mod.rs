@@ -2,8 +2,10 @@
 
 mod bench;
 mod bench_scale;
+mod client;
 mod data;
 mod interrupt;
+mod key;
 mod made;
 mod model;
 mod newcomers;
@@ -13,6 +15,7 @@ mod progress;
 mod report;
 mod reproduce;
 mod run;
+mod server;
 mod size;
 mod table;
 
@@ -26,7 +29,7 @@ use crate::error::Error;
 /// Personalised federated learning.
 ///
 /// Trains one deep network on many devices: a server averages its base layers, its last layers never leave their device
-/// (FedPer, arXiv:1912.00818). Everything runs on this machine, on the CPU.
+/// (FedPer, arXiv:1912.00818). Simulates a federation on this machine, or runs one over a network, on the CPU.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
@@ -65,6 +68,12 @@ enum Command {
     Model(model::Command),
     /// Classify images with a device's own network
     Predict(predict::Args),
+    /// Drive a federation on a Flower SuperLink
+    Server(Box<server::Args>),
+    /// Be a device on a Flower SuperLink
+    Client(Box<client::Args>),
+    /// Make a device's key, or show the public half of one
+    Key(key::Args),
     /// Measure a training step, a round, the server's average, growing federations
     #[command(subcommand)]
     Bench(bench::Command),
@@ -83,6 +92,9 @@ pub fn main() -> ExitCode {
         Command::Data(command) => data::main(command),
         Command::Model(command) => model::main(command),
         Command::Predict(args) => predict::main(&args),
+        Command::Server(args) => server::main(*args),
+        Command::Client(args) => client::main(*args),
+        Command::Key(args) => key::main(&args),
         Command::Bench(command) => bench::main(command),
     });
     match result {

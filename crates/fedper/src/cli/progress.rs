@@ -17,13 +17,18 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What tells of a run: a bar on a terminal, lines elsewhere, or nothing.
 pub(super) fn observer(experiment: &Experiment, quiet: bool) -> Box<dyn Observer> {
+    if !quiet && std::io::stderr().is_terminal() {
+        Box::new(Bar::new(Progress::new(experiment)))
+    } else {
+        lines(experiment, quiet)
+    }
+}
+
+/// What tells of a run in lines, which other messages may stand between, or nothing.
+pub(super) fn lines(experiment: &Experiment, quiet: bool) -> Box<dyn Observer> {
     struct Silent;
     impl Observer for Silent {}
-    match (quiet, std::io::stderr().is_terminal()) {
-        (true, _) => Box::new(Silent),
-        (false, true) => Box::new(Bar::new(Progress::new(experiment))),
-        (false, false) => Box::new(Lines::new(Progress::new(experiment))),
-    }
+    if quiet { Box::new(Silent) } else { Box::new(Lines::new(Progress::new(experiment))) }
 }
 
 /// What both kinds of progress know.

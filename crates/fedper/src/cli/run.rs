@@ -156,7 +156,7 @@ fn dealt(config: &Config) -> String {
 }
 
 /// Draws the report and prints where the run ended.
-fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
+pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
     let report = super::report::draw(&[path.to_owned()], path)?;
     if json {
         let mut text = serde_json::to_string_pretty(summary).expect("a summary is plain data");

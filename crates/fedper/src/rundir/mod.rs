@@ -7,6 +7,7 @@
 mod checkpoint;
 mod files;
 mod new_clients;
+mod outcome;
 mod partition;
 pub mod records;
 mod summary;
@@ -25,6 +26,7 @@ pub(crate) use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
 pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
+pub(crate) use self::outcome::records_of;
 pub use self::partition::SampleTotals;
 use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;

@@ -1,12 +1,11 @@
 //! One algorithm's federation: its coordinator, and what its devices keep between rounds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fedper_core::coordinator::{Action, Coordinator, Event, Outcome, Plan};
-use fedper_core::metrics::{EvalMetrics, Spread, Worst};
+use fedper_core::coordinator::{Action, Coordinator, Event, Plan};
 use fedper_core::plateau::Plateau;
 use fedper_core::round::{DeviceId, Download};
 use fedper_core::split::{BaseParams, Split};
@@ -14,11 +13,12 @@ use fedper_core::strategy::{LearnError, Strategy};
 
 use super::Observer;
 use super::personal::PersonalStore;
-use super::pool::{Done, Job, Pool, Task};
+use super::pool::{Done, Pool};
+use crate::device::{Job, Task};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::{DeviceRecord, RoundRecord};
-use crate::rundir::{OpenRound, RunDir};
+use crate::rundir::{OpenRound, RunDir, records_of};
 
 /// A federation between two rounds.
 pub(super) struct Federation {
@@ -49,6 +49,7 @@ impl Federation {
             eval_every: config.eval_every,
             eval_devices: config.eval_devices,
             round_timeout: None,
+            min_answers: 0,
         };
         let split = Arc::new(experiment.split(strategy));
         let (base, done) = match dir.restore(strategy.name(), &split)? {
@@ -145,12 +146,13 @@ impl Federation {
                                 outcome.round
                             )));
                         }
-                        let records = self.records(&outcome, start.elapsed().as_secs_f64());
+                        let records = records_of(self.name(), &outcome, start.elapsed().as_secs_f64());
                         if let (Some(plateau), Some(accuracy)) = (&mut self.plateau, records.0.accuracy) {
                             plateau.observe(outcome.round, accuracy.mean);
                         }
                         return Ok(records);
                     }
+                    Action::TooFew { .. } => unreachable!("a simulated round may be answered by nobody"),
                     Action::Finished => unreachable!("a round is begun only if there is one"),
                 }
             }
@@ -202,45 +204,5 @@ impl Federation {
     ) -> Result<Job, Error> {
         let personal = self.personal.get(device, open)?;
         Ok(Job { strategy: self.strategy, split: self.split.clone(), device, message, personal, task })
-    }
-
-    fn records(&self, outcome: &Outcome, seconds: f64) -> (RoundRecord, Vec<DeviceRecord>) {
-        let spread = |tests: &BTreeMap<DeviceId, EvalMetrics>, of: fn(&EvalMetrics) -> f64, worst| {
-            let values: Vec<(f64, f64)> = tests
-                .values()
-                .filter(|test| test.samples > 0)
-                .map(|test| (of(test), test.samples as f64))
-                .collect();
-            Spread::of(&values, worst)
-        };
-        let trained = outcome.train.samples;
-        let record = RoundRecord {
-            algorithm: self.name().to_owned(),
-            round: outcome.round,
-            accuracy: spread(&outcome.tests, EvalMetrics::accuracy, Worst::Low),
-            accuracy_local: spread(&outcome.local_tests, EvalMetrics::accuracy, Worst::Low),
-            loss: spread(&outcome.tests, EvalMetrics::loss, Worst::High),
-            train_loss: (trained > 0).then(|| outcome.train.loss_sum / trained as f64),
-            bytes_down: outcome.bytes_down,
-            bytes_up: outcome.bytes_up,
-            seconds,
-            devices: outcome.answered,
-            failed: outcome.failed,
-            samples_trained: trained,
-        };
-        let devices = outcome
-            .tests
-            .iter()
-            .filter(|(_, test)| test.samples > 0)
-            .map(|(device, test)| DeviceRecord {
-                algorithm: self.name().to_owned(),
-                round: outcome.round,
-                device: device.0,
-                samples: test.samples,
-                accuracy: test.accuracy(),
-                loss: test.loss(),
-            })
-            .collect();
-        (record, devices)
     }
 }

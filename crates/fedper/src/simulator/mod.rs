@@ -1,6 +1,5 @@
 //! A federation on one machine: the coordinator of `fedper-core`, driven by worker threads.
 
-mod device;
 mod federation;
 mod newcomers;
 mod personal;

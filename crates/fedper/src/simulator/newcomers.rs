@@ -14,10 +14,10 @@ use fedper_core::round::DeviceId;
 use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{LearnError, LocalRound};
 
-use super::device::{Bench, SimulatedDevice};
 use super::federation::Federation;
 use super::{Observer, RunOptions};
 use crate::config::{BatchNorm, NewClientLayers};
+use crate::device::{Bench, LocalDevice};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::NewClientRecord;
@@ -155,7 +155,7 @@ fn adapt(
     };
     let start = round.assemble(&way.base, &experiment.initial_personal(&way.split, id));
     let shard = experiment.partition.shard(id.0 as usize);
-    let mut device = SimulatedDevice { experiment, bench, id, round: 0, shard, stop };
+    let mut device = LocalDevice { experiment, bench, id, round: 0, shard, stop };
     let frozen = |name: &str| way.frozen && way.split.personal().position(name).is_none();
     device.adapt(&start, way.epochs, frozen, tests)
 }

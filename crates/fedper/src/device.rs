@@ -1,17 +1,23 @@
-//! A simulated device: a worker's network, lent to one device of the partition for one round.
+//! What a device does when it is asked: a worker's network, lent to one device of the partition for one round.
+//!
+//! The same for a simulated device and for one on a network.
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fedper_core::coordinator::Event;
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
-use fedper_core::round::DeviceId;
+use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::strategy::{LearnError, Learner};
+use fedper_core::split::{PersonalParams, Split};
+use fedper_core::strategy::{LearnError, Learner, LocalRound, Strategy};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
-use crate::config::{Augment, Config};
+use crate::config::{Augment, BatchNorm, Config};
 use crate::experiment::Experiment;
 
 /// Evaluation batches are at least this large, however small training batches are ...
@@ -19,8 +25,41 @@ const EVAL_BATCH: usize = 128;
 /// ... but of so many values at most: 128 images of 3x64x64. A batch of photographs would take gigabytes.
 const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
 
+/// Work for one device.
+pub(crate) struct Job {
+    pub(crate) strategy: &'static dyn Strategy,
+    pub(crate) split: Arc<Split>,
+    pub(crate) device: DeviceId,
+    pub(crate) message: Download,
+    /// The device's own parameters; drawn from the seed if it has none yet.
+    pub(crate) personal: Option<Arc<PersonalParams>>,
+    pub(crate) task: Task,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    Train,
+    Evaluate,
+}
+
+pub(crate) enum Work {
+    /// What the device sends, and what it keeps.
+    Trained(Upload, PersonalParams),
+    Evaluated(EvalMetrics),
+}
+
+impl Work {
+    /// What the coordinator is told, and what stays on the device.
+    pub(crate) fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<PersonalParams>) {
+        match self {
+            Self::Trained(upload, personal) => (Event::Trained(upload), Some(personal)),
+            Self::Evaluated(metrics) => (Event::Evaluated { device, round, metrics }, None),
+        }
+    }
+}
+
 /// What a worker thread keeps from device to device: one network, one batch.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     network: Network,
     batcher: Batcher,
     eval_batcher: Batcher,
@@ -29,7 +68,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn new(experiment: &Experiment) -> Result<Self, NnError> {
+    pub(crate) fn new(experiment: &Experiment) -> Result<Self, NnError> {
         let config = &experiment.config;
         let sample_len = experiment.dataset.images.sample_len();
         let largest = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
@@ -44,22 +83,22 @@ impl Bench {
 }
 
 /// Device `id` in `round`, on a worker's bench.
-pub(super) struct SimulatedDevice<'a> {
-    pub(super) experiment: &'a Experiment,
-    pub(super) bench: &'a mut Bench,
-    pub(super) id: DeviceId,
-    pub(super) round: u32,
-    pub(super) shard: Cow<'a, Shard>,
-    pub(super) stop: &'a AtomicBool,
+pub(crate) struct LocalDevice<'a> {
+    pub(crate) experiment: &'a Experiment,
+    pub(crate) bench: &'a mut Bench,
+    pub(crate) id: DeviceId,
+    pub(crate) round: u32,
+    pub(crate) shard: Cow<'a, Shard>,
+    pub(crate) stop: &'a AtomicBool,
 }
 
 /// The reason a device gives when the run was interrupted.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(super) struct Stopped;
+pub(crate) struct Stopped;
 
 /// Whether device `id` is out for `round`, drawn with the configured failure rate.
-pub(super) fn drops_out(config: &Config, id: DeviceId, round: u32) -> bool {
+pub(crate) fn drops_out(config: &Config, id: DeviceId, round: u32) -> bool {
     let mut rng = seed::derive(config.seed, Purpose::Failure, id.0, round.into());
     config.failure_rate > 0.0 && seed::uniform(&mut rng) < config.failure_rate
 }
@@ -84,7 +123,7 @@ impl Draws {
     }
 }
 
-impl SimulatedDevice<'_> {
+impl LocalDevice<'_> {
     /// One epoch of SGD at the learning rate `rate`, velocities going on from where they are.
     fn epoch(&mut self, rate: f64, draws: &mut Draws, metrics: &mut TrainMetrics) -> Result<(), LearnError> {
         let Experiment { config, dataset, .. } = self.experiment;
@@ -118,7 +157,7 @@ impl SimulatedDevice<'_> {
 
     /// Trains a device that was not there before, from `start`, all but what `frozen` names, at the full learning rate;
     /// tests it before the first epoch and after each.
-    pub(super) fn adapt(
+    pub(crate) fn adapt(
         &mut self,
         start: &Params,
         epochs: u32,
@@ -145,7 +184,7 @@ fn unreadable(error: DataError) -> LearnError {
     LearnError::Device(Box::new(error))
 }
 
-impl Learner for SimulatedDevice<'_> {
+impl Learner for LocalDevice<'_> {
     fn load(&mut self, params: &Params) -> Result<(), LearnError> {
         Ok(self.bench.network.load(params)?)
     }
@@ -194,5 +233,70 @@ impl Learner for SimulatedDevice<'_> {
             return Err(LearnError::Diverged(format!("the test loss is {}", metrics.loss_sum)));
         }
         Ok(metrics)
+    }
+}
+
+/// Has a device train or be tested, on a worker's `bench`, which is made if there is none yet.
+///
+/// A panic is a bug; it becomes an error with its message instead of leaving others waiting.
+pub(crate) fn attempt(
+    experiment: &Experiment,
+    bench: &mut Option<Bench>,
+    job: Job,
+    stop: &AtomicBool,
+) -> Result<Work, LearnError> {
+    catch_unwind(AssertUnwindSafe(|| work(experiment, bench, job, stop))).unwrap_or_else(|panic| {
+        *bench = None;
+        Err(LearnError::Device(panic_message(&*panic).into()))
+    })
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    format!("a worker panicked: {}", text.unwrap_or("no message"))
+}
+
+fn work(
+    experiment: &Experiment,
+    bench: &mut Option<Bench>,
+    job: Job,
+    stop: &AtomicBool,
+) -> Result<Work, LearnError> {
+    let Job { strategy, split, device: id, message, personal, task } = job;
+    let bench = match bench {
+        Some(bench) => bench,
+        None => bench.insert(Bench::new(experiment).map_err(|error| LearnError::Device(Box::new(error)))?),
+    };
+    let config = &experiment.config;
+    let round = LocalRound {
+        split: &split,
+        epochs: config.local_epochs,
+        finetune_epochs: config.finetune_epochs,
+        reset_statistics: config.batch_norm == BatchNorm::Reset,
+    };
+    if task == Task::Train && drops_out(config, id, message.round) {
+        return Err(LearnError::Dropped);
+    }
+    // Whatever its number in the federation: whoever has the data alone holds all of them.
+    let place = if experiment.partition.len() == 1 { 0 } else { id.0 as usize };
+    let shard = experiment.partition.shard(place);
+    let samples = shard.train.len() as u64;
+    let mut device = LocalDevice { experiment, bench, id, round: message.round, shard, stop };
+    let own = personal.unwrap_or_else(|| Arc::new(experiment.initial_personal(&split, id)));
+    match task {
+        Task::Train => {
+            let trained = strategy.train(&mut device, &round, &message.base, &own)?;
+            let test = if message.test_locally { Some(device.test()?) } else { None };
+            let upload = Upload {
+                device: id,
+                round: message.round,
+                samples,
+                train: trained.metrics,
+                test,
+                base: trained.base,
+            };
+            Ok(Work::Trained(upload, trained.personal))
+        }
+        Task::Evaluate => Ok(Work::Evaluated(strategy.evaluate(&mut device, &round, &message.base, &own)?)),
     }
 }

@@ -1,0 +1,125 @@
+//! What can go wrong between this program and a SuperLink.
+
+use thiserror::Error;
+
+/// What can go wrong between this program and a SuperLink.
+#[derive(Debug, Error)]
+pub enum FlowerError {
+    /// The SuperLink cannot be reached, or the connection broke.
+    #[error("cannot reach the SuperLink: {0}")]
+    Unreachable(String),
+    /// The connection is not to be trusted.
+    #[error(
+        "the SuperLink's certificate is not accepted ({0}): pass the right --ca, or ask whose server this is"
+    )]
+    Tls(String),
+    /// It answered with another status than 200.
+    #[error("{call}: the SuperLink answered {status}{}", hint(*status, detail))]
+    Status {
+        /// Which call.
+        call: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        detail: String,
+    },
+    /// Something that came in is not what it should be.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A key that is not one.
+    #[error("{0}")]
+    Key(String),
+    /// An object that was promised is not there.
+    #[error("object {0} is gone: its message has expired")]
+    Gone(String),
+    /// The caller wants to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn hint(status: u16, detail: &str) -> String {
+    let advice = match status {
+        401 => ": this node's key or its clock is not accepted; register the key, or set the clock",
+        412 => ": this call is not allowed here; with node authentication, the operator registers the key",
+        _ => "",
+    };
+    let detail = detail.trim();
+    if detail.is_empty() { advice.to_owned() } else { format!(" ({detail}){advice}") }
+}
+
+impl FlowerError {
+    /// Whether the same call may succeed in a while.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Status { status, .. } => matches!(status, 429 | 500..=599),
+            _ => false,
+        }
+    }
+
+    /// Whether the SuperLink says that the run is over, or was never there.
+    pub fn is_run_over(&self) -> bool {
+        matches!(self, Self::Status { status: 403, .. })
+    }
+}
+
+/// What is wrong with bytes that came in.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Malformed {
+    /// Its hash is not the name it goes by.
+    #[error("object {expected} has the content of {found}")]
+    Hash {
+        /// The id it was asked for by.
+        expected: String,
+        /// The hash of what came.
+        found: String,
+    },
+    /// It does not begin with a header.
+    #[error("an object without a valid header: {0}")]
+    Header(&'static str),
+    /// The header's length is not the body's.
+    #[error("an object whose header says {expected} bytes holds {found}")]
+    Length {
+        /// As the header says.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// Another type of object than this place takes.
+    #[error("an object of type {found} where {expected} belongs")]
+    Type {
+        /// What belongs here.
+        expected: &'static str,
+        /// What is here.
+        found: String,
+    },
+    /// An object that the message refers to did not come with it.
+    #[error("the message refers to object {0}, which is not a part of it")]
+    Missing(String),
+    /// A body that cannot be read.
+    #[error("{what} cannot be read: {why}")]
+    Body {
+        /// Of what.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// An array that is not what it should be.
+    #[error("array `{name}`: {why}")]
+    Array {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// More than is allowed.
+    #[error("{what} of {found} where at most {most} is allowed")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// How much may be.
+        most: u64,
+    },
+}

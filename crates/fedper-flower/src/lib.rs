@@ -1,0 +1,34 @@
+//! Federation over a network, on an unmodified Flower SuperLink.
+//!
+//! Everything large travels as content-addressed [`object`]s; [`records`] make a message's content of them: arrays as
+//! `.npy`, metrics, configuration. [`fleet`] is a node, which is asked and answers; [`runtime`] is the app that drives the
+//! rounds. Both speak protobuf over HTTP behind the [`transport::Transport`] seam.
+//!
+//! What this crate sends are base parameters: an [`records::ArrayRecord`] is made of [`fedper_core::split::BaseParams`] and
+//! of nothing else. It knows neither networks nor datasets.
+//!
+//! ```compile_fail,E0308
+//! use fedper_core::split::PersonalParams;
+//! fn leak(personal: &PersonalParams) -> fedper_flower::records::ArrayRecord {
+//!     fedper_flower::records::ArrayRecord::of(personal)
+//! }
+//! ```
+//!
+//! ```
+//! use fedper_core::split::BaseParams;
+//! fn send(base: &BaseParams) -> fedper_flower::records::ArrayRecord {
+//!     fedper_flower::records::ArrayRecord::of(base)
+//! }
+//! ```
+
+pub mod error;
+pub mod fleet;
+pub mod identity;
+pub mod message;
+pub mod npy;
+pub mod object;
+pub mod proto;
+pub mod records;
+pub mod retry;
+pub mod runtime;
+pub mod transport;

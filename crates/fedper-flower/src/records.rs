@@ -1,0 +1,348 @@
+//! What a message holds: records by name. Arrays by parameter name, measurements, settings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use fedper_core::params::{Layout, Params};
+use fedper_core::split::BaseParams;
+use prost::Message as _;
+
+use crate::error::Malformed;
+use crate::npy;
+use crate::object::{CHUNK, Kind, ObjectId, Objects, Tree};
+use crate::proto::{Doubles, Record, RecordItem, RecordValue, Sints, Strings, Value};
+
+/// Values by name: a config record, or a metric record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values(BTreeMap<String, Value>);
+
+impl Values {
+    /// Sets a number.
+    pub fn set_int(&mut self, key: &str, value: i64) {
+        self.0.insert(key.into(), Value::Sint(value));
+    }
+
+    /// Sets a floating-point number.
+    pub fn set_float(&mut self, key: &str, value: f64) {
+        self.0.insert(key.into(), Value::Double(value));
+    }
+
+    /// Sets a truth value.
+    pub fn set_bool(&mut self, key: &str, value: bool) {
+        self.0.insert(key.into(), Value::Bool(value));
+    }
+
+    /// Sets a text.
+    pub fn set_text(&mut self, key: &str, value: impl Into<String>) {
+        self.0.insert(key.into(), Value::String(value.into()));
+    }
+
+    /// Sets a list of numbers.
+    pub fn set_ints(&mut self, key: &str, vals: Vec<i64>) {
+        self.0.insert(key.into(), Value::Sints(Sints { vals }));
+    }
+
+    /// Sets a list of floating-point numbers.
+    pub fn set_floats(&mut self, key: &str, vals: Vec<f64>) {
+        self.0.insert(key.into(), Value::Doubles(Doubles { vals }));
+    }
+
+    /// Sets a list of texts.
+    pub fn set_texts(&mut self, key: &str, vals: Vec<String>) {
+        self.0.insert(key.into(), Value::Strings(Strings { vals }));
+    }
+
+    /// A whole number of any type that holds one.
+    pub fn int(&self, key: &str) -> Option<i64> {
+        match self.0.get(key)? {
+            Value::Sint(value) => Some(*value),
+            Value::Uint(value) => (*value).try_into().ok(),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub fn float(&self, key: &str) -> Option<f64> {
+        match self.0.get(key)? {
+            Value::Double(value) => Some(*value),
+            Value::Sint(value) => Some(*value as f64),
+            Value::Uint(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+
+    /// A truth value.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match self.0.get(key)? {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.0.get(key)? {
+            Value::String(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// A list of whole numbers. Empty lists of any type are lists of any type.
+    pub fn ints(&self, key: &str) -> Option<Vec<i64>> {
+        match self.0.get(key)? {
+            Value::Sints(list) => Some(list.vals.clone()),
+            Value::Uints(list) => list.vals.iter().map(|&value| value.try_into().ok()).collect(),
+            Value::Doubles(list) if list.vals.is_empty() => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// A list of numbers.
+    pub fn floats(&self, key: &str) -> Option<Vec<f64>> {
+        match self.0.get(key)? {
+            Value::Doubles(list) => Some(list.vals.clone()),
+            _ => self.ints(key).map(|list| list.into_iter().map(|value| value as f64).collect()),
+        }
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Option<&[String]> {
+        match self.0.get(key)? {
+            Value::Strings(list) => Some(&list.vals),
+            _ => None,
+        }
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let item = |(key, value): (&String, &Value)| RecordItem {
+            key: key.clone(),
+            value: Some(RecordValue { value: Some(value.clone()) }),
+        };
+        Record { items: self.0.iter().map(item).collect() }.encode_to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8], what: &'static str) -> Result<Self, Malformed> {
+        let record =
+            Record::decode(bytes).map_err(|error| Malformed::Body { what, why: error.to_string() })?;
+        let items = record.items.into_iter().filter_map(|item| Some((item.key, item.value?.value?)));
+        Ok(Self(items.collect()))
+    }
+}
+
+/// Arrays by name. It is made of a base, or came with a message.
+#[derive(Clone, Debug)]
+pub struct ArrayRecord {
+    root: Tree,
+    objects: Objects,
+}
+
+impl ArrayRecord {
+    /// Every parameter of `base`, by its name, in its order.
+    pub fn of(base: &BaseParams) -> Self {
+        let mut objects = Objects::default();
+        let mut names = serde_json::Map::new();
+        let mut arrays: Vec<Tree> = Vec::new();
+        for (spec, values) in base.params().iter() {
+            let bytes = npy::write(&spec.shape, values);
+            let chunks: Vec<ObjectId> =
+                bytes.chunks(CHUNK).map(|chunk| objects.make(Kind::ArrayChunk, &[], chunk)).collect();
+            let mut children: Vec<ObjectId> = Vec::new();
+            let mut indices = Vec::with_capacity(chunks.len());
+            for chunk in chunks {
+                let index = children.iter().position(|&child| child == chunk).unwrap_or(children.len());
+                if index == children.len() {
+                    children.push(chunk);
+                }
+                indices.push(index);
+            }
+            let about = serde_json::json!({
+                "dtype": "float32", "shape": spec.shape, "stype": "numpy.ndarray", "arraychunk_ids": indices,
+            });
+            let id = objects.make(Kind::Array, &children, about.to_string().as_bytes());
+            names.insert(spec.name.clone(), id.to_string().into());
+            // Equal arrays are one object.
+            if arrays.iter().all(|array| array.id != id) {
+                arrays.push(Tree { id, children: children.into_iter().map(Tree::leaf).collect() });
+            }
+        }
+        let ids: Vec<ObjectId> = arrays.iter().map(|array| array.id).collect();
+        let body = serde_json::Value::Object(names).to_string();
+        let id = objects.make(Kind::ArrayRecord, &ids, body.as_bytes());
+        Self { root: Tree { id, children: arrays }, objects }
+    }
+
+    /// Bytes of all its objects.
+    pub fn total_bytes(&self) -> u64 {
+        self.root
+            .deepest_first()
+            .iter()
+            .filter_map(|&id| self.objects.bytes(id))
+            .map(|b| b.len() as u64)
+            .sum()
+    }
+
+    /// The values, which must be exactly those of `layout`: its names, its shapes, 32-bit floats.
+    ///
+    /// # Errors
+    /// [`Malformed`] that names the first array that is missing, not asked for, or otherwise laid out.
+    pub fn to_params(&self, layout: &Arc<Layout>) -> Result<Params, Malformed> {
+        let record = self.objects.get(self.root.id, Kind::ArrayRecord)?;
+        let names: HashMap<String, String> = json(record.body, "an array record")?;
+        let of = |name: &str, why: String| Malformed::Array { name: name.to_owned(), why };
+        if let Some(name) = names.keys().filter(|name| layout.position(name).is_none()).min() {
+            return Err(of(name, "is not a part of the base".into()));
+        }
+        let mut params = Params::zeros(layout.clone());
+        let mut bytes = Vec::new();
+        for (position, spec) in layout.specs().iter().enumerate() {
+            let id = names.get(&spec.name).ok_or_else(|| of(&spec.name, "is missing".into()))?;
+            self.gather(id.parse()?, 4 * spec.numel(), &mut bytes)
+                .map_err(|error| of(&spec.name, error.to_string()))?;
+            npy::read_into(&bytes, &spec.shape, params.at_mut(position))
+                .map_err(|why| of(&spec.name, why))?;
+        }
+        Ok(params)
+    }
+
+    /// An array's bytes, of which `values` are values.
+    fn gather(&self, id: ObjectId, values: usize, bytes: &mut Vec<u8>) -> Result<(), Malformed> {
+        let array = self.objects.get(id, Kind::Array)?;
+        let about: About = About::read(array.body)?;
+        // A header has some hundred bytes. A list may name a chunk many times: never more than the array needs.
+        let most = values as u64 + 65_536;
+        bytes.clear();
+        for index in about.chunks {
+            let chunk = usize::try_from(index).ok().and_then(|index| array.children.get(index));
+            let chunk = chunk.ok_or_else(|| Malformed::Missing(format!("chunk {index}")))?;
+            let chunk = self.objects.get(*chunk, Kind::ArrayChunk)?;
+            let found = (bytes.len() + chunk.body.len()) as u64;
+            if found > most {
+                return Err(Malformed::TooLarge { what: "an array", found, most });
+            }
+            bytes.extend_from_slice(chunk.body);
+        }
+        Ok(())
+    }
+}
+
+/// The body of an array object, as far as it matters: the values tell the rest themselves.
+struct About {
+    chunks: Vec<u64>,
+}
+
+impl About {
+    fn read(body: &[u8]) -> Result<Self, Malformed> {
+        let why = |why: &str| Malformed::Body { what: "an array", why: why.to_owned() };
+        let about: serde_json::Value = json(body, "an array")?;
+        let dtype = about.get("dtype").and_then(|dtype| dtype.as_str());
+        if dtype != Some("float32") {
+            return Err(why(&format!("it holds {}, expected float32", dtype.unwrap_or("nothing known"))));
+        }
+        if about.get("stype").and_then(|stype| stype.as_str()) != Some("numpy.ndarray") {
+            return Err(why("it is not in NumPy's format"));
+        }
+        let chunks = about.get("arraychunk_ids").and_then(|ids| ids.as_array());
+        let chunks = chunks.ok_or_else(|| why("it names no chunks"))?;
+        let chunks: Option<Vec<u64>> = chunks.iter().map(serde_json::Value::as_u64).collect();
+        Ok(Self { chunks: chunks.ok_or_else(|| why("a chunk's place is not a number"))? })
+    }
+}
+
+fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8], what: &'static str) -> Result<T, Malformed> {
+    serde_json::from_slice(body).map_err(|error| Malformed::Body { what, why: error.to_string() })
+}
+
+/// All that a message holds.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    /// Arrays, under the name `arrays`.
+    pub arrays: Option<ArrayRecord>,
+    /// Measurements, under the name `metrics`.
+    pub metrics: Option<Values>,
+    /// Settings, under the name `config`.
+    pub config: Option<Values>,
+}
+
+/// A content as objects, ready to go into any number of messages.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The record dict and all below it.
+    pub tree: Tree,
+    /// Their bytes.
+    pub objects: Objects,
+}
+
+impl Content {
+    /// The objects it is made of.
+    pub fn pack(&self) -> Packed {
+        let mut objects = Objects::default();
+        let mut names = serde_json::Map::new();
+        let mut children: Vec<Tree> = Vec::new();
+        let mut put = |name: &str, tree: Tree| {
+            names.insert(name.to_owned(), tree.id.to_string().into());
+            if children.iter().all(|child| child.id != tree.id) {
+                children.push(tree);
+            }
+        };
+        if let Some(arrays) = &self.arrays {
+            objects.extend(arrays.objects.clone());
+            put("arrays", arrays.root.clone());
+        }
+        if let Some(metrics) = &self.metrics {
+            put("metrics", Tree::leaf(objects.make(Kind::MetricRecord, &[], &metrics.to_bytes())));
+        }
+        if let Some(config) = &self.config {
+            put("config", Tree::leaf(objects.make(Kind::ConfigRecord, &[], &config.to_bytes())));
+        }
+        let ids: Vec<ObjectId> = children.iter().map(|child| child.id).collect();
+        let body = serde_json::Value::Object(names).to_string();
+        let id = objects.make(Kind::RecordDict, &ids, body.as_bytes());
+        Packed { tree: Tree { id, children }, objects }
+    }
+
+    /// Reads the record dict `id`. Of each kind of record there may be one, whatever its name.
+    ///
+    /// # Errors
+    /// [`Malformed`] if an object is missing or is not what it should be.
+    pub fn unpack(id: ObjectId, objects: Objects) -> Result<Self, Malformed> {
+        let dict = objects.get(id, Kind::RecordDict)?;
+        let names: BTreeMap<String, String> = json(dict.body, "a record dict")?;
+        let mut content = Self::default();
+        let mut arrays = None;
+        for (name, id) in names {
+            let id: ObjectId = id.parse()?;
+            let bytes = objects.bytes(id).ok_or_else(|| Malformed::Missing(id.to_string()))?;
+            let object = crate::object::Object::parse(bytes)?;
+            let twice = || Malformed::Body {
+                what: "a message",
+                why: format!("`{name}` is a second record of its kind"),
+            };
+            let second = match object.kind {
+                Kind::ArrayRecord => arrays.replace(id).is_some(),
+                Kind::MetricRecord => {
+                    content.metrics.replace(Values::from_bytes(object.body, "a metric record")?).is_some()
+                }
+                Kind::ConfigRecord => {
+                    content.config.replace(Values::from_bytes(object.body, "a config record")?).is_some()
+                }
+                other => {
+                    return Err(Malformed::Type { expected: "a record", found: other.name().to_owned() });
+                }
+            };
+            if second {
+                return Err(twice());
+            }
+        }
+        content.arrays = arrays.map(|id| ArrayRecord { root: Tree::leaf(id), objects });
+        Ok(content)
+    }
+}
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

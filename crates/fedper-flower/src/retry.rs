@@ -1,0 +1,228 @@
+//! Calls that are made again, after longer and longer pauses, where that may help.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{FlowerError, Malformed};
+use crate::proto::{self, Body};
+use crate::transport::{Call, Transport};
+
+/// The pauses between attempts: twice as long each time, up to a limit.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    next: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// Begins with `first`.
+    pub fn new(first: Duration, most: Duration) -> Self {
+        Self { next: first, most }
+    }
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.next.min(self.most);
+        self.next = pause * 2;
+        Some(pause)
+    }
+}
+
+/// How often to ask whether something has happened: after a twentieth of the time it has taken so far, so that waiting
+/// takes at most 5 % longer than what is waited for, and a long wait costs few calls.
+#[derive(Clone, Debug)]
+pub struct Polling {
+    since: Instant,
+    least: Duration,
+    most: Duration,
+}
+
+impl Polling {
+    /// Waits from now on, with pauses from `least` to `most`.
+    pub fn new(least: Duration, most: Duration) -> Self {
+        Self { since: Instant::now(), least, most }
+    }
+
+    /// It has happened; the wait for the next begins.
+    pub fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The pause before the next question.
+    pub fn pause(&self) -> Duration {
+        (self.since.elapsed() / 20).clamp(self.least, self.most)
+    }
+}
+
+/// A SuperLink, with the patience to wait for it.
+pub struct Link {
+    transport: Box<dyn Transport>,
+    patience: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Calls are made again for `patience` where the SuperLink cannot be reached or is overcharged, unless `stop` is set.
+    pub fn new(transport: Box<dyn Transport>, patience: Duration, stop: Arc<AtomicBool>) -> Self {
+        Self { transport, patience, stop }
+    }
+
+    /// Whether the caller wants to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but wakes up when the caller wants to end.
+    pub fn sleep(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while !self.is_stopped() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+    }
+
+    /// Makes a call, with fresh `headers` in each attempt.
+    ///
+    /// # Errors
+    /// What the last attempt failed with, or [`FlowerError::Interrupted`].
+    pub fn call<R: Body>(
+        &self,
+        path: &str,
+        headers: &dyn Fn() -> Vec<(&'static str, String)>,
+        request: &impl prost::Message,
+    ) -> Result<R, FlowerError> {
+        self.attempts(self.patience, || self.once(path, headers, request))
+    }
+
+    /// The same without a second attempt.
+    ///
+    /// # Errors
+    /// What it failed with.
+    pub fn once<R: Body>(
+        &self,
+        path: &str,
+        headers: &dyn Fn() -> Vec<(&'static str, String)>,
+        request: &impl prost::Message,
+    ) -> Result<R, FlowerError> {
+        let headers = headers();
+        let body = proto::encode(request);
+        let reply = self.transport.call(Call { path, headers: &headers, body: &body })?;
+        if reply.status != 200 {
+            let detail: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
+            return Err(FlowerError::Status { call: path.to_owned(), status: reply.status, detail });
+        }
+        R::decode(reply.body.as_slice()).map_err(|error| {
+            Malformed::Body { what: "the SuperLink's answer", why: format!("{path}: {error}") }.into()
+        })
+    }
+
+    fn attempts<T>(
+        &self,
+        patience: Duration,
+        mut attempt: impl FnMut() -> Result<T, FlowerError>,
+    ) -> Result<T, FlowerError> {
+        let start = Instant::now();
+        for pause in Backoff::new(Duration::from_millis(50), Duration::from_secs(5)) {
+            match attempt() {
+                Err(error) if error.is_transient() && start.elapsed() + pause < patience => {
+                    self.sleep(pause);
+                    if self.is_stopped() {
+                        return Err(FlowerError::Interrupted);
+                    }
+                }
+                result => return result,
+            }
+        }
+        unreachable!("pauses do not end")
+    }
+}
+
+/// Does `work` on every item, on several threads, and returns the first error in the order of items.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, FlowerError> + Sync,
+) -> Result<Vec<R>, FlowerError> {
+    const THREADS: usize = 4;
+    if items.len() < 8 {
+        return items.iter().map(work).collect();
+    }
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let mut done: Vec<(usize, Result<R, FlowerError>)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut out = Vec::new();
+            while let Some(item) = {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                items.get(i).map(|item| (i, item))
+            } {
+                let result = work(item.1);
+                let failed = result.is_err();
+                out.push((item.0, result));
+                if failed {
+                    // The others need not begin anything.
+                    next.store(items.len(), Ordering::Relaxed);
+                }
+            }
+            out
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("work does not panic")).collect()
+    });
+    done.sort_by_key(|&(i, _)| i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::transport::Reply;
+
+    #[test]
+    fn pauses_double_up_to_a_limit() {
+        let pauses = Backoff::new(Duration::from_millis(50), Duration::from_millis(300));
+        assert_eq!(pauses.take(5).map(|p| p.as_millis()).collect::<Vec<_>>(), [50, 100, 200, 300, 300]);
+    }
+
+    /// Answers with these statuses, one after the other; 0 stands for no answer.
+    struct Script(Mutex<Vec<u16>>);
+
+    impl Transport for Script {
+        fn call(&self, _: Call<'_>) -> Result<Reply, FlowerError> {
+            match self.0.lock().unwrap().remove(0) {
+                0 => Err(FlowerError::Unreachable("gone".into())),
+                status => Ok(Reply { status, body: Vec::new() }),
+            }
+        }
+    }
+
+    fn run(script: &[u16], patience: Duration) -> Result<proto::Empty, FlowerError> {
+        let script = Box::new(Script(Mutex::new(script.to_vec())));
+        Link::new(script, patience, Arc::default()).call("x", &Vec::new, &proto::Empty {})
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+        run(&[0, 503, 200], Duration::from_secs(9)).unwrap();
+        assert!(matches!(
+            run(&[0, 403, 200], Duration::from_secs(9)),
+            Err(FlowerError::Status { status: 403, .. })
+        ));
+        assert!(matches!(run(&[0, 0, 200], Duration::ZERO), Err(FlowerError::Unreachable(_))));
+    }
+
+    #[test]
+    fn all_items_are_worked_on_and_an_error_is_returned() {
+        let items: Vec<usize> = (0..50).collect();
+        assert_eq!(in_parallel(&items, |&i| Ok(i * 2)).unwrap()[49], 98);
+        let result = in_parallel(&items, |&i| if i == 20 { Err(FlowerError::Interrupted) } else { Ok(i) });
+        assert!(matches!(result, Err(FlowerError::Interrupted)));
+    }
+}

@@ -1,0 +1,154 @@
+//! `fedper server`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fedper_flower::retry::Link;
+use fedper_flower::runtime::Runtime;
+use fedper_flower::transport::Http;
+
+use crate::config::{Config, Settings, read_settings};
+use crate::error::Error;
+use crate::experiment::Experiment;
+use crate::network::answer::{Limits, MAX_SAMPLES};
+use crate::network::server::{self, ServerOptions};
+use crate::rundir::{RunDir, read_summary};
+
+/// Drive a federation on a Flower SuperLink
+///
+/// The same experiment as `fedper run --config FILE`, on devices that are other machines (`fedper client`, or Python
+/// ClientApps), through a `flower-superlink --isolation process`. Writes the same run directory and report. Killed and
+/// started again with the same command, it goes on where it was.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The SuperLink, such as http://127.0.0.1:8000
+    #[arg(long, value_name = "URL")]
+    superlink: String,
+    /// Accept only certificates that this authority (a PEM file) has signed [default: the public authorities]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The experiment: a TOML file as `fedper run --config` takes it
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Folder for everything about the run; new or empty, or that of the run to go on with
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Begin a round when so many devices are online [default: all of the experiment's]
+    #[arg(long, value_name = "COUNT")]
+    min_devices: Option<u64>,
+    /// Count a round if so many devices answer, and begin it again otherwise
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    min_answers: u64,
+    /// How long a round waits for answers to its training, and then to its evaluation, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    round_timeout: f64,
+    /// Refuse updates whose distance from the base (2-norm over all values) is larger
+    #[arg(long, value_name = "NORM")]
+    max_update_norm: Option<f64>,
+    /// Refuse answers of devices that say they hold more samples
+    #[arg(long, value_name = "COUNT", default_value_t = MAX_SAMPLES)]
+    max_samples: u64,
+    /// How long to wait for a SuperLink that cannot be reached, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    patience: f64,
+    /// The bundle with the app of Python nodes, if there are any; `flwr build` makes it
+    #[arg(long, value_name = "FILE")]
+    fab: Option<PathBuf>,
+    /// Print no progress
+    #[arg(long)]
+    quiet: bool,
+    /// Print the summary as JSON on standard output, and nothing else there
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  flower-superlink --insecure --isolation process --host 127.0.0.1 --port 8000
+  fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed
+  fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed --min-devices 8 --min-answers 5";
+
+pub(super) fn main(args: Args) -> Result<(), Error> {
+    let stop = stop_on_interrupt()?;
+    let experiment = Experiment::prepare(&read_settings(&args.config)?)?;
+    let clients = experiment.config.clients;
+    let options = ServerOptions {
+        min_devices: args.min_devices.unwrap_or(clients),
+        min_answers: args.min_answers,
+        round_timeout: seconds("round-timeout", args.round_timeout)?,
+        limits: Limits { max_samples: args.max_samples, max_update_norm: args.max_update_norm },
+    };
+    if options.min_devices > clients || options.min_answers > clients {
+        return Err(Error::Config(format!(
+            "the experiment has {clients} devices: more cannot be waited for"
+        )));
+    }
+    let Some(mut dir) = open(&args.out, &experiment)? else {
+        return super::run::finish(&args.out, &read_summary(&args.out)?, args.json);
+    };
+    let http = Http::new(&args.superlink, ca(args.ca.as_deref())?.as_deref())?;
+    let patience = seconds("patience", args.patience)?;
+    let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
+    let fab = args.fab.as_ref().map(read).transpose()?;
+    let runtime = Runtime::new(Link::new(Box::new(http), patience, stop.clone()), fab);
+    let quiet = args.quiet;
+    let tell = move |line: &str| {
+        if !quiet {
+            eprintln!("{line}");
+        }
+    };
+    let mut observer = super::progress::lines(&experiment, quiet);
+    let result = server::run(&runtime, &experiment, &mut dir, &options, &mut *observer, &stop, &tell);
+    drop(observer);
+    super::run::finish(&args.out, &result?, args.json)
+}
+
+/// The run directory: a new one, or one to go on with. `None` if its run is complete.
+fn open(path: &Path, experiment: &Experiment) -> Result<Option<RunDir>, Error> {
+    if !path.join("config.toml").is_file() {
+        return RunDir::create(path, experiment).map(Some);
+    }
+    let stored: Settings = RunDir::settings(path)?;
+    let stored = Experiment::prepare(&stored)?.config.to_toml();
+    let changed = Config::differences(&experiment.config.to_toml(), &stored);
+    if !changed.is_empty() {
+        return Err(Error::Config(format!(
+            "{} goes on as it began: {}; begin another run with another --out",
+            path.display(),
+            changed.join(", ")
+        )));
+    }
+    if RunDir::is_complete(path) {
+        return Ok(None);
+    }
+    RunDir::resume(path, experiment).map(Some)
+}
+
+/// A flag that is set by Ctrl-C or SIGTERM; the second time, the process ends at once.
+pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    handler.map_err(|error| Error::Training(format!("cannot watch for Ctrl-C: {error}")))?;
+    Ok(stop)
+}
+
+/// The content of a CA file.
+pub(super) fn ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    path.map(|path| std::fs::read(path).map_err(Error::file("read", path))).transpose()
+}
+
+/// A duration as it is typed.
+pub(super) fn seconds(flag: &str, value: f64) -> Result<Duration, Error> {
+    Duration::try_from_secs_f64(value)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| Error::Config(format!("{flag} is {value}: it must be greater than 0")))
+}

@@ -1,0 +1,95 @@
+use fedper_core::params::Spec;
+use fedper_core::split::Split;
+use fedper_flower::records::ArrayRecord;
+
+use super::*;
+
+fn base(shape: [usize; 1], value: f32) -> BaseParams {
+    let layout = Layout::new(vec![Spec::trainable("w", shape)]).unwrap();
+    let mut params = Params::zeros(layout.clone());
+    params.values_mut().fill(value);
+    Split::all_base(&layout).adopt_base(&params).unwrap()
+}
+
+fn answers(devices: &[(u64, u64)]) -> Vec<Answer> {
+    let answer = |&(device, samples)| Answer {
+        device: DeviceId(device),
+        samples,
+        train: TrainMetrics { loss_sum: 0.1 * device as f64, samples: 2 * samples },
+        test: Some(EvalMetrics { correct: 1, loss_sum: 0.3, samples: 2 }),
+    };
+    devices.iter().map(answer).collect()
+}
+
+fn content(metrics: Values, base: &BaseParams) -> Content {
+    Content { arrays: Some(ArrayRecord::of(base)), metrics: Some(metrics), config: None }
+}
+
+fn refused(content: &Content, asked: &[u64], limits: &Limits) -> String {
+    let asked: Vec<DeviceId> = asked.iter().copied().map(DeviceId).collect();
+    check_trained(content, &asked, &base([4], 0.0), limits).unwrap_err()
+}
+
+#[test]
+fn what_devices_measured_arrives_bit_for_bit() {
+    let sent = answers(&[(2, 30), (5, 7)]);
+    let mut content = content(trained(&sent, true), &base([4], 0.5));
+    content.config = failures(&[(DeviceId(3), "tired".into())]);
+    let asked = [2, 3, 5].map(DeviceId);
+    let (params, found, failed) =
+        check_trained(&content, &asked, &base([4], 0.0), &Limits::default()).unwrap();
+    assert_eq!((found, failed), (sent, vec![(DeviceId(3), "tired".to_owned())]));
+    assert_eq!(params.values(), [0.5; 4]);
+    let tests = [(DeviceId(2), EvalMetrics { correct: 3, loss_sum: 0.7, samples: 4 })];
+    let content = Content { metrics: Some(evaluated(&tests, true)), ..Content::default() };
+    assert_eq!(check_evaluated(&content, &[DeviceId(2)]).unwrap(), (tests.to_vec(), Vec::new()));
+}
+
+#[test]
+fn a_python_device_is_one_device() {
+    let mut metrics = Values::default();
+    metrics.set_int("num-examples", 10);
+    metrics.set_float("train_loss", 0.5);
+    metrics.set_float("eval_acc", 0.7);
+    let content = content(metrics, &base([4], 1.0));
+    let (_, found, _) = check_trained(&content, &[DeviceId(9)], &base([4], 0.0), &Limits::default()).unwrap();
+    assert_eq!((found[0].device, found[0].samples, found[0].train.loss_sum), (DeviceId(9), 10, 5.0));
+    let (tests, _) = check_evaluated(&content, &[DeviceId(9)]).unwrap();
+    assert_eq!((tests[0].1.correct, tests[0].1.samples), (7, 10));
+    assert!(refused(&content, &[8, 9], &Limits::default()).contains("which devices"));
+}
+
+#[test]
+fn what_cannot_be_an_update_is_refused_with_the_reason() {
+    let limits = Limits { max_samples: 1000, max_update_norm: Some(3.0) };
+    let good = base([4], 1.0);
+    let of = |devices: &[(u64, u64)], base: &BaseParams| content(trained(&answers(devices), true), base);
+    for (content, asked, expected) in [
+        (of(&[(1, 0)], &good), &[1][..], "0 samples, where 1 to 1000"),
+        (of(&[(1, 1001)], &good), &[1], "1001 samples"),
+        (of(&[(1, u64::MAX)], &good), &[1], "samples"),
+        (of(&[(1, 5)], &base([4], f32::NAN)), &[1], "not finite"),
+        (of(&[(1, 5)], &base([4], f32::INFINITY)), &[1], "not finite"),
+        (of(&[(1, 5)], &base([4], 1.6)), &[1], "norm 3.2"),
+        (of(&[(1, 5)], &base([5], 1.0)), &[1], "has shape [5], expected [4]"),
+        (of(&[(1, 5)], &good), &[2], "other devices"),
+        (of(&[(2, 5), (1, 5)], &good), &[1, 2], "other devices"),
+        (Content { metrics: None, ..of(&[(1, 5)], &good) }, &[1], "no metrics"),
+        (Content { arrays: None, ..of(&[(1, 5)], &good) }, &[1], "no arrays"),
+    ] {
+        let reason = refused(&content, asked, &limits);
+        assert!(reason.contains(expected), "{reason}");
+    }
+    let mut metrics = trained(&answers(&[(1, 5), (2, 5)]), true);
+    metrics.set_int("num-examples", 11);
+    assert!(refused(&content(metrics, &good), &[1, 2], &limits).contains("num-examples is 11"));
+    let mut metrics = trained(&answers(&[(1, 5)]), true);
+    metrics.set_ints("device-samples", vec![5, 5]);
+    assert!(refused(&content(metrics, &good), &[1], &limits).contains("2 values for 1 devices"));
+    let mut metrics = trained(&answers(&[(1, 5)]), true);
+    metrics.set_ints("device-test-correct", vec![3]);
+    assert!(refused(&content(metrics, &good), &[1], &limits).contains("more test samples"));
+    let mut metrics = trained(&answers(&[(1, 5)]), true);
+    metrics.set_floats("device-loss-sums", vec![f64::NAN]);
+    assert!(refused(&content(metrics, &good), &[1], &limits).contains("not finite"));
+}

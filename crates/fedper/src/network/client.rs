@@ -1,0 +1,193 @@
+//! `fedper client`: devices on a SuperLink.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fedper_flower::error::FlowerError;
+use fedper_flower::fleet::Fleet;
+use fedper_flower::message::{Incoming, Outgoing};
+use fedper_flower::retry::{Backoff, Polling};
+
+use super::Tell;
+use super::host::{Host, Reply};
+use super::settings::Own;
+use super::store::Store;
+use crate::error::Error;
+
+/// A message larger than this is refused, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// How a client runs, as opposed to what it trains.
+pub struct ClientOptions {
+    /// What its devices decide for themselves.
+    pub own: Own,
+    /// Worker threads.
+    pub workers: usize,
+    /// Where it keeps what it keeps, for messages.
+    pub state: PathBuf,
+}
+
+/// Answers what is asked until `stop` is set.
+///
+/// # Errors
+/// If the SuperLink refuses this node, or what devices keep cannot be written.
+pub fn run(
+    fleet: &Fleet,
+    store: &Store,
+    options: &ClientOptions,
+    stop: &AtomicBool,
+    tell: Tell<'_>,
+) -> Result<(), Error> {
+    let node = AtomicU64::new(join(fleet, store, tell)?);
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| heartbeats(fleet, &node, &ended));
+        let mut client = Client {
+            fleet,
+            store,
+            host: Host::new(&options.own, store, options.workers, stop),
+            node: &node,
+            tell,
+            last_push: None,
+        };
+        let result = client.serve(stop);
+        ended.store(true, Ordering::Relaxed);
+        // Whoever leaves takes an answer along that was not collected yet.
+        if client.last_push.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+            let _ = fleet.leave(node.load(Ordering::Relaxed));
+        }
+        result
+    })
+}
+
+/// Becomes a node of the SuperLink.
+fn join(fleet: &Fleet, store: &Store, tell: Tell<'_>) -> Result<u64, Error> {
+    let start = Instant::now();
+    for pause in Backoff::new(Duration::from_millis(500), Duration::from_secs(5)) {
+        let known = store.node()?;
+        match fleet.join(known) {
+            Ok(node) => {
+                if known != Some(node) {
+                    store.set_node(node)?;
+                }
+                tell(&format!("node {node} is online"));
+                return Ok(node);
+            }
+            // Killed before it could note its number: its former self has to go offline first.
+            Err(error @ FlowerError::Status { .. }) if start.elapsed() < 3 * fleet.interval() => {
+                tell(&format!("{error}; trying again"));
+                fleet.link().sleep(pause);
+                if fleet.link().is_stopped() {
+                    return Err(FlowerError::Interrupted.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    unreachable!("pauses do not end")
+}
+
+fn heartbeats(fleet: &Fleet, node: &AtomicU64, ended: &AtomicBool) {
+    let mut last = Instant::now();
+    while !ended.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(100));
+        if last.elapsed() > fleet.interval() / 2 {
+            // What is wrong shows in the next pull.
+            let _ = fleet.heartbeat(node.load(Ordering::Relaxed));
+            last = Instant::now();
+        }
+    }
+}
+
+struct Client<'a> {
+    fleet: &'a Fleet,
+    store: &'a Store,
+    host: Host<'a>,
+    node: &'a AtomicU64,
+    tell: Tell<'a>,
+    last_push: Option<Instant>,
+}
+
+impl Client<'_> {
+    fn serve(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+        // What was being answered when the process ended: its objects are still there, because it was not confirmed.
+        if let Some(message) = self.store.pending()?.and_then(|bytes| Incoming::from_bytes(&bytes).ok()) {
+            if message.has_expired() {
+                self.store.set_pending(None)?;
+            } else {
+                (self.tell)("taking up what was interrupted");
+                self.deal_with(&message)?;
+            }
+        }
+        let mut polling = Polling::new(Duration::from_millis(10), Duration::from_secs(3));
+        while !stop.load(Ordering::Relaxed) {
+            match self.fleet.pull(self.node()) {
+                Ok(Some(message)) => {
+                    self.store.set_pending(Some(&message.to_bytes()))?;
+                    self.deal_with(&message)?;
+                    polling.restart();
+                }
+                Ok(None) => self.fleet.link().sleep(polling.pause()),
+                Err(FlowerError::Malformed(error)) => (self.tell)(&format!("a message was refused: {error}")),
+                Err(FlowerError::Status { .. }) => {
+                    (self.tell)("the SuperLink does not know this node any more");
+                    self.node.store(join(self.fleet, self.store, self.tell)?, Ordering::Relaxed);
+                }
+                Err(FlowerError::Interrupted) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self) -> u64 {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// Answers a message. Only what cannot be kept, and the wish to end, is an error here.
+    fn deal_with(&mut self, message: &Incoming) -> Result<(), Error> {
+        let start = Instant::now();
+        let reply = match self.fleet.fetch(self.node(), message, MOST_BYTES) {
+            Ok(objects) => match message.content(objects) {
+                Ok(content) => self.host.answer(message, &content)?,
+                Err(error) => Reply::Refusal(error.to_string()),
+            },
+            Err(FlowerError::Malformed(error)) => Reply::Refusal(error.to_string()),
+            Err(FlowerError::Interrupted) => return Err(FlowerError::Interrupted.into()),
+            Err(error) => {
+                // The run is over, or the message has expired: nobody waits for an answer.
+                (self.tell)(&format!("{} dropped: {error}", message.metadata.message_type));
+                return self.store.set_pending(None);
+            }
+        };
+        let metadata = message.answer(self.node());
+        let answer = match &reply {
+            Reply::Content(content) => Outgoing::new(metadata, &content.pack()),
+            Reply::Refusal(reason) => {
+                (self.tell)(&format!("{} refused: {reason}", message.metadata.message_type));
+                Outgoing::error(metadata, reason)
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        match self.fleet.push(self.node(), &answer, seconds) {
+            Ok(true) => {
+                if matches!(reply, Reply::Content(_)) {
+                    let kind = &message.metadata.message_type;
+                    (self.tell)(&format!(
+                        "{kind} answered after {seconds:.2} s, {} bytes",
+                        answer.total_bytes()
+                    ));
+                }
+            }
+            Ok(false) => (self.tell)("the answer came too late"),
+            Err(FlowerError::Interrupted) => return Err(FlowerError::Interrupted.into()),
+            Err(error) => (self.tell)(&format!("the answer could not be sent: {error}")),
+        }
+        self.last_push = Some(Instant::now());
+        // From here on there is nothing to take up; the objects may go.
+        self.store.set_pending(None)?;
+        let _ = self.fleet.confirm(self.node(), message);
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! The devices of one process: what they do when a server asks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use fedper_core::aggregate::Aggregator;
+use fedper_core::metrics::EvalMetrics;
+use fedper_core::round::{Answer, DeviceId, Download, Upload};
+use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::strategy::{self, LearnError, Strategy};
+use fedper_flower::message::Incoming;
+use fedper_flower::records::{ArrayRecord, Content, Values};
+
+use super::answer::{self, Failure};
+use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
+use super::store::{Scope, Store};
+use crate::config::Settings;
+use crate::device::{Bench, Job, Task, Work, attempt};
+use crate::error::Error;
+use crate::experiment::Experiment;
+
+/// What comes back of a question.
+pub(super) enum Reply {
+    Content(Content),
+    /// Why it is not done.
+    Refusal(String),
+}
+
+/// The devices of one process.
+pub(super) struct Host<'a> {
+    own: &'a Own,
+    store: &'a Store,
+    stop: &'a AtomicBool,
+    workers: usize,
+    prepared: Option<Prepared>,
+}
+
+/// The experiment that was asked for last, and the workers' networks for it.
+struct Prepared {
+    settings: Settings,
+    experiment: Experiment,
+    benches: Vec<Option<Bench>>,
+}
+
+/// A question that was understood.
+struct Question {
+    strategy: &'static dyn Strategy,
+    split: Arc<Split>,
+    federation: String,
+    devices: Vec<DeviceId>,
+    /// Whether a list for each device is wanted.
+    detailed: bool,
+    message: Download,
+}
+
+impl Question {
+    fn scope(&self) -> Scope<'_> {
+        Scope { federation: &self.federation, algorithm: self.strategy.name() }
+    }
+}
+
+impl<'a> Host<'a> {
+    pub(super) fn new(own: &'a Own, store: &'a Store, workers: usize, stop: &'a AtomicBool) -> Self {
+        Self { own, store, stop, workers, prepared: None }
+    }
+
+    /// Does what is asked. What devices keep is on the disk before this returns.
+    ///
+    /// # Errors
+    /// If it cannot be kept, or the process is to end.
+    pub(super) fn answer(&mut self, message: &Incoming, content: &Content) -> Result<Reply, Error> {
+        let empty = Values::default();
+        let config = content.config.as_ref().unwrap_or(&empty);
+        let kind = message.metadata.message_type.split('.').next().unwrap_or_default();
+        if let Err(reason) = self.prepare(config) {
+            if kind != "query" {
+                return Ok(Reply::Refusal(reason));
+            }
+            // An error would say that the question is not known here.
+            let mut config = Values::default();
+            config.set_text(answer::REFUSAL, reason);
+            let metrics = Some(answer::hosting(Some(&[])));
+            return Ok(Reply::Content(Content { metrics, config: Some(config), ..Content::default() }));
+        }
+        if kind == "query" {
+            let devices: Option<Vec<u64>> = self.own.devices.clone().map(Iterator::collect);
+            let metrics = Some(answer::hosting(devices.as_deref()));
+            return Ok(Reply::Content(Content { metrics, ..Content::default() }));
+        }
+        let question = match self.understand(message, content, config) {
+            Ok(question) => question,
+            Err(reason) => return Ok(Reply::Refusal(reason)),
+        };
+        match kind {
+            "train" => self.train(&question),
+            "evaluate" => self.evaluate(&question),
+            other => Ok(Reply::Refusal(format!("nothing is known here of messages of type `{other}`"))),
+        }
+    }
+
+    fn prepare(&mut self, config: &Values) -> Result<(), String> {
+        let settings = self.own.settings(config)?;
+        if self.prepared.as_ref().is_none_or(|prepared| prepared.settings != settings) {
+            self.prepared = None;
+            let experiment = Experiment::prepare(&settings).map_err(|error| error.to_string())?;
+            let benches = (0..self.workers).map(|_| None).collect();
+            self.prepared = Some(Prepared { settings, experiment, benches });
+        }
+        Ok(())
+    }
+
+    fn understand(&self, message: &Incoming, content: &Content, config: &Values) -> Result<Question, String> {
+        let experiment = &self.prepared.as_ref().expect("prepared before").experiment;
+        let name = config.text(ALGORITHM).unwrap_or("fedper");
+        let strategy =
+            strategy::by_name(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
+        let round = config.int(ROUND).and_then(|round| u32::try_from(round).ok()).filter(|&round| round > 0);
+        let round =
+            round.ok_or_else(|| format!("the question does not say which round it is (`{ROUND}`)"))?;
+        let split = Arc::new(experiment.split(strategy));
+        let arrays = content.arrays.as_ref().ok_or("the question has no arrays")?;
+        let params = arrays.to_params(split.base()).map_err(|error| {
+            format!(
+                "the server's base is not this device's: {error}; model, cut and classes must be the same"
+            )
+        })?;
+        if let Some(name) = params.first_non_finite() {
+            return Err(format!("the server's base holds a value that is not finite, in `{name}`"));
+        }
+        let base = split.adopt_base(&params).map_err(|error| error.to_string())?;
+        let federation = match config.text(FEDERATION) {
+            Some(name) => name.to_owned(),
+            // Each run of a server that says nothing is a federation of its own.
+            None => format!("run-{:x}", message.metadata.run_id),
+        };
+        Ok(Question {
+            strategy,
+            split,
+            federation,
+            devices: self.own.asked(config, experiment.config.clients)?,
+            detailed: config.ints(DEVICES).is_some(),
+            message: Download {
+                round,
+                test_locally: config.bool(TEST_LOCALLY).unwrap_or(false),
+                base: Arc::new(base),
+            },
+        })
+    }
+
+    fn train(&mut self, question: &Question) -> Result<Reply, Error> {
+        let mut aggregator = Aggregator::new(question.split.base().clone(), question.devices.iter().copied());
+        let mut only: Option<BaseParams> = None;
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut kept: Vec<(DeviceId, PersonalParams)> = Vec::new();
+        let mut failed: Vec<Failure> = Vec::new();
+        let one = question.devices.len() == 1;
+        self.each(question, Task::Train, |device, result| match result {
+            Ok(Work::Trained(Upload { samples, train, test, base, .. }, personal)) => {
+                answers.push(Answer { device, samples, train, test });
+                kept.push((device, personal));
+                // One base is sent as it is; of several, one is in memory at a time.
+                if one {
+                    only = Some(base);
+                } else {
+                    aggregator.add(device, base, question.strategy.weight(samples));
+                }
+            }
+            Ok(Work::Evaluated(_)) => unreachable!("asked to train"),
+            Err(error) => {
+                aggregator.skip(device);
+                failed.push((device, error.to_string()));
+            }
+        })?;
+        answers.sort_by_key(|answer| answer.device);
+        failed.sort();
+        if answers.is_empty() {
+            return Ok(Reply::Refusal(reasons(&failed)));
+        }
+        if !question.split.personal().is_empty() {
+            let states = kept.iter().map(|(device, personal)| (*device, personal));
+            self.store.keep(question.message.round, question.scope(), states)?;
+        }
+        let base = only.or_else(|| aggregator.finish()).expect("a device answered");
+        Ok(Reply::Content(Content {
+            arrays: Some(ArrayRecord::of(&base)),
+            metrics: Some(answer::trained(&answers, question.detailed)),
+            config: answer::failures(&failed).filter(|_| question.detailed),
+        }))
+    }
+
+    fn evaluate(&mut self, question: &Question) -> Result<Reply, Error> {
+        let mut tests: Vec<(DeviceId, EvalMetrics)> = Vec::new();
+        let mut failed: Vec<Failure> = Vec::new();
+        self.each(question, Task::Evaluate, |device, result| match result {
+            Ok(Work::Evaluated(test)) => tests.push((device, test)),
+            Ok(Work::Trained(..)) => unreachable!("asked to evaluate"),
+            Err(error) => failed.push((device, error.to_string())),
+        })?;
+        tests.sort_by_key(|(device, _)| *device);
+        failed.sort();
+        if tests.is_empty() {
+            return Ok(Reply::Refusal(reasons(&failed)));
+        }
+        Ok(Reply::Content(Content {
+            arrays: None,
+            metrics: Some(answer::evaluated(&tests, question.detailed)),
+            config: answer::failures(&failed).filter(|_| question.detailed),
+        }))
+    }
+
+    /// Has each device work, on all workers; `done` is called as they get ready.
+    fn each(
+        &mut self,
+        question: &Question,
+        task: Task,
+        mut done: impl FnMut(DeviceId, Result<Work, LearnError>),
+    ) -> Result<(), Error> {
+        let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
+        let (store, stop, experiment) = (self.store, self.stop, &*experiment);
+        let queue = Mutex::new(question.devices.iter().copied());
+        let (results, ready) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for bench in benches.iter_mut().take(question.devices.len()) {
+                let (results, queue) = (results.clone(), &queue);
+                scope.spawn(move || {
+                    // The guard is dropped before the work begins.
+                    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+                    while let Some(device) = next() {
+                        let result = own(store, question, task, device).map(|personal| {
+                            let job = Job {
+                                strategy: question.strategy,
+                                split: question.split.clone(),
+                                device,
+                                message: question.message.clone(),
+                                personal: personal.map(Arc::new),
+                                task,
+                            };
+                            attempt(experiment, bench, job, stop)
+                        });
+                        if results.send((device, result)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(results);
+            for (device, result) in ready {
+                done(device, result?);
+            }
+            Ok::<(), Error>(())
+        })?;
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped(
+                "interrupted; started again, this device goes on where it was".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What `device` has of its own for this question; `None` if it follows from the seed.
+fn own(
+    store: &Store,
+    question: &Question,
+    task: Task,
+    device: DeviceId,
+) -> Result<Option<PersonalParams>, Error> {
+    let split = &*question.split;
+    if split.personal().is_empty() {
+        return Ok(None);
+    }
+    match task {
+        Task::Train => store.at_the_beginning_of(question.message.round, question.scope(), device, split),
+        Task::Evaluate => Ok(store.state(question.scope(), device, split)?.map(|state| state.personal)),
+    }
+}
+
+fn reasons(failed: &[Failure]) -> String {
+    let each: Vec<String> =
+        failed.iter().map(|(device, reason)| format!("device {device}: {reason}")).collect();
+    each.join("; ")
+}

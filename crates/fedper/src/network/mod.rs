@@ -1,0 +1,32 @@
+//! A federation over a network, on Flower's SuperLink: [`server::run`] drives the coordinator that the simulator drives,
+//! [`client::run`] hosts devices that train as simulated ones do. `fedper-flower` carries the messages.
+//!
+//! # Messages
+//!
+//! A question has the type `query`, `train` or `evaluate`, the base under `arrays` (but for `query`), and a `config`:
+//!
+//! | key | what |
+//! |---|---|
+//! | `server-round` | 1 for the first round |
+//! | `fedper-federation` | a name that is kept until the federation ends: what devices keep belongs to it |
+//! | `fedper-algorithm` | such as `fedper` |
+//! | `fedper-config` | the experiment, as in `config.toml` |
+//! | `fedper-devices` | which of the node's devices are asked |
+//! | `fedper-test-locally` | whether they test their network between training and answer |
+//!
+//! An answer to `train` has the trained base under `arrays` and under `metrics` `num-examples` and `train_loss`; an answer
+//! to `evaluate` `num-examples`, `accuracy` and `loss`. These are Flower's own conventions: Python's `FedAvg` asks and
+//! answers so. Where the question names devices, lists tell what each of them measured ([`answer`]); a node that hosts
+//! several answers with the mean of their bases, weighted by their samples.
+
+pub mod answer;
+pub mod client;
+mod host;
+mod roster;
+pub mod server;
+mod session;
+pub mod settings;
+pub mod store;
+
+/// Where a server or a client says what happens, a line at a time.
+pub type Tell<'a> = &'a (dyn Fn(&str) + Sync);

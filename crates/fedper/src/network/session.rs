@@ -1,0 +1,176 @@
+//! A server's conversation with its nodes: questions that are out, answers that are arriving.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use fedper_core::round::DeviceId;
+use fedper_flower::error::FlowerError;
+use fedper_flower::message::{Incoming, Outgoing};
+use fedper_flower::object::{ObjectId, Objects};
+use fedper_flower::records::{Content, Packed};
+use fedper_flower::runtime::{Run, Runtime};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Query,
+    Train,
+    Evaluate,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+        }
+    }
+}
+
+/// A question that is out.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) node: u64,
+    pub(super) kind: Kind,
+    /// The node's devices that are asked; none for a query.
+    pub(super) devices: Vec<DeviceId>,
+}
+
+/// What came back.
+pub(super) struct Arrived {
+    pub(super) question: Question,
+    pub(super) result: Result<Content, Refused>,
+    /// Bytes of all its objects.
+    pub(super) bytes: u64,
+}
+
+/// Why there is no content.
+pub(super) enum Refused {
+    /// The node, or the SuperLink for it, says so.
+    Error(String),
+    /// It is not what an answer must be.
+    Malformed(String),
+}
+
+struct Arriving {
+    question: Question,
+    message: Incoming,
+    objects: Objects,
+    missing: Vec<ObjectId>,
+}
+
+/// A run, and what is under way in it.
+pub(super) struct Session<'a> {
+    runtime: &'a Runtime,
+    run: Run,
+    /// The same for the thread that keeps it alive.
+    alive: &'a Mutex<Option<Run>>,
+    questions: BTreeMap<String, Question>,
+    arriving: Vec<Arriving>,
+}
+
+impl<'a> Session<'a> {
+    /// Starts a run. It is kept alive as long as it is in `alive`.
+    pub(super) fn start(runtime: &'a Runtime, alive: &'a Mutex<Option<Run>>) -> Result<Self, FlowerError> {
+        let run = runtime.start()?;
+        *alive.lock().expect("no panic while it is held") = Some(run.clone());
+        Ok(Self { runtime, run, alive, questions: BTreeMap::new(), arriving: Vec::new() })
+    }
+
+    pub(super) fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Another run instead of one that the SuperLink has given up. What was under way is lost.
+    pub(super) fn restart(&mut self) -> Result<(), FlowerError> {
+        *self = Self::start(self.runtime, self.alive)?;
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, status: &str, details: &str) -> Result<(), FlowerError> {
+        *self.alive.lock().expect("no panic while it is held") = None;
+        self.runtime.finish(&self.run, status, details)
+    }
+
+    /// The nodes that are online.
+    pub(super) fn nodes(&self) -> Result<BTreeSet<u64>, FlowerError> {
+        self.runtime.nodes(&self.run)
+    }
+
+    /// Sends a question that is valid for `ttl`; returns the bytes of its objects, or `None` if the node is gone.
+    pub(super) fn ask(
+        &mut self,
+        question: Question,
+        round: u32,
+        content: &Packed,
+        ttl: Duration,
+    ) -> Result<Option<u64>, FlowerError> {
+        let (kind, group) = (question.kind.name(), round.to_string());
+        let metadata = self.runtime.question(&self.run, question.node, kind, &group, ttl.as_secs_f64());
+        let message = Outgoing::new(metadata, content);
+        if !self.runtime.push(&self.run, &message)? {
+            return Ok(None);
+        }
+        self.questions.insert(message.id().to_owned(), question);
+        Ok(Some(message.total_bytes()))
+    }
+
+    /// Whether a node has not said yet what it hosts.
+    pub(super) fn is_asking(&self) -> bool {
+        let query = |question: &Question| question.kind == Kind::Query;
+        self.questions.values().any(query) || self.arriving.iter().any(|arriving| query(&arriving.question))
+    }
+
+    /// Waits no longer for answers but for those to queries.
+    pub(super) fn forget_round(&mut self) {
+        self.questions.retain(|_, question| question.kind == Kind::Query);
+        self.arriving.retain(|arriving| arriving.question.kind == Kind::Query);
+    }
+
+    /// What has arrived since, of at most `most` bytes each.
+    pub(super) fn collect(&mut self, most: u64) -> Result<Vec<Arrived>, FlowerError> {
+        let mut arrived = Vec::new();
+        if !self.questions.is_empty() {
+            let ids = self.questions.keys().cloned().collect();
+            for (id, message) in self.runtime.pull(&self.run, ids)? {
+                let Some(question) = self.questions.remove(&id) else { continue };
+                let refused = match message {
+                    Ok(Incoming { error: Some(error), .. }) => Refused::Error(error.reason),
+                    Ok(message) => {
+                        let missing = message.tree.deepest_first();
+                        let objects = Objects::default();
+                        self.arriving.push(Arriving { question, message, objects, missing });
+                        continue;
+                    }
+                    Err(error) => Refused::Malformed(error.to_string()),
+                };
+                arrived.push(Arrived { question, result: Err(refused), bytes: 0 });
+            }
+        }
+        let mut still = Vec::new();
+        for mut arriving in std::mem::take(&mut self.arriving) {
+            let Arriving { message, objects, missing, .. } = &mut arriving;
+            let result = match self.runtime.fetch(&self.run, missing, objects, most) {
+                Ok(rest) if rest.is_empty() => {
+                    message.content(objects.clone()).map_err(|error| Refused::Malformed(error.to_string()))
+                }
+                Ok(rest) => {
+                    *missing = rest;
+                    still.push(arriving);
+                    continue;
+                }
+                Err(error @ (FlowerError::Malformed(_) | FlowerError::Gone(_))) => {
+                    Err(Refused::Malformed(error.to_string()))
+                }
+                Err(error) => return Err(error),
+            };
+            self.runtime.confirm(&self.run, message)?;
+            let bytes = objects.total_bytes();
+            arrived.push(Arrived { question: arriving.question, result, bytes });
+        }
+        self.arriving = still;
+        Ok(arrived)
+    }
+}

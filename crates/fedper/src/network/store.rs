@@ -1,0 +1,350 @@
+//! What a device keeps, on disk: its identity and, for each federation, its personal layers.
+//!
+//! One `redb` file. What a round changes is one transaction, committed before the answer is sent: after a kill at any
+//! moment the device has either not trained in that round or has trained in it with all of its devices. Of each device two
+//! states are kept, before and after the last round it trained in. So a round that is asked for again (the server was
+//! killed, or the device before its answer arrived) begins where it began the first time, and ends the same, bit for bit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fedper_core::params::{Layout, Params};
+use fedper_core::round::DeviceId;
+use fedper_core::split::{PersonalParams, Split};
+use fedper_flower::identity::Identity;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::error::Error;
+use crate::rundir::write_atomically;
+
+/// `"identity"` -> private key, PEM; `"node"` -> node id, little-endian.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// (federation, algorithm, device) -> [`State`] after the last round it trained in.
+const NOW: TableDefinition<'_, (&str, &str, u64), &[u8]> = TableDefinition::new("personal");
+/// The same before that round; absent if that was its first.
+const BEFORE: TableDefinition<'_, (&str, &str, u64), &[u8]> = TableDefinition::new("personal-before");
+
+const FILE: &str = "device.redb";
+const PENDING: &str = "pending";
+const CACHE: usize = 16 << 20;
+
+/// Whose states: a federation, and its algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The name that the server has given it.
+    pub federation: &'a str,
+    /// Such as `fedper`.
+    pub algorithm: &'a str,
+}
+
+/// What a device keeps after a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The last round it trained in.
+    pub round: u32,
+    /// Its personal layers then.
+    pub personal: PersonalParams,
+}
+
+/// An open store. No other process can open it meanwhile.
+pub struct Store {
+    folder: PathBuf,
+    path: PathBuf,
+    database: Database,
+}
+
+impl Store {
+    /// Opens the store in `folder`, or begins one.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or another process has it.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        let path = folder.join(FILE);
+        let database = match Database::builder().set_cache_size(CACHE).create(&path) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(Error::Foreign {
+                    path,
+                    reason: "another process is this device; give each its own --state".into(),
+                });
+            }
+            Err(error) => return Err(failed(&path, error)),
+        };
+        let store = Self { folder: folder.to_owned(), path, database };
+        // Whoever reads finds every table.
+        store.write(|transaction| {
+            transaction.open_table(META)?;
+            transaction.open_table(NOW)?;
+            transaction.open_table(BEFORE)?;
+            Ok(())
+        })?;
+        Ok(store)
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, Error> {
+        let run = || -> Result<T, redb::Error> {
+            let transaction = self.database.begin_write()?;
+            let result = change(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(|error| failed(&self.path, error))
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(META)?;
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| failed(&self.path, error))
+    }
+
+    fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.write(|transaction| {
+            transaction.open_table(META)?.insert(key, value)?;
+            Ok(())
+        })
+    }
+
+    /// The key that this device made for itself; makes one the first time.
+    ///
+    /// # Errors
+    /// If it cannot be read or kept.
+    pub fn identity(&self) -> Result<Identity, Error> {
+        if let Some(pem) = self.meta("identity")? {
+            return Ok(Identity::from_pem(&String::from_utf8_lossy(&pem))?);
+        }
+        let identity = Identity::generate()?;
+        self.set_meta("identity", identity.to_pem()?.as_bytes())?;
+        Ok(identity)
+    }
+
+    /// The number that the SuperLink knows this device by, if it is known.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn node(&self) -> Result<Option<u64>, Error> {
+        let bytes = self.meta("node")?;
+        Ok(bytes.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))))
+    }
+
+    /// Keeps [`Store::node`].
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_node(&self, node: u64) -> Result<(), Error> {
+        self.set_meta("node", &node.to_le_bytes())
+    }
+
+    /// The message that was being answered when the process ended. A file of its own: it is worth a round at most, and
+    /// need not outlive a power failure.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn pending(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.folder.join(PENDING);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &path)(error)),
+        }
+    }
+
+    /// Sets or clears [`Store::pending`].
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_pending(&self, message: Option<&[u8]>) -> Result<(), Error> {
+        let path = self.folder.join(PENDING);
+        match message {
+            Some(bytes) => write_atomically(&path, bytes),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::file("remove", &path)(error))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// What `device` keeps now; `None` if it has never trained.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what `split` asks for.
+    pub fn state(&self, scope: Scope<'_>, device: DeviceId, split: &Split) -> Result<Option<State>, Error> {
+        self.read(NOW, scope, device, split)
+    }
+
+    /// The federations that something is kept of.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn federations(&self) -> Result<Vec<String>, Error> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(NOW)?;
+            let mut names: Vec<String> = Vec::new();
+            for entry in table.iter()? {
+                let (key, _) = entry?;
+                let name = key.value().0;
+                // Keys are sorted.
+                if names.last().is_none_or(|last| last != name) {
+                    names.push(name.to_owned());
+                }
+            }
+            Ok(names)
+        };
+        read().map_err(|error| failed(&self.path, error))
+    }
+
+    /// The personal layers that `device` begins `round` with; `None` if those follow from the seed.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not what `split` asks for.
+    pub fn at_the_beginning_of(
+        &self,
+        round: u32,
+        scope: Scope<'_>,
+        device: DeviceId,
+        split: &Split,
+    ) -> Result<Option<PersonalParams>, Error> {
+        let state = match self.read(NOW, scope, device, split)? {
+            Some(state) if state.round == round => self.read(BEFORE, scope, device, split)?,
+            state => state,
+        };
+        Ok(state.map(|state| state.personal))
+    }
+
+    fn read(
+        &self,
+        table: TableDefinition<'_, (&'static str, &'static str, u64), &'static [u8]>,
+        scope: Scope<'_>,
+        device: DeviceId,
+        split: &Split,
+    ) -> Result<Option<State>, Error> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(table)?;
+            let value = table.get((scope.federation, scope.algorithm, device.0))?;
+            Ok(value.map(|value| value.value().to_vec()))
+        };
+        let bytes = read().map_err(|error| failed(&self.path, error))?;
+        bytes.map(|bytes| self.decode(&bytes, split)).transpose()
+    }
+
+    fn decode(&self, bytes: &[u8], split: &Split) -> Result<State, Error> {
+        let foreign = |reason: String| Error::Foreign { path: self.path.clone(), reason };
+        let layout: &std::sync::Arc<Layout> = split.personal();
+        let header = bytes.split_first_chunk::<4>().and_then(|(round, rest)| {
+            let (fingerprint, values) = rest.split_first_chunk::<8>()?;
+            Some((u32::from_le_bytes(*round), u64::from_le_bytes(*fingerprint), values))
+        });
+        let Some((round, fingerprint, values)) = header else {
+            return Err(foreign("a state that is cut short".into()));
+        };
+        if fingerprint != layout.fingerprint() {
+            return Err(foreign("personal layers of another network, or of another cut of it".into()));
+        }
+        let params =
+            Params::from_le_bytes(layout.clone(), values).map_err(|error| foreign(error.to_string()))?;
+        let personal = split.adopt_personal(&params).expect("made with the personal layout");
+        Ok(State { round, personal })
+    }
+
+    /// Keeps what devices have after `round`, all of them or none.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep<'a>(
+        &self,
+        round: u32,
+        scope: Scope<'_>,
+        states: impl IntoIterator<Item = (DeviceId, &'a PersonalParams)>,
+    ) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut now = transaction.open_table(NOW)?;
+            let mut before = transaction.open_table(BEFORE)?;
+            for (device, personal) in states {
+                let key = (scope.federation, scope.algorithm, device.0);
+                let last = now.get(key)?.map(|value| value.value().to_vec());
+                // Trained in this round before: what was before it stays.
+                let again = last.as_ref().is_some_and(|last| last.starts_with(&round.to_le_bytes()));
+                match last {
+                    Some(last) if !again => drop(before.insert(key, last.as_slice())?),
+                    _ => {}
+                }
+                let mut bytes = round.to_le_bytes().to_vec();
+                bytes.extend_from_slice(&personal.params().layout().fingerprint().to_le_bytes());
+                bytes.extend_from_slice(&personal.params().to_le_bytes());
+                now.insert(key, bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(source) => Error::File { verb: "write", path: path.to_owned(), source },
+        other => Error::Foreign { path: path.to_owned(), reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fedper_core::params::Spec;
+
+    use super::*;
+
+    const SCOPE: Scope<'_> = Scope { federation: "f", algorithm: "fedper" };
+
+    #[test]
+    fn a_round_asked_for_again_begins_where_it_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
+        let split = Split::all_personal(&layout);
+        let own = |value: f32| {
+            split.adopt_personal(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap()
+        };
+        let device = DeviceId(3);
+        let begins = |round: u32| {
+            let store = Store::open(dir.path()).unwrap();
+            store.at_the_beginning_of(round, SCOPE, device, &split).unwrap()
+        };
+        let keep = |round: u32, value: f32| {
+            Store::open(dir.path()).unwrap().keep(round, SCOPE, [(device, &own(value))]).unwrap();
+        };
+        assert_eq!(begins(1), None);
+        keep(1, 1.0);
+        assert_eq!((begins(1), begins(2)), (None, Some(own(1.0))));
+        keep(1, 1.5);
+        assert_eq!((begins(1), begins(2)), (None, Some(own(1.5))));
+        keep(2, 2.0);
+        keep(2, 2.5);
+        assert_eq!((begins(2), begins(3), begins(7)), (Some(own(1.5)), Some(own(2.5)), Some(own(2.5))));
+
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.state(SCOPE, device, &split).unwrap().unwrap().round, 2);
+        let other = Scope { federation: "g", ..SCOPE };
+        assert_eq!(store.state(other, device, &split).unwrap(), None);
+        let error = store.state(SCOPE, device, &Split::all_base(&layout)).unwrap_err().to_string();
+        assert!(error.contains("another network"), "{error}");
+        assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
+    }
+
+    #[test]
+    fn the_identity_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = || Store::open(dir.path()).unwrap().identity().unwrap().public_openssh();
+        assert_eq!(key(), key());
+        let store = Store::open(dir.path()).unwrap();
+        store.set_pending(Some(b"x")).unwrap();
+        store.set_node(7).unwrap();
+        assert_eq!((store.pending().unwrap(), store.node().unwrap()), (Some(b"x".to_vec()), Some(7)));
+        store.set_pending(None).unwrap();
+        store.set_pending(None).unwrap();
+        assert_eq!(store.pending().unwrap(), None);
+    }
+}

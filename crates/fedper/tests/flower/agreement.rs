@@ -1,0 +1,77 @@
+//! A deployed federation ends as the simulated one does.
+
+use std::time::Duration;
+
+use fedper::experiment::Experiment;
+use fedper::network::store::{Scope, Store};
+use fedper_core::round::DeviceId;
+use fedper_core::strategy;
+
+use crate::common::{assert_same, settings};
+use crate::support::{Place, free_port, lines, shared_results, simulated, url, venv, weights};
+
+const WAIT: Duration = Duration::from_secs(180);
+
+const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsamples_per_client = 40\nbatch_size = 10\n\
+                      personal_layers = 1\nlr = 0.01\nrounds = 3\n";
+
+#[test]
+fn a_process_a_device_equals_the_simulator_bit_for_bit() {
+    let Some(bin) = venv() else { return };
+    let place = Place::new(bin);
+    let port = free_port();
+    let _superlink = place.plain_superlink(port);
+    let config =
+        format!("{CONFIG}algorithm = ['fedper', 'fedavg', 'fedavg-ft', 'local']\nfailure_rate = 0.1");
+    let _clients = [0, 1, 2].map(|device| {
+        let device = device.to_string();
+        place.client(&format!("client-{device}"), &url(port), &["--device", &device, "--of", "3"])
+    });
+    let mut server = place.server("deployed", &url(port), &config, &[]);
+    simulated(&config, &place.path("simulated"));
+    place.expect_success("deployed", &mut server, WAIT);
+    let deployed = place.path("deployed");
+    assert_same(&shared_results(&deployed), &shared_results(&place.path("simulated")));
+    assert!(deployed.join("report.html").is_file() && !deployed.join("network.json").exists());
+}
+
+#[test]
+fn personal_layers_are_those_of_the_simulator() {
+    let Some(bin) = venv() else { return };
+    let place = Place::new(bin);
+    let port = free_port();
+    let _superlink = place.plain_superlink(port);
+    let config = format!("{CONFIG}algorithm = ['fedper']");
+    let mut client = place.client("client", &url(port), &["--clients", "0..2"]);
+    let mut server = place.server("deployed", &url(port), &config, &[]);
+    simulated(&config, &place.path("simulated"));
+    place.expect_success("deployed", &mut server, WAIT);
+    client.kill();
+
+    // Several devices answer with one mean: the same but for its rounding.
+    let (ours, theirs) = (place.path("deployed"), place.path("simulated"));
+    let base = |dir: &std::path::Path| weights(&dir.join("weights/fedper/base.safetensors"));
+    let largest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let distance = largest(base(&ours).values(), base(&theirs).values());
+    println!("hosted together: bases are {distance:e} apart");
+    assert!(distance < 1e-6, "bases are {distance} apart");
+    for (a, b) in lines(&ours, "devices.jsonl").iter().zip(lines(&theirs, "devices.jsonl")) {
+        assert_eq!((&a["device"], &a["round"], &a["samples"]), (&b["device"], &b["round"], &b["samples"]));
+        let difference = (a["accuracy"].as_f64().unwrap() - b["accuracy"].as_f64().unwrap()).abs();
+        assert!(difference < 1e-6, "{a} and {b}");
+    }
+
+    let experiment = Experiment::prepare(&settings(&config)).unwrap();
+    let split = experiment.split(strategy::by_name("fedper").unwrap());
+    let store = Store::open(&place.path("client-state")).unwrap();
+    let federations = store.federations().unwrap();
+    assert_eq!(federations.len(), 1);
+    let scope = Scope { federation: &federations[0], algorithm: "fedper" };
+    for device in 0..3 {
+        let state = store.state(scope, DeviceId(device), &split).unwrap().unwrap();
+        assert_eq!(state.round, 3);
+        let theirs = weights(&theirs.join(format!("weights/fedper/device-{device:05}.safetensors")));
+        let distance = largest(state.personal.params().values(), theirs.values());
+        assert!(distance < 1e-6, "device {device}'s layers are {distance} apart");
+    }
+}

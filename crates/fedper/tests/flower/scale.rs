@@ -1,0 +1,50 @@
+//! Many devices on few machines.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Place, Process, free_port, lines, url, venv};
+
+/// Largest resident memory of a process, in MB.
+fn peak_rss(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1000
+}
+
+#[test]
+fn two_hundred_devices_on_four_processes() {
+    let Some(bin) = venv() else { return };
+    let rounds: u32 = std::env::var("FEDPER_FLOWER_ROUNDS").map_or(1, |text| text.parse().unwrap());
+    let place = Place::new(bin);
+    let port = free_port();
+    let superlink = place.plain_superlink(port);
+    let config = format!(
+        "model = 'cnn'\nclients = 200\nclasses_per_client = 2\nsamples_per_client = 40\nbatch_size = 10\n\
+         personal_layers = 1\nlr = 0.01\nalgorithm = ['fedper']\nrounds = {rounds}\n"
+    );
+    let clients = ["0..49", "50..99", "100..149", "150..199"]
+        .map(|devices| place.client(&format!("client-{devices}"), &url(port), &["--clients", devices]));
+    let start = Instant::now();
+    let mut server = place.server("deployed", &url(port), &config, &[]);
+    let mut server_rss = 0;
+    while !server.has_ended() {
+        server_rss = server_rss.max(peak_rss(&server));
+        assert!(start.elapsed() < Duration::from_secs(600), "{}", place.log("deployed-server"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    place.expect_success("deployed", &mut server, Duration::from_secs(1));
+    let rounds = lines(&place.path("deployed"), "rounds.jsonl");
+    for round in &rounds {
+        assert_eq!((&round["devices"], &round["failed"]), (&200.into(), &0.into()));
+        println!(
+            "round {}: {:.2} s, {} bytes down, {} bytes up",
+            round["round"],
+            round["seconds"].as_f64().unwrap(),
+            round["bytes_down"],
+            round["bytes_up"]
+        );
+    }
+    assert_eq!(lines(&place.path("deployed"), "devices.jsonl").len(), 200 * rounds.len());
+    let memory = clients.each_ref().map(peak_rss);
+    println!("memory: clients {memory:?} MB, server {server_rss} MB, SuperLink {} MB", peak_rss(&superlink));
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The tests against a real SuperLink, in one command: makes a virtual environment with Flower (kept in target/flower-venv),
+# then runs federations on loopback, on free ports. Skips, and says so, where Python or Flower cannot be had.
+#
+#   scripts/test-flower.sh [name of a test]
+#   FEDPER_FLOWER_VERSION=1.41.0      another version of Flower
+#   FEDPER_FLOWER_KILLS=30            more kills (6)
+#   FEDPER_FLOWER_ROUNDS=10           more rounds of 200 devices (1)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version="${FEDPER_FLOWER_VERSION:-1.41.0}"
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
+venv="$target/flower-venv-$version"
+skip() {
+    echo "SKIPPED: the tests against a SuperLink did not run: $1" >&2
+    exit 0
+}
+
+if ! [ -x "$venv/bin/flower-superlink" ]; then
+    command -v python3 >/dev/null || skip "there is no python3"
+    rm -rf "$venv"
+    mkdir -p "$target"
+    python3 -m venv "$venv" >/dev/null 2>&1 || skip "python3 cannot make a virtual environment"
+    if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --retries 1 --timeout 20 "flwr==$version"; then
+        rm -rf "$venv"
+        skip "pip cannot install flwr $version; is a package index in reach?"
+    fi
+fi
+echo "== federations on $("$venv/bin/flower-superlink" --version)"
+# One test at a time: each has its own SuperLink, and a SuperLink takes a core as it starts.
+FEDPER_FLOWER_VENV="$venv" cargo test --release -p fedper --test flower -- --test-threads 1 --nocapture "$@"
+echo "== the tests against a SuperLink ran, with Flower $version"
