@@ -100,13 +100,24 @@ impl Fleet {
         }
     }
 
-    /// The objects of a message, of at most `most` bytes in all. Waits while they are still on their way.
+    /// The objects of a message, of at most `most` bytes in all. Those in `known` are not fetched again: an object's name
+    /// says what it is. Waits while they are still on their way.
     ///
     /// # Errors
     /// [`FlowerError::Gone`] if they will not come, [`Malformed`] if they are not what they should be.
-    pub fn fetch(&self, node: u64, message: &Incoming, most: u64) -> Result<Objects, FlowerError> {
-        let objects = Mutex::new((Objects::default(), 0u64));
-        in_parallel(&message.tree.deepest_first(), |&id| {
+    pub fn fetch(
+        &self,
+        node: u64,
+        message: &Incoming,
+        known: &Objects,
+        most: u64,
+    ) -> Result<Objects, FlowerError> {
+        let (there, wanted): (Vec<ObjectId>, Vec<ObjectId>) =
+            message.tree.deepest_first().into_iter().partition(|&id| known.bytes(id).is_some());
+        let there = known.only(&there);
+        let bytes = there.total_bytes();
+        let objects = Mutex::new((there, bytes));
+        in_parallel(&wanted, |&id| {
             let bytes = self.fetch_object(node, message, id)?;
             let mut guard = objects.lock().expect("no panic while it is held");
             guard.1 += bytes.len() as u64;

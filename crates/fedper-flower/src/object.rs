@@ -258,6 +258,11 @@ impl Objects {
         self.0.values().map(|bytes| bytes.len() as u64).sum()
     }
 
+    /// Those of these objects that there are.
+    pub fn only(&self, ids: &[ObjectId]) -> Self {
+        Self(ids.iter().filter_map(|id| Some((*id, self.0.get(id)?.clone()))).collect())
+    }
+
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);

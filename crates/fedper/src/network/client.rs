@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fedper_flower::error::FlowerError;
 use fedper_flower::fleet::Fleet;
 use fedper_flower::message::{Incoming, Outgoing};
+use fedper_flower::object::Objects;
 use fedper_flower::retry::{Backoff, Polling};
 
 use super::Tell;
@@ -50,6 +51,7 @@ pub fn run(
             node: &node,
             tell,
             last_push: None,
+            last: Objects::default(),
         };
         let result = client.serve(stop);
         ended.store(true, Ordering::Relaxed);
@@ -107,6 +109,8 @@ struct Client<'a> {
     node: &'a AtomicU64,
     tell: Tell<'a>,
     last_push: Option<Instant>,
+    /// The objects of the last message: the base that is evaluated in a round is the one that the next begins with.
+    last: Objects,
 }
 
 impl Client<'_> {
@@ -120,7 +124,7 @@ impl Client<'_> {
                 self.deal_with(&message)?;
             }
         }
-        let mut polling = Polling::new(Duration::from_millis(10), Duration::from_secs(3));
+        let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(3));
         while !stop.load(Ordering::Relaxed) {
             match self.fleet.pull(self.node()) {
                 Ok(Some(message)) => {
@@ -148,11 +152,14 @@ impl Client<'_> {
     /// Answers a message. Only what cannot be kept, and the wish to end, is an error here.
     fn deal_with(&mut self, message: &Incoming) -> Result<(), Error> {
         let start = Instant::now();
-        let reply = match self.fleet.fetch(self.node(), message, MOST_BYTES) {
-            Ok(objects) => match message.content(objects) {
-                Ok(content) => self.host.answer(message, &content)?,
-                Err(error) => Reply::Refusal(error.to_string()),
-            },
+        let reply = match self.fleet.fetch(self.node(), message, &self.last, MOST_BYTES) {
+            Ok(objects) => {
+                self.last = objects.clone();
+                match message.content(objects) {
+                    Ok(content) => self.host.answer(message, &content)?,
+                    Err(error) => Reply::Refusal(error.to_string()),
+                }
+            }
             Err(FlowerError::Malformed(error)) => Reply::Refusal(error.to_string()),
             Err(FlowerError::Interrupted) => return Err(FlowerError::Interrupted.into()),
             Err(error) => {

@@ -370,7 +370,7 @@ impl Server<'_> {
     ) -> Result<Attempt, Error> {
         let start = Instant::now();
         let most = 8 * federation.split.base().numel() as u64 + (64 << 20);
-        let mut polling = Polling::new(Duration::from_millis(5), Duration::from_secs(1));
+        let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut actions = VecDeque::from(federation.coordinator.step(Duration::ZERO, Event::Begin));
         loop {
             let mut events = Vec::new();

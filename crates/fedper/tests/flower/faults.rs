@@ -91,7 +91,7 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
                 sleep(Duration::from_millis(20));
                 continue;
             };
-            let Ok(objects) = fleet.fetch(node, &message, 1 << 30) else { continue };
+            let Ok(objects) = fleet.fetch(node, &message, &Objects::default(), 1 << 30) else { continue };
             let content = message.content(objects).unwrap();
             let answer = |packed: &Packed| Outgoing::new(message.answer(node), packed);
             if message.metadata.message_type == "query" {
@@ -113,7 +113,64 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
     (stop, thread)
 }
 
-fn act(fleet: &Fleet, node: u64, message: &Incoming, fault: &str, specs: &[Spec], late: &mut Vec<Outgoing>) {
+/// The node's own calls, for what [`Fleet`] would not do.
+struct Raw {
+    link: Link,
+    identity: Identity,
+}
+
+impl Raw {
+    fn call<R: proto::Body>(&self, path: &str, request: &impl prost::Message) -> Result<R, FlowerError> {
+        self.link.call(path, &|| self.identity.headers(SystemTime::now()).to_vec(), request)
+    }
+
+    /// Announces an answer, and delivers other bytes under its objects' names.
+    fn deliver_something_else(&self, node: u64, message: &Incoming, packed: &Packed) {
+        let mut metadata = message.answer(node);
+        let body = proto::Message { metadata: Some(metadata.clone()), content: None, error: None };
+        let mut objects = packed.objects.clone();
+        let id = objects.make(Kind::Message, &[packed.tree.id], &proto::encode(&body));
+        metadata.message_id = id.to_string();
+        let node = Some(proto::Node { node_id: node });
+        let leaf = |id: ObjectId| proto::ObjectTree { object_id: id.to_string(), children: Vec::new() };
+        let run_id = metadata.run_id;
+        let request = proto::PushMessagesRequest {
+            node: node.clone(),
+            messages_list: vec![proto::Message {
+                metadata: Some(metadata),
+                content: Some(proto::Empty {}),
+                error: None,
+            }],
+            message_object_trees: vec![proto::ObjectTree {
+                object_id: id.to_string(),
+                children: vec![leaf(packed.tree.id)],
+            }],
+            clientapp_runtime_list: vec![0.0],
+        };
+        let pushed: proto::PushMessagesResponse = self.call("fleet/push-messages", &request).unwrap();
+        for id in pushed.objects_to_push {
+            let request = proto::PushObjectRequest {
+                node: node.clone(),
+                run_id,
+                object_id: id,
+                object_content: b"ArrayChunk  3\0abc".to_vec(),
+                session_id: pushed.session_id.clone(),
+            };
+            let stored: Result<proto::PushObjectResponse, _> = self.call("fleet/push-object", &request);
+            assert!(stored.is_err() || !stored.unwrap().stored, "a wrong hash was taken");
+        }
+    }
+}
+
+fn act(
+    fleet: &Fleet,
+    own: &Raw,
+    node: u64,
+    message: &Incoming,
+    fault: &str,
+    specs: &[Spec],
+    late: &mut Vec<Outgoing>,
+) {
     let push = |packed: &Packed| {
         // What the SuperLink itself refuses is refused too.
         let _ = fleet.push(node, &Outgoing::new(message.answer(node), packed), 0.0);

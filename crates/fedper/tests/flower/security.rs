@@ -96,9 +96,9 @@ fn a_wrong_authority_key_or_signature_is_refused() {
     let pem = std::fs::read_to_string(place.path("device-0.pem")).unwrap();
     let (known, unknown) = (Identity::from_pem(&pem).unwrap(), Identity::generate().unwrap());
     let transport = Http::new(&url, Some(&std::fs::read(&ca).unwrap())).unwrap();
-    let node = proto::Node { node_id: node_id(&place.log("client-0")) };
+    let node_id = node_id(&place.log("client-0"));
     let call = |headers: &[(&'static str, String)]| {
-        let request = proto::PullMessagesRequest { node: Some(node) };
+        let request = proto::PullMessagesRequest { node: Some(proto::Node { node_id }) };
         let body = proto::encode(&request);
         transport.call(Call { path: "fleet/pull-messages", headers, body: &body }).unwrap().status
     };

@@ -1,4 +1,5 @@
 //! A SuperLink, servers and clients as processes that end with the test.
+#![allow(unreachable_pub, reason = "shared by the tests of this folder")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
