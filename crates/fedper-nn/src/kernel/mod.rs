@@ -2,7 +2,7 @@
 //!
 //! Two kinds: what works on blocks of channels is written in the vectors of [`simd`]; what does not care where a value
 //! lies is a plain loop that the compiler vectorises, compiled once per instruction set by [`versions!`]. On a given
-//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`] and [`depthwise`] fuse multiply and
+//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`], [`linear`] and [`depthwise`] fuse multiply and
 //! add, so the others give the same bits on every instruction set too.
 
 pub(crate) mod buffer;
@@ -10,6 +10,7 @@ pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod isa;
+pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod simd;
