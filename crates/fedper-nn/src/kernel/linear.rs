@@ -70,20 +70,27 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(tile: &mut Tile<'_>, row: usize
     unsafe {
         for part in 0..BLOCK / S::LANES {
             // Two chains for each row, of even and odd outputs, lose less to rounding than one.
-            let mut sums = [[S::zero(); ROWS]; 2];
+            let mut sums = [[S::zero(); 2]; ROWS];
             for block in 0..tile.blocks {
-                let mut transposed = [[0.0; BLOCK]; BLOCK];
-                S::transpose(tile.w.as_ptr().add(block * BLOCK), width, transposed.as_mut_ptr().cast(), BLOCK);
+                let mut transposed = [[[0.0; BLOCK]; 2]; BLOCK / 2];
+                S::transpose(
+                    tile.w.as_ptr().add(block * BLOCK),
+                    width,
+                    transposed.as_mut_ptr().cast(),
+                    BLOCK,
+                );
                 let dy = tile.dy.as_ptr().add(block * tile.dy_plane + row * BLOCK);
-                for (o, w) in transposed.iter().enumerate() {
-                    let w = S::load(w.as_ptr().add(part * S::LANES));
-                    for (r, sum) in sums[o % 2].iter_mut().enumerate() {
-                        *sum = S::mul_add(S::splat(*dy.add(r * BLOCK + o)), w, *sum);
+                for (o, [even, odd]) in transposed.iter().enumerate() {
+                    let even = S::load(even.as_ptr().add(part * S::LANES));
+                    let odd = S::load(odd.as_ptr().add(part * S::LANES));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let dy = dy.add(r * BLOCK + 2 * o);
+                        sums[0] = S::mul_add(S::splat(*dy), even, sums[0]);
+                        sums[1] = S::mul_add(S::splat(*dy.add(1)), odd, sums[1]);
                     }
                 }
             }
-            let [even, odd] = sums;
-            for (r, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+            for (r, [even, odd]) in sums.into_iter().enumerate() {
                 let sum = S::add(even, odd);
                 let to = tile.dx.as_mut_ptr().add((row + r) * BLOCK + part * S::LANES);
                 S::store(to, if add { S::add(S::load(to), sum) } else { sum });
@@ -110,8 +117,7 @@ unsafe fn step<S: Simd, const VECTORS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
                 for n in 0..tile.samples() {
                     let mut dy = [S::zero(); VECTORS];
                     for (v, dy) in dy.iter_mut().enumerate() {
-                        let (block, lane) =
-                            ((vector + v) / in_block, (vector + v) % in_block * S::LANES);
+                        let (block, lane) = ((vector + v) / in_block, (vector + v) % in_block * S::LANES);
                         *dy = S::load(tile.dy.as_ptr().add(block * tile.dy_plane + n * BLOCK + lane));
                     }
                     for (i, sums) in sums.iter_mut().enumerate() {

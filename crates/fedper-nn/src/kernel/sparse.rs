@@ -2,7 +2,7 @@
 //! channel, the few positions that won. They are kept in lists, and each entry costs one multiply-add a weight.
 
 use super::simd::Simd;
-use super::{BLOCK, vectorised};
+use super::{BLOCK, Row, vectorised, versions};
 
 /// A value of the output gradient that is not zero.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,12 @@ pub(crate) struct Entry {
 /// Whether there are kernels for filters of this width.
 pub(crate) fn is_known_width(width: usize) -> bool {
     matches!(width, 3 | 5)
+}
+
+/// The largest place that entries name.
+#[inline(always)]
+fn last(entries: &[Entry]) -> usize {
+    entries.iter().fold(0, |last, entry| last.max(entry.at)) as usize
 }
 
 /// One row of a filter in a position's part of the input gradient.
@@ -39,7 +45,7 @@ vectorised! {
     pub(crate) fn scatter<S>(p: &mut Scatter<'_>) {
         let (row, blocks) = (p.filter_width * p.blocks * BLOCK, p.blocks);
         let outputs = p.weights.len() / row;
-        assert!(p.entries.iter().all(|entry| (entry.at as usize) < outputs));
+        assert!(p.entries.is_empty() || last(p.entries) < outputs);
         assert!(p.dx.len() >= (p.filter_width - 1) * p.step + (blocks - 1) * p.plane + BLOCK);
         match (p.filter_width, p.blocks) {
             (3, 1) => scatter_row::<S, 3, 1>(p),
@@ -116,7 +122,7 @@ vectorised! {
     pub(crate) fn gather<S>(p: &mut Gather<'_>, add: bool) {
         let [height, width] = p.filter;
         let reach = (height - 1) * p.line + width * BLOCK;
-        assert!(p.entries.iter().all(|entry| entry.at as usize + reach <= p.x.len()));
+        assert!(p.entries.is_empty() || last(p.entries) + reach <= p.x.len());
         assert!(p.dw.len() == height * width * BLOCK);
         // Accumulators are a vector for each tap; these are as many as the registers hold.
         let most = if S::LANES == BLOCK { 25 } else { 12 } / width;
@@ -169,6 +175,15 @@ unsafe fn gather_rows<S: Simd, const ROWS: usize, const KW: usize>(
         }
     }
     ROWS
+}
+
+versions! {
+    /// Every `step`th row, from the first on.
+    pub(crate) fn take_rows(from: &[Row], step: usize, to: &mut [Row]) {
+        for (to, from) in to.iter_mut().zip(from.iter().step_by(step)) {
+            *to = *from;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -249,5 +264,13 @@ mod tests {
             }
             close(&dw, &expected);
         }
+    }
+
+    #[test]
+    fn rows_are_taken_in_order() {
+        let from: Vec<Row> = (0..11).map(|i| [i as f32; BLOCK]).collect();
+        let mut to = [[0.0; BLOCK]; 3];
+        take_rows(&from[2..], 4, &mut to);
+        assert_eq!(to.map(|row| row[BLOCK - 1]), [2.0, 6.0, 10.0]);
     }
 }

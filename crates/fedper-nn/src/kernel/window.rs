@@ -9,12 +9,13 @@ pub(crate) const POSITIONS: usize = 4;
 /// The windows of a convolution at four positions.
 #[derive(Debug)]
 pub(crate) struct Window2x2<'a> {
-    /// The image from the first position's window on.
-    pub(crate) image: &'a [f32],
-    /// Where the windows of the four positions begin.
+    pub(crate) images: &'a [f32],
+    /// Where the windows of the four positions begin in an image.
     pub(crate) corners: [usize; POSITIONS],
-    /// From one row of the image to the next.
+    /// From one row of an image to the next, and from one image to the next.
     pub(crate) line: usize,
+    pub(crate) image: usize,
+    pub(crate) samples: usize,
     /// Rows of a convolution's window, and values of a row.
     pub(crate) extent: [usize; 2],
     /// `[row][value][panel width]`
@@ -23,10 +24,8 @@ pub(crate) struct Window2x2<'a> {
     pub(crate) bias: &'a [f32],
     /// Blocks of the panel.
     pub(crate) blocks: usize,
-    /// For each block and position a row, `position_step` and `block_step` apart.
+    /// `[block][position][sample][16]`
     pub(crate) y: &'a mut [f32],
-    pub(crate) position_step: usize,
-    pub(crate) block_step: usize,
 }
 
 vectorised! {
@@ -34,14 +33,16 @@ vectorised! {
     pub(crate) fn convolve_2x2<S>(p: &mut Window2x2<'_>) {
         let ([rows, values], width) = (p.extent, p.blocks * BLOCK);
         let corner = p.corners.into_iter().max().unwrap_or(0);
-        assert!(rows > 0 && corner + (rows - 1) * p.line + values <= p.image.len());
+        let last = p.samples.saturating_sub(1) * p.image + corner;
+        assert!(rows > 0 && last + (rows - 1) * p.line + values <= p.images.len());
         assert!(p.weights.len() >= rows * values * width && (p.bias.is_empty() || p.bias.len() >= width));
-        let last = (POSITIONS - 1) * p.position_step + (p.blocks - 1) * p.block_step;
-        assert!(p.y.len() >= last + BLOCK);
-        if width.is_multiple_of(2 * S::LANES) {
-            vectors::<S, 2>(p);
-        } else {
-            vectors::<S, 1>(p);
+        assert!(p.y.len() >= POSITIONS * p.samples * width);
+        for sample in 0..p.samples {
+            if width.is_multiple_of(2 * S::LANES) {
+                vectors::<S, 2>(p, sample);
+            } else {
+                vectors::<S, 1>(p, sample);
+            }
         }
     }
 }
@@ -49,7 +50,7 @@ vectorised! {
 /// # Safety
 /// As asserted in [`convolve_2x2`], and a panel must be whole steps of `VECTORS` vectors; the machine must have `S`.
 #[inline(always)]
-unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>) {
+unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>, sample: usize) {
     let ([rows, values], width, in_block) = (p.extent, p.blocks * BLOCK, BLOCK / S::LANES);
     for first in (0..width / S::LANES).step_by(VECTORS) {
         // SAFETY: the caller vouches for the windows, their weights and biases, and `y`.
@@ -57,7 +58,7 @@ unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>) {
             let mut sums = [[S::zero(); VECTORS]; POSITIONS];
             let mut weights = p.weights.as_ptr().add(first * S::LANES);
             for row in 0..rows {
-                let image = p.image.as_ptr().add(row * p.line);
+                let image = p.images.as_ptr().add(sample * p.image + row * p.line);
                 let windows = p.corners.map(|corner| image.add(corner));
                 for value in 0..values {
                     let mut right = [S::zero(); VECTORS];
@@ -80,8 +81,8 @@ unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>) {
                     false => S::load(p.bias.as_ptr().add((first + v) * S::LANES)),
                 };
                 for (position, sums) in sums.iter().enumerate() {
-                    let at = position * p.position_step + block * p.block_step + lane;
-                    S::store(p.y.as_mut_ptr().add(at), S::add(bias, sums[v]));
+                    let row = (block * POSITIONS + position) * p.samples + sample;
+                    S::store(p.y.as_mut_ptr().add(row * BLOCK + lane), S::add(bias, sums[v]));
                 }
             }
         }
@@ -101,31 +102,33 @@ mod tests {
             let [rows, values] = extent;
             let (line, width) = (values + right + 3, blocks * BLOCK);
             let corners = [0, right, line, line + right];
-            let image = noise(corners[3] + (rows - 1) * line + values, 1);
+            let samples = 3;
+            let image = corners[3] + rows * line + 2;
+            let images = noise((samples - 1) * image + corners[3] + (rows - 1) * line + values, 1);
             let weights = noise(rows * values * width, 2);
             let bias = if with_bias { noise(width, 3) } else { Vec::new() };
-            let (position_step, block_step) = (3 * BLOCK, 13 * BLOCK);
-            let mut y = vec![0.5; 26 * BLOCK];
+            let mut y = vec![0.5; POSITIONS * samples * width];
             convolve_2x2(&mut Window2x2 {
-                image: &image,
+                images: &images,
                 corners,
                 line,
+                image,
+                samples,
                 extent,
                 weights: &weights,
                 bias: &bias,
                 blocks,
                 y: &mut y,
-                position_step,
-                block_step,
             });
             let mut expected = vec![0.5; y.len()];
-            for (position, corner) in corners.into_iter().enumerate() {
-                for column in 0..width {
-                    let mut sum = bias.get(column).copied().unwrap_or(0.0);
-                    for (i, weights) in weights.chunks_exact(width).enumerate() {
-                        sum += image[corner + i / values * line + i % values] * weights[column];
-                    }
-                    expected[position * position_step + column / BLOCK * block_step + column % BLOCK] = sum;
+            for (i, expected) in expected.iter_mut().enumerate() {
+                let (row, lane) = (i / BLOCK, i % BLOCK);
+                let (sample, position) = (row % samples, row / samples % POSITIONS);
+                let column = row / samples / POSITIONS * BLOCK + lane;
+                *expected = bias.get(column).copied().unwrap_or(0.0);
+                for (i, weights) in weights.chunks_exact(width).enumerate() {
+                    let at = sample * image + corners[position] + i / values * line + i % values;
+                    *expected += images[at] * weights[column];
                 }
             }
             for (f, e) in y.iter().zip(&expected) {

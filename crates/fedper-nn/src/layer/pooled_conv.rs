@@ -2,8 +2,6 @@
 //! at most one of four positions has a gradient, in each channel another one. Those are listed, and only they are
 //! multiplied: a quarter of the work and less where the activation stops gradients.
 
-use std::ops::Range;
-
 use super::conv::Conv;
 use super::geometry::Window;
 use super::pooled_stem::is_2x2;
@@ -12,9 +10,9 @@ use super::{Extent, Scratch, blocks};
 use crate::arch::Op;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::pool::max_of_four;
-use crate::kernel::sparse::{Entry, Gather, Scatter, gather, is_known_width, scatter};
+use crate::kernel::sparse::{Entry, Gather, Scatter, gather, is_known_width, scatter, take_rows};
 use crate::kernel::transpose::transpose;
-use crate::kernel::{BLOCK, rows};
+use crate::kernel::{BLOCK, rows, rows_mut};
 use crate::optim::Sink;
 
 /// Values of the input that should stay in the first-level cache while lists are walked.
@@ -38,7 +36,7 @@ pub(crate) struct PooledConv {
     lists: Lists,
 }
 
-/// Lists of equal capacity.
+/// Lists of equal capacity, one after the other.
 #[derive(Default)]
 struct Lists {
     entries: Vec<Entry>,
@@ -47,20 +45,11 @@ struct Lists {
 }
 
 impl Lists {
-    /// Begins `count` empty lists.
+    /// Begins empty lists.
     fn begin(&mut self, count: usize, capacity: usize) {
         assert!(count * capacity <= self.entries.len());
         self.capacity = capacity;
         self.lens[..count].fill(0);
-    }
-
-    /// Appends a value unless it is 0.
-    #[inline(always)]
-    fn push(&mut self, list: usize, at: usize, value: f32) {
-        let len = &mut self.lens[list];
-        // Written in any case: a branch would be mispredicted. A list is never longer than what is appended to it.
-        self.entries[list * self.capacity + *len] = Entry { at: at as u32, value };
-        *len += usize::from(value != 0.0);
     }
 
     fn get(&self, list: usize) -> &[Entry] {
@@ -68,10 +57,19 @@ impl Lists {
     }
 }
 
+/// Appends a value to a list unless it is 0. It is written in any case, as a branch would be mispredicted; that stays within
+/// a list that has room for every value there is.
+#[inline(always)]
+fn append(entries: &mut [Entry], start: usize, len: &mut usize, at: usize, value: f32) {
+    entries[start + *len] = Entry { at: at as u32, value };
+    *len += usize::from(value != 0.0);
+}
+
 impl PooledConv {
     /// Whether a convolution with this window and the operation after its activation are such a layer, and lists pay.
     pub(crate) fn fits(window: &Window, channels: [usize; 2], groups: usize, pool: &Op) -> bool {
-        let weights = channels.map(|channels| blocks(channels) * BLOCK).iter().product::<usize>() * window.taps();
+        let weights =
+            channels.map(|channels| blocks(channels) * BLOCK).iter().product::<usize>() * window.taps();
         window.stride == 1
             && window.padding == 0
             && groups == 1
@@ -82,7 +80,13 @@ impl PooledConv {
             && is_2x2(pool)
     }
 
-    pub(crate) fn new(conv: Conv, window: &Window, activation: Activation, channels: usize, max_batch: usize) -> Self {
+    pub(crate) fn new(
+        conv: Conv,
+        window: &Window,
+        activation: Activation,
+        channels: usize,
+        max_batch: usize,
+    ) -> Self {
         let side = window.output().map(|extent| extent / 2);
         let pooled = Extent::new(channels, side);
         let group = (CACHED / (conv.inputs.positions * BLOCK)).clamp(1, max_batch);
@@ -157,36 +161,37 @@ impl PooledConv {
         }
     }
 
-    /// Calls `visit` with the window, its sample in the group, the channel, the position and the gradient of each output
-    /// of some samples, in a fixed order.
+    /// The gradients of the outputs of one window in one sample and block, and which positions they belong to.
     #[inline(always)]
-    fn visit(
-        &self,
-        dy: &[f32],
+    fn outputs<'a>(
+        &'a self,
+        dy: &'a [f32],
         samples: usize,
-        group: Range<usize>,
-        mut visit: impl FnMut(usize, usize, usize, usize, f32),
+        [window, sample, block]: [usize; 3],
+    ) -> impl Iterator<Item = (f32, usize)> + use<'a> {
+        let at = block * self.pooled.stride(samples) + (window * samples + sample) * BLOCK;
+        let winners = self.winner[at..at + BLOCK].iter();
+        // Every winner is one of four; so the compiler knows.
+        dy[at..at + BLOCK]
+            .iter()
+            .zip(winners)
+            .map(|(&value, &winner)| (value, usize::from(winner) % POSITIONS))
+    }
+
+    /// The input positions of the upper left tap for the positions of a window.
+    fn corners(&self, window: usize) -> [usize; POSITIONS] {
+        let (top, left, width) = (window / self.side[1] * 2, window % self.side[1] * 2, self.window.input[1]);
+        [0, 1, width, width + 1].map(|step| top * width + left + step)
+    }
+
+    fn input_gradient(
+        &mut self,
+        dy: &[f32],
+        dx: &mut [f32],
+        samples: usize,
+        add: bool,
+        scratch: &mut Scratch,
     ) {
-        for window in 0..self.pooled.positions {
-            for (i, sample) in group.clone().enumerate() {
-                for block in 0..self.pooled.blocks {
-                    let at = self.pooled.range(block, samples).start + (window * samples + sample) * BLOCK;
-                    let outputs = dy[at..at + BLOCK].iter().zip(&self.winner[at..at + BLOCK]);
-                    for (lane, (&value, &winner)) in outputs.enumerate() {
-                        visit(window, i, block * BLOCK + lane, usize::from(winner), value);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The input position of the upper left tap for the position `which` of a window.
-    fn corner(&self, window: usize, which: usize) -> usize {
-        let (top, left) = (window / self.side[1] * 2 + which / 2, window % self.side[1] * 2 + which % 2);
-        top * self.window.input[1] + left
-    }
-
-    fn input_gradient(&mut self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool, scratch: &mut Scratch) {
         let mut lists = std::mem::take(&mut self.lists);
         let inputs = self.conv.inputs;
         let ([height, width], plane) = (self.window.kernel, inputs.stride(samples));
@@ -204,25 +209,41 @@ impl PooledConv {
         }
         for first in (0..samples).step_by(self.group) {
             let group = first..samples.min(first + self.group);
-            let len = group.len();
-            lists.begin(self.pooled.positions * len * POSITIONS, channels);
-            self.visit(dy, samples, group.clone(), |window, i, channel, which, value| {
-                lists.push((window * len + i) * POSITIONS + which, channel, value);
-            });
+            lists.begin(self.pooled.positions * group.len() * POSITIONS, channels);
+            let Lists { entries, lens, .. } = &mut lists;
+            let (fours, _) = lens.as_chunks_mut::<POSITIONS>();
+            let places =
+                (0..self.pooled.positions).flat_map(|window| group.clone().map(move |n| (window, n)));
+            let entries = entries.chunks_exact_mut(POSITIONS * channels);
+            for (((window, sample), lens), entries) in places.zip(fours).zip(entries) {
+                for block in 0..self.pooled.blocks {
+                    let outputs = self.outputs(dy, samples, [window, sample, block]);
+                    for (lane, (value, which)) in outputs.enumerate() {
+                        let channel = block * BLOCK + lane;
+                        append(entries, which * channels, &mut lens[which], channel, value);
+                    }
+                }
+            }
             for panel in self.conv.weight.input_panels() {
                 let weights = &scratch.transposed[transposed(panel)];
                 for (kh, weights) in weights.chunks_exact(weights.len() / height).enumerate() {
-                    for list in 0..self.pooled.positions * len * POSITIONS {
-                        let (window, sample) = (list / POSITIONS / len, first + list / POSITIONS % len);
-                        let entries = lists.get(list);
-                        if entries.is_empty() {
-                            continue;
+                    let mut list = 0;
+                    for window in 0..self.pooled.positions {
+                        let corners = self.corners(window).map(|corner| corner + kh * self.window.input[1]);
+                        for sample in group.clone() {
+                            for corner in corners {
+                                let entries = lists.get(list);
+                                list += 1;
+                                if entries.is_empty() {
+                                    continue;
+                                }
+                                let dx = &mut dx[panel.first * plane + corner * row + sample * BLOCK..];
+                                let (filter_width, blocks, step) = (width, panel.blocks, row);
+                                let mut row =
+                                    Scatter { entries, weights, filter_width, blocks, dx, step, plane };
+                                scatter(&mut row);
+                            }
                         }
-                        let position = self.corner(window, list % POSITIONS) + kh * self.window.input[1];
-                        let at = panel.first * plane + position * row + sample * BLOCK;
-                        let (step, blocks) = (row, panel.blocks);
-                        let dx = &mut dx[at..];
-                        scatter(&mut Scatter { entries, weights, filter_width: width, blocks, dx, step, plane });
                     }
                 }
             }
@@ -238,7 +259,8 @@ impl PooledConv {
             for tap in 0..weight.taps {
                 for (i, input) in inputs.range().enumerate() {
                     for (o, output) in panel.range().enumerate() {
-                        let from = panel.start + (tap * weight.rows + input * BLOCK) * panel.width() + o * BLOCK;
+                        let from =
+                            panel.start + (tap * weight.rows + input * BLOCK) * panel.width() + o * BLOCK;
                         let at = ((tap / kw * channels + output * BLOCK) * kw + tap % kw) * width + i * BLOCK;
                         transpose(&weight.values()[from..], panel.width(), &mut to[at..], kw * width);
                     }
@@ -265,9 +287,7 @@ impl PooledConv {
             let from = rows(&x[inputs.range(block, samples)]);
             let to = &mut images[block * samples * image..][..samples * image];
             for (sample, to) in to.chunks_exact_mut(image).enumerate() {
-                for (to, from) in to.chunks_exact_mut(BLOCK).zip(from[sample..].iter().step_by(samples)) {
-                    to.copy_from_slice(from);
-                }
+                take_rows(&from[sample..], samples, rows_mut(to));
             }
         }
         // By output channel, then block of inputs, then tap.
@@ -276,9 +296,20 @@ impl PooledConv {
         for first in (0..samples).step_by(self.group) {
             let group = first..samples.min(first + self.group);
             lists.begin(channels, group.len() * self.pooled.positions);
-            self.visit(dy, samples, group.clone(), |window, i, channel, which, value| {
-                lists.push(channel, i * image + self.corner(window, which) * BLOCK, value);
-            });
+            let Lists { entries, lens, capacity } = &mut lists;
+            for window in 0..self.pooled.positions {
+                let corners = self.corners(window);
+                for (i, sample) in group.clone().enumerate() {
+                    let places = corners.map(|corner| i * image + corner * BLOCK);
+                    for (block, lens) in lens[..channels].chunks_exact_mut(BLOCK).enumerate() {
+                        let outputs = self.outputs(dy, samples, [window, sample, block]);
+                        for (lane, ((value, which), len)) in outputs.zip(lens).enumerate() {
+                            let start = (block * BLOCK + lane) * *capacity;
+                            append(entries, start, len, places[which], value);
+                        }
+                    }
+                }
+            }
             for block in 0..inputs.blocks {
                 let x = &images[(block * samples + first) * image..][..group.len() * image];
                 for channel in 0..channels {

@@ -62,20 +62,18 @@ impl PooledStem {
             let outputs = &mut scratch.outputs[..POSITIONS * panel.blocks * row];
             for position in 0..self.side[0] * self.side[1] {
                 let (top, left) = (position / self.side[1] * 2 * down, position % self.side[1] * 2 * right);
-                for sample in 0..samples {
-                    convolve_2x2(&mut Window2x2 {
-                        image: &images[sample * image..][..image],
-                        corners: [0, right, down, down + right].map(|corner| top + left + corner),
-                        line,
-                        extent: [window.kernel[0], window.kernel[1] * *channels],
-                        weights: &weight.values()[panel.start..],
-                        bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
-                        blocks: panel.blocks,
-                        y: &mut outputs[sample * BLOCK..],
-                        position_step: row,
-                        block_step: POSITIONS * row,
-                    });
-                }
+                convolve_2x2(&mut Window2x2 {
+                    images,
+                    corners: [0, right, down, down + right].map(|corner| top + left + corner),
+                    line,
+                    image,
+                    samples,
+                    extent: [window.kernel[0], window.kernel[1] * *channels],
+                    weights: &weight.values()[panel.start..],
+                    bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
+                    blocks: panel.blocks,
+                    y: outputs,
+                });
                 for (block, four) in panel.range().zip(outputs.chunks_exact(POSITIONS * row)) {
                     let at = self.pooled.range(block, samples).start + position * row;
                     let four = std::array::from_fn(|i| &four[i * row..][..row]);
@@ -111,7 +109,8 @@ impl PooledStem {
                         let at = self.pooled.range(block, samples).start + (top * self.side[1] + first) * row;
                         let from = dy[at..][..count * row].chunks_exact(row);
                         let winner = self.winner[at..][..count * row].chunks_exact(row);
-                        for ((from, winner), to) in from.zip(winner).zip(to.chunks_exact_mut(POSITIONS * row)) {
+                        for ((from, winner), to) in from.zip(winner).zip(to.chunks_exact_mut(POSITIONS * row))
+                        {
                             for (position, to) in to.chunks_exact_mut(row).enumerate() {
                                 max_gradient(to, from, winner, position as u8, false);
                             }

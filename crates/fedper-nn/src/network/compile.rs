@@ -201,9 +201,9 @@ impl Compiler {
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
                     let window = window(op, shape);
                     let pool = next[used..].first();
-                    if let Some(pool) = pool
-                        .filter(|pool| PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool))
-                    {
+                    if let Some(pool) = pool.filter(|pool| {
+                        PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
+                    }) {
                         let channels = [*in_channels, *out_channels];
                         let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernel);
                         let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
