@@ -68,11 +68,11 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(tile: &mut Tile<'_>, row: usize
     let width = tile.blocks * BLOCK;
     // SAFETY: the caller vouches for the lengths of the slices.
     unsafe {
+        let mut transposed = [[[0.0; BLOCK]; 2]; BLOCK / 2];
         for part in 0..BLOCK / S::LANES {
             // Two chains for each row, of even and odd outputs, lose less to rounding than one.
             let mut sums = [[S::zero(); 2]; ROWS];
             for block in 0..tile.blocks {
-                let mut transposed = [[[0.0; BLOCK]; 2]; BLOCK / 2];
                 S::transpose(
                     tile.w.as_ptr().add(block * BLOCK),
                     width,
