@@ -80,27 +80,8 @@ pub(crate) struct Outer<'a> {
 /// How many rows an [`Outer`] should have.
 pub(crate) const OUTER_ROWS: usize = 128;
 
-/// `dx[row][i] (+)= sum over o of dy[row][o] * w[i][o]`, an input gradient straight from weights as they lie, for few
-/// rows, where writing the transposed weights first would cost more than the product itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Dots {
-    /// Blocked, `blocks` planes.
-    pub(crate) dy: *const f32,
-    pub(crate) dy_plane: usize,
-    pub(crate) blocks: usize,
-    /// The first panel; the others `panel_stride` further on.
-    pub(crate) w: *const f32,
-    pub(crate) panel_stride: usize,
-    /// The row of every panel that is the first input's.
-    pub(crate) first: usize,
-    /// One block of inputs.
-    pub(crate) dx: *mut f32,
-    pub(crate) add: bool,
-}
-
 type Tile = unsafe fn(&Product<'_>, row: usize);
 type OuterTile = unsafe fn(&Outer<'_>, x: usize, dw: *mut f32);
-type DotsTile = unsafe fn(&Dots, row: usize);
 
 /// The tiles for panels of one width.
 #[derive(Debug)]
@@ -121,8 +102,6 @@ pub(crate) struct Kernel {
     inputs: usize,
     /// For panels of 1 block, and of `blocks`.
     tiles: [Tiles; 2],
-    /// By rows - 1.
-    dots: &'static [DotsTile],
 }
 
 impl Kernel {
@@ -190,18 +169,6 @@ impl Kernel {
                     unsafe { tile(outer, input, outer.dw.wrapping_add(input * width)) };
                 }
             }
-        }
-    }
-
-    /// Computes `rows` rows of one block of an input gradient.
-    ///
-    /// # Safety
-    /// `dy` must hold `blocks` planes of `rows` rows, `dx` `rows` rows, and `w`, for every panel, `BLOCK` rows of it from
-    /// `first` on.
-    pub(crate) unsafe fn dots(&self, dots: &Dots, rows: usize) {
-        for row in (0..rows).step_by(self.dots.len()) {
-            // SAFETY: passed on to the caller; the kernel is one that this machine can run.
-            unsafe { self.dots[self.dots.len().min(rows - row) - 1](dots, row) };
         }
     }
 }
@@ -352,45 +319,11 @@ unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKE
     }
 }
 
-/// # Safety
-/// As [`Kernel::dots`], for rows `row..row + ROWS`; the machine must have `S`. `VECTORS` vectors are a full panel.
-#[inline(always)]
-unsafe fn dots<S: Simd, const ROWS: usize, const VECTORS: usize>(p: &Dots, row: usize) {
-    let in_block = BLOCK / S::LANES;
-    let panel_blocks = VECTORS / in_block;
-    // SAFETY: the caller vouches for the blocks of `dy`, for `BLOCK` rows of every panel of `w`, and for `dx`.
-    unsafe {
-        for input in 0..BLOCK {
-            let mut sums = [S::zero(); ROWS];
-            for block in 0..p.blocks {
-                // The last panel is narrower if the blocks do not fill it.
-                let width = panel_blocks.min(p.blocks - block / panel_blocks * panel_blocks) * BLOCK;
-                let w = p.w.wrapping_add(
-                    block / panel_blocks * p.panel_stride
-                        + (p.first + input) * width
-                        + block % panel_blocks * BLOCK,
-                );
-                let dy = p.dy.wrapping_add(block * p.dy_plane + row * BLOCK);
-                for v in 0..in_block {
-                    let right = S::load(w.add(v * S::LANES));
-                    for (r, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::mul_add(S::load(dy.add(r * BLOCK + v * S::LANES)), right, *sum);
-                    }
-                }
-            }
-            for (r, sum) in sums.iter().enumerate() {
-                let dx = p.dx.add((row + r) * BLOCK + input);
-                *dx = S::sum(*sum) + if p.add { *dx } else { 0.0 };
-            }
-        }
-    }
-}
-
 /// The functions of one instruction set, compiled for it: `$wide` vectors are a full panel, `$narrow` one block.
 macro_rules! kernel {
     (
         $static:ident, $module:ident, $simd:ty, $(#[$feature:meta])?,
-        panel $wide:literal $narrow:literal, rows [$($rows:literal)*], inputs $inputs:literal, dots [$($dots:literal)*]
+        panel $wide:literal $narrow:literal, rows [$($rows:literal)*], inputs $inputs:literal
     ) => {
         mod $module {
             use super::*;
@@ -414,12 +347,6 @@ macro_rules! kernel {
                 unsafe { super::outer::<$simd, INPUTS, VECTORS, BLOCKED>(p, x, dw) }
             }
 
-            $(#[$feature])?
-            unsafe fn dots<const ROWS: usize>(p: &Dots, row: usize) {
-                // SAFETY: passed on to the caller.
-                unsafe { super::dots::<$simd, ROWS, $wide>(p, row) }
-            }
-
             const fn tiles<const VECTORS: usize>() -> Tiles {
                 Tiles {
                     products: [
@@ -435,7 +362,6 @@ macro_rules! kernel {
                 blocks: $wide * <$simd as Simd>::LANES / BLOCK,
                 inputs: $inputs,
                 tiles: [tiles::<$narrow>(), tiles::<$wide>()],
-                dots: &[$(dots::<$dots>),*],
             };
         }
         use $module::$static;
@@ -444,14 +370,14 @@ macro_rules! kernel {
 
 #[cfg(target_arch = "x86_64")]
 kernel!(AVX512, avx512, Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")],
-    panel 2 1, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], inputs 8, dots [1 2 3 4 5 6 7 8 9 10]);
+    panel 2 1, rows [1 2 3 4 5 6 7 8 9 10 11 12 13 14], inputs 8);
 #[cfg(target_arch = "x86_64")]
 kernel!(AVX2, avx2, Avx2, #[target_feature(enable = "avx2,fma")],
-    panel 2 2, rows [1 2 3 4 5 6], inputs 4, dots [1 2 3 4 5 6 7 8]);
+    panel 2 2, rows [1 2 3 4 5 6], inputs 4);
 #[cfg(not(target_arch = "aarch64"))]
-kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3], inputs 2, dots [1 2 3 4]);
+kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3], inputs 2);
 #[cfg(target_arch = "aarch64")]
-kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3 4 5 6], inputs 4, dots [1 2 3 4 5 6 7 8]);
+kernel!(PORTABLE, portable, Portable, , panel 4 4, rows [1 2 3 4 5 6], inputs 4);
 
 #[cfg(test)]
 mod tests;

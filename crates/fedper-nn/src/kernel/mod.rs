@@ -2,18 +2,21 @@
 //!
 //! Two kinds: what works on blocks of channels is written in the vectors of [`simd`]; what does not care where a value
 //! lies is a plain loop that the compiler vectorises, compiled once per instruction set by [`versions!`]. On a given
-//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`] and [`depthwise`] fuse multiply and
-//! add, so the others give the same bits on every instruction set too.
+//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`], [`linear`], [`depthwise`], [`sparse`]
+//! and [`window`] fuse multiply and add, so the others give the same bits on every instruction set too.
 
 pub(crate) mod buffer;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod isa;
+pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod simd;
+pub(crate) mod sparse;
 pub(crate) mod transpose;
+pub(crate) mod window;
 
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
 pub(crate) const BLOCK: usize = 16;

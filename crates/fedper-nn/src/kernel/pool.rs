@@ -1,5 +1,6 @@
 //! Max and average pooling over rows of channels.
 
+use super::elementwise::clamp;
 use super::versions;
 
 versions! {
@@ -9,6 +10,23 @@ versions! {
             let larger = (x > *to) | x.is_nan();
             *to = if larger { x } else { *to };
             *winner = if larger { tap } else { *winner };
+        }
+    }
+}
+
+versions! {
+    /// `to = activation(max(x))`, and which of the four it was: the first of those that are equal, or the last NaN.
+    pub(crate) fn max_of_four(x: [&[f32]; 4], to: &mut [f32], winner: &mut [u8], range: (f32, f32)) {
+        let x = x.map(|x| &x[..to.len()]);
+        for (i, (to, winner)) in to.iter_mut().zip(winner).enumerate() {
+            let (mut max, mut tap) = (x[0][i], 0);
+            for (other, x) in (1..).zip([x[1][i], x[2][i], x[3][i]]) {
+                let larger = (x > max) | x.is_nan();
+                max = if larger { x } else { max };
+                tap = if larger { other } else { tap };
+            }
+            *to = clamp(max, range);
+            *winner = tap;
         }
     }
 }
@@ -33,6 +51,37 @@ versions! {
     pub(crate) fn add_scaled(to: &mut [f32], from: &[f32], factor: f32) {
         for (to, &v) in to.iter_mut().zip(from) {
             *to += v * factor;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise;
+
+    #[test]
+    fn one_pass_over_four_rows_is_tap_after_tap() {
+        for len in [0, 1, 15, 16, 67] {
+            let mut x: [Vec<f32>; 4] = [1, 2, 3, 4].map(|seed| noise(len, seed));
+            for i in 0..len {
+                match i % 5 {
+                    0 => x[2][i] = x[1][i],
+                    1 => x[i / 5 % 4][i] = f32::NAN,
+                    _ => {}
+                }
+            }
+            let (mut to, mut winner) = (x[0].clone(), vec![0; len]);
+            for (tap, x) in x.iter().enumerate().skip(1) {
+                max_tap(x, &mut to, &mut winner, tap as u8);
+            }
+            let (mut at_once, mut winner_at_once) = (vec![0.0; len], vec![9; len]);
+            let four = std::array::from_fn(|i| &x[i][..]);
+            max_of_four(four, &mut at_once, &mut winner_at_once, (-0.5, 0.5));
+            assert_eq!(winner_at_once, winner);
+            for (f, e) in at_once.iter().zip(&to) {
+                assert!(*f == clamp(*e, (-0.5, 0.5)) || (f.is_nan() && e.is_nan()));
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn sum(v: Self::V) -> f32;
     /// Asks for a cache line that will be read soon; the address need not be valid.
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
@@ -148,11 +147,6 @@ mod x86 {
                 }
             }
         }
-        #[inline(always)]
-        unsafe fn sum(v: __m512) -> f32 {
-            // SAFETY: as in `zero`.
-            unsafe { _mm512_reduce_add_ps(v) }
-        }
     }
 
     /// AVX2 with FMA.
@@ -221,13 +215,6 @@ mod x86 {
                 _mm256_and_ps(_mm256_and_ps(above, below), g)
             }
         }
-        #[inline(always)]
-        unsafe fn sum(v: __m256) -> f32 {
-            // SAFETY: both are 32 bytes of `f32`.
-            let lanes: [f32; 8] = unsafe { std::mem::transmute(v) };
-            let half = |i: usize| lanes[i] + lanes[i + 4];
-            (half(0) + half(2)) + (half(1) + half(3))
-        }
     }
 }
 
@@ -284,9 +271,5 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn pass(g: [f32; 4], z: [f32; 4], low: f32, high: f32) -> [f32; 4] {
         std::array::from_fn(|i| super::elementwise::pass(g[i], z[i], (low, high)))
-    }
-    #[inline(always)]
-    unsafe fn sum(v: [f32; 4]) -> f32 {
-        (v[0] + v[2]) + (v[1] + v[3])
     }
 }

@@ -6,7 +6,8 @@ use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
-use crate::kernel::gemm::{Dots, Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::linear::{Tile, linear_tile};
 use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
@@ -18,18 +19,18 @@ const FEW_ROWS: usize = 32;
 
 /// A convolution, or a linear layer. Groups are a dense convolution whose other weights are zero.
 pub(crate) struct Conv {
-    weight: Weight,
-    bias: Option<Bias>,
-    inputs: Extent,
-    outputs: Extent,
+    pub(super) weight: Weight,
+    pub(super) bias: Option<Bias>,
+    pub(super) inputs: Extent,
+    pub(super) outputs: Extent,
     forward: Walk,
     backward: Walk,
     links: Links,
     /// Which taps ever meet the input.
-    alive: Vec<bool>,
+    pub(super) alive: Vec<bool>,
     /// Whether every tap has exactly one link, as in a linear layer.
     linked_once: bool,
-    kernel: &'static Kernel,
+    pub(super) kernel: &'static Kernel,
 }
 
 impl Conv {
@@ -105,14 +106,14 @@ impl Conv {
     }
 
     /// Whether [`Conv::linear_backward`] can do it: a single output position, whose taps are all input positions there are,
-    /// and few enough samples that transposing the weights would cost more than the product.
+    /// and few enough samples that the memory traffic of its weights counts.
     pub(crate) fn is_linear(&self, samples: usize) -> bool {
         let whole = self.outputs.positions == 1 && self.weight.taps == self.inputs.positions;
         whole && self.linked_once && samples <= FEW_ROWS
     }
 
-    /// [`Conv::input_gradient`] and [`Conv::weight_gradient`] of a linear layer, tap by tap: a tap's weights are read for
-    /// the one and changed by the other while they are in the cache.
+    /// [`Conv::input_gradient`] and [`Conv::weight_gradient`] of a linear layer. A step of SGD changes each tile of weights
+    /// right after it was read.
     #[allow(clippy::too_many_arguments, reason = "two passes in one")]
     pub(crate) fn linear_backward(
         &mut self,
@@ -126,31 +127,39 @@ impl Conv {
         mut done: impl Done,
     ) {
         let (row, height) = (samples * BLOCK, self.links.rows());
+        let (dy_plane, stride) = (self.outputs.stride(samples), self.inputs.stride(samples));
         assert!(dy.len() >= self.outputs.len(samples));
-        for tap in 0..self.weight.taps {
-            let link = self.links.of(tap, 0..height)[0];
-            for block in 0..self.inputs.blocks {
-                let dx = &mut dx[self.inputs.range(block, samples)][link.x * row..][..row];
-                let dots = Dots {
-                    dy: dy.as_ptr(),
-                    dy_plane: self.outputs.stride(samples),
-                    blocks: self.outputs.blocks,
-                    w: self.weight.values().as_ptr(),
-                    panel_stride: self.weight.panel_len(),
-                    first: tap * self.weight.rows + block * BLOCK,
-                    dx: dx.as_mut_ptr(),
-                    add,
-                };
-                // SAFETY: `dy` and `dx` hold `samples` rows a plane; every panel of weights holds this tap's rows.
-                unsafe { self.kernel.dots(&dots, samples) };
-            }
-            for panel in self.weight.panels() {
-                self.tap_gradient(tap, panel, x, dy, samples, scratch, sink);
+        let sgd = match sink {
+            Sink::Step(sgd) if !self.weight.is_frozen() => Some(*sgd),
+            _ => None,
+        };
+        for panel in self.weight.panels() {
+            let mut at = panel.start;
+            for tap in 0..self.weight.taps {
+                let link = self.links.of(tap, 0..height)[0];
+                for block in 0..self.inputs.blocks {
+                    let len = BLOCK * panel.width();
+                    let (w, v) = self.weight.tile(at..at + len);
+                    let range = self.inputs.range(block, samples);
+                    let mut tile = Tile {
+                        x: &x[range.clone()][link.x * row..][..row],
+                        dy: &dy[panel.first * dy_plane..],
+                        dy_plane,
+                        blocks: panel.blocks,
+                        w,
+                        v,
+                        dx: &mut dx[range][link.x * row..][..row],
+                    };
+                    linear_tile(&mut tile, add || panel.first > 0, sgd);
+                    at += len;
+                }
             }
         }
-        let stride = self.inputs.stride(samples);
         done(0..self.inputs.blocks, &mut dx[..self.inputs.blocks * stride]);
-        self.bias_gradient(dy, samples, sink);
+        match sink {
+            Sink::Step(_) => self.bias_gradient(dy, samples, sink),
+            Sink::Keep | Sink::Store(_) => self.weight_gradient(x, dy, samples, scratch, sink),
+        }
     }
 
     /// The weight gradient of a tap that has one link, in one panel: it is complete after that link, and is used up while

@@ -13,6 +13,8 @@ pub(crate) mod geometry;
 pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;
+pub(crate) mod pooled_conv;
+pub(crate) mod pooled_stem;
 pub(crate) mod stem;
 pub(crate) mod weight;
 
@@ -82,17 +84,30 @@ impl<F: FnMut(Range<usize>, &mut [f32])> Done for F {}
 pub(crate) struct Scratch {
     /// The weight gradient of one panel.
     pub(crate) gradient: Buffer,
-    /// One panel of weights with input and output channels exchanged.
+    /// Weights with input and output channels exchanged, or a gradient in another order.
     pub(crate) transposed: Buffer,
+    /// What a convolution computes before it is pooled, or the gradient of that.
+    pub(crate) outputs: Buffer,
+    /// Inputs of a convolution, sample by sample.
+    pub(crate) inputs: Buffer,
 }
 
 impl Scratch {
     /// Grows to what a layer needs.
     pub(crate) fn reserve(&mut self, gradient: usize, transposed: usize) {
-        for (buffer, len) in [(&mut self.gradient, gradient), (&mut self.transposed, transposed)] {
-            if buffer.len() < len {
-                *buffer = Buffer::zeros(len);
-            }
-        }
+        grow(&mut self.gradient, gradient);
+        grow(&mut self.transposed, transposed);
+    }
+
+    /// As [`Scratch::reserve`].
+    pub(crate) fn reserve_pooled(&mut self, outputs: usize, inputs: usize) {
+        grow(&mut self.outputs, outputs);
+        grow(&mut self.inputs, inputs);
+    }
+}
+
+fn grow(buffer: &mut Buffer, len: usize) {
+    if buffer.len() < len {
+        *buffer = Buffer::zeros(len);
     }
 }

@@ -4,27 +4,27 @@
 use fedper_core::params::Params;
 
 use super::geometry::Window;
-use super::weight::{Bias, Weight};
+use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
-use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::optim::{Parameter, Sink};
 
 /// Rows of a window that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 32;
 
 pub(crate) struct Stem {
-    weight: Weight,
-    bias: Option<Bias>,
-    window: Window,
-    channels: usize,
+    pub(super) weight: Weight,
+    pub(super) bias: Option<Bias>,
+    pub(super) window: Window,
+    pub(super) channels: usize,
     outputs: Extent,
     /// The images with their padding, from the forward to the backward pass; unused without padding.
-    padded: Buffer,
+    pub(super) padded: Buffer,
     /// All: padding is kept as zeros.
     alive: Vec<bool>,
-    kernel: &'static Kernel,
+    pub(super) kernel: &'static Kernel,
 }
 
 impl Stem {
@@ -58,17 +58,17 @@ impl Stem {
     }
 
     /// Values of a row of the padded image, and of all of it.
-    fn extents(&self) -> (usize, usize) {
+    pub(super) fn extents(&self) -> (usize, usize) {
         let [height, width] = self.window.input.map(|extent| extent + 2 * self.window.padding);
         (width * self.channels, height * width * self.channels)
     }
 
     /// Steps in a padded image from one row of windows to the next, and from one window in a row to the next.
-    fn steps(&self) -> (usize, usize) {
+    pub(super) fn steps(&self) -> (usize, usize) {
         (self.extents().0 * self.window.stride, self.window.stride * self.channels)
     }
 
-    fn pad(&mut self, images: &[f32], samples: usize) {
+    pub(super) fn pad(&mut self, images: &[f32], samples: usize) {
         let padding = self.window.padding;
         if padding == 0 {
             return;
@@ -142,31 +142,23 @@ impl Stem {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let ((line, image), (down, right)) = (self.extents(), self.steps());
+        let (down, right) = self.steps();
         let [height, width] = self.window.output();
-        let stride = self.outputs.stride(samples);
-        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
-        assert!(images.len() >= samples * image);
-        let inputs = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
+        let (row, stride) = (samples * BLOCK, self.outputs.stride(samples));
+        // As many positions at a time as make a good outer product; every row of the window passes over them while they
+        // are in the cache.
+        let step = (OUTER_ROWS / samples).clamp(1, width);
         for panel in self.weight.panels() {
-            let tap_row = self.window.kernel[1] * self.channels * panel.width();
-            let gradient = &mut scratch.gradient[..self.window.kernel[0] * tap_row];
-            gradient.fill(0.0);
+            let gradient = self.clear_gradient(panel, &mut scratch.gradient);
             let dy = &dy[panel.first * stride..][..panel.blocks * stride];
-            for row in 0..height {
-                for column in 0..width {
-                    let corner = row * down + column * right;
-                    let dy = dy[(row * width + column) * samples * BLOCK..].as_ptr();
-                    for (kh, dw) in gradient.chunks_exact_mut(tap_row).enumerate() {
-                        let stretch = Stretch { x: images[corner + kh * line..].as_ptr(), dy, rows: samples };
-                        let stretches = std::slice::from_ref(&stretch);
-                        let outer = Outer { stretches, inputs, dy_plane: stride, dw: dw.as_mut_ptr() };
-                        // SAFETY: as in `forward`; `dw` is one row of taps.
-                        unsafe { self.kernel.outer(&outer, panel.blocks) };
-                    }
+            for top in 0..height {
+                for left in (0..width).step_by(step) {
+                    let corners = (left..width.min(left + step)).map(|left| top * down + left * right);
+                    let dy = &dy[(top * width + left) * row..];
+                    self.add_gradient(images, corners, dy, stride, panel, samples, gradient);
                 }
             }
-            self.weight.take(panel, 0..self.weight.taps, gradient, &self.alive, sink);
+            self.take_gradient(panel, gradient, sink);
         }
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
@@ -177,6 +169,55 @@ impl Stem {
     pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
         self.weight.trainable(visit);
         self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
+    }
+
+    /// The gradient of a panel, set to 0.
+    pub(super) fn clear_gradient<'a>(&self, panel: Panel, scratch: &'a mut Buffer) -> &'a mut [f32] {
+        let gradient = &mut scratch[..self.weight.taps * self.weight.rows * panel.width()];
+        gradient.fill(0.0);
+        gradient
+    }
+
+    /// Adds the part of some positions to the gradient of a panel: those whose windows begin at `corners`, and whose
+    /// gradients lie in a row in each plane of `dy`, at most [`OUTER_ROWS`] of them.
+    #[allow(clippy::too_many_arguments, reason = "called from two places, and takes what it touches")]
+    pub(super) fn add_gradient(
+        &self,
+        images: &[f32],
+        corners: impl Iterator<Item = usize>,
+        dy: &[f32],
+        plane: usize,
+        panel: Panel,
+        samples: usize,
+        gradient: &mut [f32],
+    ) {
+        let (line, image) = self.extents();
+        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
+        let [rows, len] = [self.window.kernel[0], self.window.kernel[1] * self.channels];
+        let mut stretches = [Stretch::NONE; OUTER_ROWS];
+        let mut count = 0;
+        for corner in corners {
+            assert!((samples - 1) * image + corner + (rows - 1) * line + len <= images.len());
+            let dy = &dy[count * samples * BLOCK..];
+            assert!(dy.len() >= (panel.blocks - 1) * plane + samples * BLOCK);
+            stretches[count] = Stretch { x: images[corner..].as_ptr(), dy: dy.as_ptr(), rows: samples };
+            count += 1;
+        }
+        let inputs = Rows::Lines { len, stride: image };
+        for dw in gradient[..rows * len * panel.width()].chunks_exact_mut(len * panel.width()) {
+            let stretches = &mut stretches[..count];
+            let outer = Outer { stretches, inputs, dy_plane: plane, dw: dw.as_mut_ptr() };
+            // SAFETY: windows lie on the padded images and `dy` has their rows (asserted above); `dw` is one row of taps.
+            unsafe { self.kernel.outer(&outer, panel.blocks) };
+            for stretch in stretches {
+                stretch.x = stretch.x.wrapping_add(line);
+            }
+        }
+    }
+
+    /// Uses up the gradient of a panel.
+    pub(super) fn take_gradient(&mut self, panel: Panel, gradient: &mut [f32], sink: &mut Sink<'_>) {
+        self.weight.take(panel, 0..self.weight.taps, gradient, &self.alive, sink);
     }
 
     pub(crate) fn reset_velocity(&mut self) {

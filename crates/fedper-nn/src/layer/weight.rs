@@ -84,6 +84,11 @@ impl Weight {
         &self.parameter.values
     }
 
+    /// Some weights and their velocities.
+    pub(crate) fn tile(&mut self, range: Range<usize>) -> (&mut [f32], &mut [f32]) {
+        (&mut self.parameter.values[range.clone()], &mut self.parameter.velocity[range])
+    }
+
     /// Panels of input channels, for [`Weight::transpose`].
     pub(crate) fn input_panels(&self) -> impl Iterator<Item = Panel> + use<> {
         panels(self.rows / BLOCK, self.panel_blocks, 0)
@@ -157,6 +162,11 @@ impl Weight {
                 }
             }
         }
+    }
+
+    /// Whether no step changes it.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.parameter.frozen
     }
 
     pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {

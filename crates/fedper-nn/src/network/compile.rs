@@ -11,6 +11,8 @@ use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
+use crate::layer::pooled_conv::PooledConv;
+use crate::layer::pooled_stem::PooledStem;
 use crate::layer::stem::Stem;
 use crate::optim::Parameter;
 
@@ -23,6 +25,10 @@ pub(crate) enum Layer {
     /// A first convolution straight from image-major input.
     Stem(Stem, Activation),
     Conv(Conv, Activation),
+    /// [`Layer::Stem`] and the max-pool after it.
+    PooledStem(PooledStem),
+    /// [`Layer::Conv`] and the max-pool after it.
+    PooledConv(PooledConv),
     Depthwise(Depthwise, Activation),
     Norm(Norm),
     Activation(Activation),
@@ -39,6 +45,8 @@ impl Layer {
         match self {
             Self::Stem(layer, _) => layer.trainable(visit),
             Self::Conv(layer, _) => layer.trainable(visit),
+            Self::PooledStem(layer) => layer.stem.trainable(visit),
+            Self::PooledConv(layer) => layer.conv.trainable(visit),
             Self::Depthwise(layer, _) => layer.trainable(visit),
             Self::Norm(layer) => layer.trainable(visit),
             Self::Input { .. }
@@ -168,10 +176,19 @@ impl Compiler {
         let after = shape.after(op).expect("validated");
         let (activation, used) = activation(&ops[skipped + 1..]);
         let channels = [shape.channels, outputs];
-        let stem = Stem::new(name, &window(op, shape), channels, bias, self.max_batch, self.kernel);
+        let window = window(op, shape);
+        let stem = Stem::new(name, &window, channels, bias, self.max_batch, self.kernel);
+        let rest = &ops[skipped + 1 + used..];
+        if let Some(pool) = rest.first().filter(|pool| PooledStem::fits(&window, channels[0], pool)) {
+            let after = after.after(pool).expect("validated");
+            let stem = PooledStem::new(stem, outputs, activation, self.max_batch);
+            let to = self.slot(after);
+            self.push(Layer::PooledStem(stem), INPUT, None, to);
+            return (to, after, &rest[1..]);
+        }
         let to = self.slot(after);
         self.push(Layer::Stem(stem, activation), INPUT, None, to);
-        (to, after, &ops[skipped + 1 + used..])
+        (to, after, rest)
     }
 
     /// Compiles `ops` from slot `from`; returns the slot of the result.
@@ -179,7 +196,7 @@ impl Compiler {
         let mut rest = ops;
         while let [op, next @ ..] = rest {
             let (follows, used) = activation(next);
-            let after = shape.after(op).expect("validated");
+            let mut after = shape.after(op).expect("validated");
             rest = match op {
                 Op::Relu => self.elementwise(Activation::Relu, &mut from, after, next),
                 Op::Relu6 => self.elementwise(Activation::Relu6, &mut from, after, next),
@@ -203,6 +220,18 @@ impl Compiler {
                 }
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
                     let window = window(op, shape);
+                    let pool = next[used..].first();
+                    if let Some(pool) = pool.filter(|pool| {
+                        PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
+                    }) {
+                        let channels = [*in_channels, *out_channels];
+                        let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernel);
+                        let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
+                        after = after.after(pool).expect("validated");
+                        from = self.node(Layer::PooledConv(conv), from, after);
+                        (rest, shape) = (&next[used + 1..], after);
+                        continue;
+                    }
                     let layer = if groups == in_channels && groups == out_channels && *groups > 1 {
                         Layer::Depthwise(Depthwise::new(name, &window, *groups, *bias), follows)
                     } else {

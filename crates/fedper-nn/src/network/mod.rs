@@ -74,6 +74,8 @@ impl Network {
         for node in &program.nodes {
             match &node.layer {
                 Layer::Stem(stem, _) => stem.reserve(&mut scratch),
+                Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
+                Layer::PooledConv(conv) => conv.reserve(&mut scratch, max_batch),
                 Layer::Conv(conv, _) => conv.reserve(&mut scratch, node.gradients.source.is_some()),
                 _ => {}
             }
@@ -116,6 +118,8 @@ impl Network {
             match &mut node.layer {
                 Layer::Stem(layer, _) => layer.load(params),
                 Layer::Conv(layer, _) => layer.load(params),
+                Layer::PooledStem(layer) => layer.stem.load(params),
+                Layer::PooledConv(layer) => layer.conv.load(params),
                 Layer::Depthwise(layer, _) => layer.load(params),
                 Layer::Norm(layer) => layer.load(params),
                 _ => {}
@@ -134,6 +138,8 @@ impl Network {
             match &node.layer {
                 Layer::Stem(layer, _) => layer.store(params),
                 Layer::Conv(layer, _) => layer.store(params),
+                Layer::PooledStem(layer) => layer.stem.store(params),
+                Layer::PooledConv(layer) => layer.conv.store(params),
                 Layer::Depthwise(layer, _) => layer.store(params),
                 Layer::Norm(layer) => layer.store(params),
                 _ => {}
@@ -148,6 +154,8 @@ impl Network {
             match &mut node.layer {
                 Layer::Stem(layer, _) => layer.reset_velocity(),
                 Layer::Conv(layer, _) => layer.reset_velocity(),
+                Layer::PooledStem(layer) => layer.stem.reset_velocity(),
+                Layer::PooledConv(layer) => layer.conv.reset_velocity(),
                 Layer::Depthwise(layer, _) => layer.reset_velocity(),
                 Layer::Norm(layer) => layer.reset_velocity(),
                 _ => {}

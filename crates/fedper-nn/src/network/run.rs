@@ -89,6 +89,7 @@ fn forward_node(
 ) {
     // Taken out while they are written, so that the others can be read.
     let mut buffer = take(&mut memory.slots[node.to]);
+    let mut scratch = take(&mut memory.scratch);
     let y = &mut buffer[..memory.len(node.to, samples)];
     let extent = memory.extents[node.to];
     let mut after = norm.map(|node| {
@@ -109,6 +110,8 @@ fn forward_node(
         Layer::Input { channels } => block_images(x, y, extent, samples, *channels),
         Layer::Stem(stem, a) => stem.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
         Layer::Conv(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
+        Layer::PooledStem(stem) => stem.forward(x, y, samples, &mut scratch),
+        Layer::PooledConv(conv) => conv.forward(x, y, samples, &mut scratch),
         Layer::Depthwise(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
         Layer::Norm(norm) => {
             let residual = node.residual.map(|slot| memory.read(slot, images, samples));
@@ -122,6 +125,7 @@ fn forward_node(
         Layer::MaxPool(max, _) => max.forward(x, y, samples),
         Layer::AveragePool => pool::average(x, y, memory.extents[node.from], samples),
     }
+    memory.scratch = scratch;
     if let Some((_, to, z, _)) = after {
         memory.slots[to] = z;
     }
@@ -207,6 +211,14 @@ fn backward_across(
         Layer::Stem(stem, activation) => {
             mask_if(g, z, own(*activation));
             stem.weight_gradient(x, g, samples, &mut scratch, sink);
+        }
+        Layer::PooledStem(stem) => {
+            mask_if(g, z, stem.activation);
+            stem.weight_gradient(x, g, samples, &mut scratch, sink);
+        }
+        Layer::PooledConv(conv) => {
+            mask_if(g, z, conv.activation);
+            conv.backward(x, g, dx, samples, add, &mut scratch, sink);
         }
         // The weights change as soon as their gradient is known, so the input's gradient comes first.
         Layer::Conv(conv, activation) => {

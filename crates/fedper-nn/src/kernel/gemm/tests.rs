@@ -117,38 +117,3 @@ fn outer_products_match_plain_loops_on_odd_shapes() {
         }
     }
 }
-
-#[test]
-fn dots_match_plain_loops_on_odd_shapes() {
-    for kernel in Kernel::available() {
-        for (rows, blocks) in [(1, 1), (3, 2), (10, 3), (11, 5), (23, 4)] {
-            let (panel_stride, first) = (3 * BLOCK * kernel.blocks * BLOCK, 20);
-            let (dy, dy_plane) = (noise(blocks * (rows + 1) * BLOCK, 1), (rows + 1) * BLOCK);
-            let w = noise(blocks.div_ceil(kernel.blocks) * panel_stride, 2);
-            let weight = |input: usize, output: usize| {
-                let (panel, block) = (output / BLOCK / kernel.blocks, output / BLOCK % kernel.blocks);
-                let width = kernel.blocks.min(blocks - panel * kernel.blocks) * BLOCK;
-                w[panel * panel_stride + (first + input) * width + block * BLOCK + output % BLOCK]
-            };
-            for add in [false, true] {
-                let before = noise(rows * BLOCK, 3);
-                let mut dx = before.clone();
-                let (dy_at, w_at, to) = (dy.as_ptr(), w.as_ptr(), dx.as_mut_ptr());
-                let p = Dots { dy: dy_at, dy_plane, blocks, w: w_at, panel_stride, first, dx: to, add };
-                // SAFETY: the vectors are as long as the formula reaches.
-                unsafe { kernel.dots(&p, rows) };
-                for (i, found) in dx.iter().enumerate() {
-                    let (row, input) = (i / BLOCK, i % BLOCK);
-                    let expected: f64 = (0..blocks * BLOCK)
-                        .map(|o| {
-                            f64::from(dy[o / BLOCK * dy_plane + row * BLOCK + o % BLOCK])
-                                * f64::from(weight(input, o))
-                        })
-                        .sum();
-                    let expected = expected + if add { f64::from(before[i]) } else { 0.0 };
-                    assert!((f64::from(*found) - expected).abs() < 1e-5 * (1 + blocks * BLOCK) as f64);
-                }
-            }
-        }
-    }
-}

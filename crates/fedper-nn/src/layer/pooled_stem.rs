@@ -1,0 +1,132 @@
+//! A network's first convolution with the activation and the 2x2 max-pool that follow it. What the convolution computes
+//! is pooled while it is in the first-level cache and never stored; its gradient is written out a few windows at a time.
+
+use super::geometry::Window;
+use super::stem::Stem;
+use super::{Extent, Scratch};
+use crate::arch::Op;
+use crate::kernel::BLOCK;
+use crate::kernel::elementwise::Activation;
+use crate::kernel::gemm::OUTER_ROWS;
+use crate::kernel::pool::{max_gradient, max_of_four};
+use crate::kernel::window::{POSITIONS, Window2x2, convolve_2x2};
+use crate::optim::Sink;
+
+/// Terms that one chain may add up, as in the matrix kernel.
+const MAX_TERMS: usize = 128;
+
+pub(crate) struct PooledStem {
+    pub(crate) stem: Stem,
+    pub(crate) activation: Activation,
+    pooled: Extent,
+    /// Height and width of what is pooled to.
+    side: [usize; 2],
+    /// The position of its window that each output came from.
+    winner: Vec<u8>,
+}
+
+/// Whether `pool` is the one there are kernels for: 2x2, side by side.
+pub(super) fn is_2x2(pool: &Op) -> bool {
+    matches!(pool, Op::MaxPool { kernel: 2, stride: 2, padding: 0 })
+}
+
+impl PooledStem {
+    /// Whether a stem with this window over so many channels, and the operation after its activation, are such a layer.
+    pub(crate) fn fits(window: &Window, channels: usize, pool: &Op) -> bool {
+        window.taps() * channels <= MAX_TERMS && is_2x2(pool)
+    }
+
+    pub(crate) fn new(stem: Stem, channels: usize, activation: Activation, max_batch: usize) -> Self {
+        let side = stem.window.output().map(|extent| extent / 2);
+        let pooled = Extent::new(channels, side);
+        Self { stem, activation, pooled, side, winner: vec![0; pooled.capacity(max_batch)] }
+    }
+
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
+        self.stem.reserve(scratch);
+        let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
+        scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
+    }
+
+    /// # Shapes
+    /// `y` is what the pool leaves.
+    pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
+        self.stem.pad(images, samples);
+        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
+        let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
+        let images = if window.padding > 0 { &padded[..] } else { images };
+        let bias = bias.as_mut().map_or(&[][..], |bias| bias.refresh());
+        let range = self.activation.range();
+        let row = samples * BLOCK;
+        for panel in weight.panels() {
+            let outputs = &mut scratch.outputs[..POSITIONS * panel.blocks * row];
+            for position in 0..self.side[0] * self.side[1] {
+                let (top, left) = (position / self.side[1] * 2 * down, position % self.side[1] * 2 * right);
+                convolve_2x2(&mut Window2x2 {
+                    images,
+                    corners: [0, right, down, down + right].map(|corner| top + left + corner),
+                    line,
+                    image,
+                    samples,
+                    extent: [window.kernel[0], window.kernel[1] * *channels],
+                    weights: &weight.values()[panel.start..],
+                    bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
+                    blocks: panel.blocks,
+                    y: outputs,
+                });
+                for (block, four) in panel.range().zip(outputs.chunks_exact(POSITIONS * row)) {
+                    let at = self.pooled.range(block, samples).start + position * row;
+                    let four = std::array::from_fn(|i| &four[i * row..][..row]);
+                    max_of_four(four, &mut y[at..at + row], &mut self.winner[at..at + row], range);
+                }
+            }
+        }
+    }
+
+    /// The backward pass of the last [`PooledStem::forward`].
+    ///
+    /// # Shapes
+    /// `dy` is the gradient of what the pool left, already stopped by the activation.
+    pub(crate) fn weight_gradient(
+        &mut self,
+        images: &[f32],
+        dy: &[f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+    ) {
+        let (down, right) = self.stem.steps();
+        let row = samples * BLOCK;
+        let windows = (OUTER_ROWS / (POSITIONS * samples)).clamp(1, OUTER_ROWS / POSITIONS);
+        for panel in self.stem.weight.panels() {
+            let Scratch { gradient, outputs, .. } = &mut *scratch;
+            let gradient = self.stem.clear_gradient(panel, gradient);
+            for top in 0..self.side[0] {
+                for first in (0..self.side[1]).step_by(windows) {
+                    let count = windows.min(self.side[1] - first);
+                    let plane = POSITIONS * count * row;
+                    for (block, to) in panel.range().zip(outputs.chunks_exact_mut(plane)) {
+                        let at = self.pooled.range(block, samples).start + (top * self.side[1] + first) * row;
+                        let from = dy[at..][..count * row].chunks_exact(row);
+                        let winner = self.winner[at..][..count * row].chunks_exact(row);
+                        for ((from, winner), to) in from.zip(winner).zip(to.chunks_exact_mut(POSITIONS * row))
+                        {
+                            for (position, to) in to.chunks_exact_mut(row).enumerate() {
+                                max_gradient(to, from, winner, position as u8, false);
+                            }
+                        }
+                    }
+                    let corners = (0..POSITIONS * count).map(|i| {
+                        let (window, position) = (first + i / POSITIONS, i % POSITIONS);
+                        (2 * top + position / 2) * down + (2 * window + position % 2) * right
+                    });
+                    self.stem.add_gradient(images, corners, outputs, plane, panel, samples, gradient);
+                }
+            }
+            self.stem.take_gradient(panel, gradient, sink);
+        }
+        if let Some(bias) = &mut self.stem.bias {
+            bias.backward(dy, self.pooled, samples, sink);
+        }
+    }
+}
