@@ -62,6 +62,10 @@ fn a_panel_is_run_once_survives_a_kill_and_is_drawn() {
     assert!(again.status.success() && !stderr(&again).contains("Run "), "{}", stderr(&again));
     assert_eq!(fs::metadata(&rounds).unwrap().modified().unwrap(), before);
 
+    fs::remove_file(out.join("fig2.svg")).unwrap();
+    let drawn = reproduce(&out, &["fig2", "--draw"]).output().unwrap();
+    assert!(drawn.status.success() && out.join("fig2.svg").is_file(), "{}", stderr(&drawn));
+
     let list = reproduce(&out, &["fig2", "--panel", "k10,k8", "--list"]).output().unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert_eq!(list.lines().filter(|line| line.ends_with("done")).count(), 2, "{list}");

@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// List the runs and how far they are, and run nothing
     #[arg(long)]
     list: bool,
+    /// Draw from the runs that are there, and run nothing
+    #[arg(long, conflicts_with = "list")]
+    draw: bool,
     /// Worker threads; results do not depend on them [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
@@ -74,7 +77,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     interrupt::watch()?;
     let mut missing: Vec<(String, String)> = Vec::new();
     for (place, run) in plan.runs.iter().enumerate() {
-        if plan.state(run)? == State::Complete {
+        if args.draw || plan.state(run)? == State::Complete {
             continue;
         }
         if !args.quiet {

@@ -74,6 +74,7 @@ Examples:
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let stop = stop_on_interrupt()?;
     let experiment = Experiment::prepare(&read_settings(&args.config)?)?;
+    simulated_only(&experiment.config)?;
     let clients = experiment.config.clients;
     let options = ServerOptions {
         min_devices: args.min_devices.unwrap_or(clients),
@@ -104,6 +105,26 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let result = server::run(&runtime, &experiment, &mut dir, &options, &mut *observer, &stop, &tell);
     drop(observer);
     super::run::finish(&args.out, &result?, args.json)
+}
+
+/// Refuses what only a simulation can do.
+fn simulated_only(config: &Config) -> Result<(), Error> {
+    let keys = [
+        (
+            "new_clients",
+            config.new_clients.is_some(),
+            "a server holds no devices out: start them when the run has ended",
+        ),
+        (
+            "patience",
+            config.patience.is_some(),
+            "a server runs all of its rounds: end it with Ctrl-C, it can go on later",
+        ),
+    ];
+    match keys.into_iter().find(|(_, set, _)| *set) {
+        Some((key, _, why)) => Err(Error::Config(format!("{key} is for `fedper run`; {why}"))),
+        None => Ok(()),
+    }
 }
 
 /// The run directory: a new one, or one to go on with. `None` if its run is complete.
@@ -151,4 +172,21 @@ pub(super) fn seconds(flag: &str, value: f64) -> Result<Duration, Error> {
         .ok()
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| Error::Config(format!("{flag} is {value}: it must be greater than 0")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_simulation_can_do_is_refused() {
+        let refused = |settings: Settings| {
+            simulated_only(&Config::resolve(&settings).unwrap()).map_err(|error| error.to_string())
+        };
+        assert_eq!(refused(Settings::default()), Ok(()));
+        let held_out = refused(Settings { new_clients: Some(1), ..Settings::default() }).unwrap_err();
+        assert!(held_out.starts_with("new_clients is for `fedper run`"), "{held_out}");
+        let early = refused(Settings { patience: Some(3), ..Settings::default() }).unwrap_err();
+        assert!(early.starts_with("patience is for `fedper run`"), "{early}");
+    }
 }
