@@ -79,10 +79,13 @@ fn raw(specs: &[Spec], npy: &dyn Fn(&Spec) -> Vec<u8>) -> Packed {
 /// A node that hosts device 2 and does in each round what `script` says.
 fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<AtomicBool>, JoinHandle<()>) {
     let stop = Arc::new(AtomicBool::new(false));
-    let link = || Link::new(Box::new(Http::new(&url, None).unwrap()), Duration::from_secs(9), stop.clone());
+    let link = |patience| {
+        let http = Http::new(&url, None).unwrap();
+        Link::new(Box::new(http), Duration::from_secs(patience), stop.clone())
+    };
     let identity = Identity::generate().unwrap();
-    let raw = Raw { link: link(), identity: Identity::from_pem(&identity.to_pem().unwrap()).unwrap() };
-    let fleet = Fleet::new(link(), identity, Duration::from_secs(300));
+    let raw = Raw { link: link(0), identity: Identity::from_pem(&identity.to_pem().unwrap()).unwrap() };
+    let fleet = Fleet::new(link(9), identity, Duration::from_secs(300));
     let thread = std::thread::spawn(move || {
         let node = fleet.join(None).unwrap();
         let mut late: Vec<Outgoing> = Vec::new();
