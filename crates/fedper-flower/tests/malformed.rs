@@ -12,8 +12,8 @@ use fedper_core::params::{Layout, Params, Spec};
 use fedper_core::seed::{self, Purpose};
 use fedper_core::split::Split;
 use fedper_flower::message::Incoming;
-use fedper_flower::object::{Kind, Object, ObjectId, Objects};
-use fedper_flower::records::{ArrayRecord, Content, Values};
+use fedper_flower::object::{Kind, Object, ObjectId};
+use fedper_flower::records::{ArrayRecord, Content, Packed, Values};
 use fedper_flower::{npy, proto};
 use prost::Message as _;
 use rand_core::Rng;
@@ -74,10 +74,9 @@ fn content() -> Content {
 }
 
 /// What a receiver does with an object whose bytes are `bytes`: in place of one of the objects of a good message.
-fn read_in_place(kind: Kind, bytes: &[u8]) -> bool {
-    let packed = content().pack();
+fn read_in_place(packed: &Packed, layout: &Arc<Layout>, kind: Kind, bytes: &[u8]) -> bool {
     let ids = packed.tree.deepest_first();
-    let mut objects = packed.objects;
+    let mut objects = packed.objects.clone();
     let new = ObjectId::of(bytes);
     objects.take(new, bytes.to_vec()).unwrap();
     let with_kind =
@@ -105,7 +104,7 @@ fn read_in_place(kind: Kind, bytes: &[u8]) -> bool {
     }
     let root = renamed.iter().find(|(from, _)| *from == packed.tree.id).unwrap().1;
     let content = Content::unpack(root, objects);
-    content.and_then(|content| content.arrays.map(|arrays| arrays.to_params(&layout())).transpose()).is_ok()
+    content.and_then(|content| content.arrays.map(|arrays| arrays.to_params(layout)).transpose()).is_ok()
 }
 
 fn targets() -> Vec<Target> {
@@ -144,7 +143,10 @@ fn targets() -> Vec<Target> {
         targets.push(Target {
             name,
             examples: of(kind),
-            read: Box::new(move |bytes| read_in_place(kind, bytes)),
+            read: Box::new({
+                let (packed, layout) = (packed.clone(), layout());
+                move |bytes| read_in_place(&packed, &layout, kind, bytes)
+            }),
         });
     }
     let tree = proto::ObjectTree {
@@ -178,6 +180,9 @@ fn targets() -> Vec<Target> {
     targets
 }
 
+/// What headers and lists are made of.
+const PIECES: &[u8] = b"0123456789,'{}[]() \0\xff\x80-";
+
 /// Changes `input` in one to four places.
 fn mutate(random: &mut impl Rng, input: &mut Vec<u8>, other: &[u8]) {
     let mut below = |n: usize| (random.next_u64() % n.max(1) as u64) as usize;
@@ -189,7 +194,7 @@ fn mutate(random: &mut impl Rng, input: &mut Vec<u8>, other: &[u8]) {
             1 => input[place] = below(256) as u8,
             2 => input.truncate(place),
             3 => drop(input.remove(place)),
-            4 => input.insert(place, b"0123456789,'{}[]() \0\xff\x80-"[below(24)]),
+            4 => input.insert(place, PIECES[below(PIECES.len())]),
             5 => {
                 let piece = &other[below(other.len())..];
                 let piece = &piece[..below(piece.len() + 1)];

@@ -8,7 +8,7 @@ use fedper_core::round::DeviceId;
 use fedper_core::strategy;
 
 use crate::common::{assert_same, settings};
-use crate::support::{Place, free_port, lines, shared_results, simulated, url, venv, weights};
+use crate::support::{Place, distance, free_port, lines, shared_results, simulated, url, venv, weights};
 
 const WAIT: Duration = Duration::from_secs(180);
 
@@ -41,7 +41,11 @@ fn personal_layers_are_those_of_the_simulator() {
     let place = Place::new(bin);
     let port = free_port();
     let _superlink = place.plain_superlink(port);
-    let config = format!("{CONFIG}algorithm = ['fedper']");
+    // Devices of different sizes, whose mean is rounded.
+    let config =
+        "model = 'cnn'\nclients = 3\ndirichlet = 0.5\nbatch_size = 50\ndrop_last = true\npersonal_layers = 1\nlr = 0.01\n\
+         rounds = 3\nalgorithm = ['fedper']\nsamples_per_client = 300\nseed = 4"
+            .to_owned();
     let mut client = place.client("client", &url(port), &["--clients", "0..2"]);
     let mut server = place.server("deployed", &url(port), &config, &[]);
     simulated(&config, &place.path("simulated"));
@@ -51,10 +55,9 @@ fn personal_layers_are_those_of_the_simulator() {
     // Several devices answer with one mean: the same but for its rounding.
     let (ours, theirs) = (place.path("deployed"), place.path("simulated"));
     let base = |dir: &std::path::Path| weights(&dir.join("weights/fedper/base.safetensors"));
-    let largest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    let distance = largest(base(&ours).values(), base(&theirs).values());
-    println!("hosted together: bases are {distance:e} apart");
-    assert!(distance < 1e-6, "bases are {distance} apart");
+    let apart = distance(&base(&ours), &base(&theirs));
+    println!("hosted together: bases are {apart:e} apart");
+    assert!(apart < 1e-6, "bases are {apart} apart");
     for (a, b) in lines(&ours, "devices.jsonl").iter().zip(lines(&theirs, "devices.jsonl")) {
         assert_eq!((&a["device"], &a["round"], &a["samples"]), (&b["device"], &b["round"], &b["samples"]));
         let difference = (a["accuracy"].as_f64().unwrap() - b["accuracy"].as_f64().unwrap()).abs();
@@ -71,7 +74,7 @@ fn personal_layers_are_those_of_the_simulator() {
         let state = store.state(scope, DeviceId(device), &split).unwrap().unwrap();
         assert_eq!(state.round, 3);
         let theirs = weights(&theirs.join(format!("weights/fedper/device-{device:05}.safetensors")));
-        let distance = largest(state.personal.params().values(), theirs.values());
-        assert!(distance < 1e-6, "device {device}'s layers are {distance} apart");
+        let apart = distance(state.personal.params(), &theirs);
+        assert!(apart < 1e-6, "device {device}'s layers are {apart} apart");
     }
 }

@@ -183,9 +183,23 @@ pub fn simulated(config: &str, dir: &Path) {
     common::run(config, dir, 1);
 }
 
-/// The parameters in a weights file.
+/// The parameters in a weights file, which lists them in any order.
 pub fn weights(path: &Path) -> Params {
     fedper_nn::weights::read_safetensors(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The largest difference of two values with the same place in parameters of the same names; 0 only if all bits agree.
+pub fn distance(a: &Params, b: &Params) -> f32 {
+    assert_eq!(a.layout().len(), b.layout().len());
+    let of = |(spec, values): (&fedper_core::params::Spec, &[f32])| {
+        let others = b.get(&spec.name).unwrap();
+        assert_eq!(values.len(), others.len(), "{}", spec.name);
+        let difference = |(a, b): (&f32, &f32)| {
+            if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs().max(f32::MIN_POSITIVE) }
+        };
+        values.iter().zip(others).map(difference).fold(0.0, f32::max)
+    };
+    a.iter().map(of).fold(0.0, f32::max)
 }
 
 pub fn lines(dir: &Path, file: &str) -> Vec<serde_json::Value> {
