@@ -30,6 +30,9 @@ pub const MAX_SAMPLES: u64 = 10_000_000;
 /// A device, and why it did not come through.
 pub type Failure = (DeviceId, String);
 
+/// What devices measured, and those that could not.
+pub type Evaluated = (Vec<(DeviceId, EvalMetrics)>, Vec<Failure>);
+
 fn ints(values: impl Iterator<Item = u64>) -> Vec<i64> {
     values.map(|value| i64::try_from(value).unwrap_or(i64::MAX)).collect()
 }
@@ -180,7 +183,7 @@ pub fn check_trained(
 pub fn check_evaluated(
     content: &Content,
     asked: &[DeviceId],
-) -> Result<(Vec<(DeviceId, EvalMetrics)>, Vec<Failure>), String> {
+) -> Result<Evaluated, String> {
     let metrics = content.metrics.as_ref().ok_or("it has no metrics")?;
     let failed = read_failures(content, asked)?;
     let ids = ids(metrics, asked, &failed)?;
