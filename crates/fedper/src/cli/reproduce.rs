@@ -75,7 +75,8 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     }
     let workers = super::workers(args.workers)?;
     interrupt::watch()?;
-    let mut missing: Vec<(String, String)> = Vec::new();
+    // Runs whose data cannot be had, and why, each reason once.
+    let (mut left_out, mut reasons) = (0, Vec::<String>::new());
     for (place, run) in plan.runs.iter().enumerate() {
         if args.draw || plan.state(run)? == State::Complete {
             continue;
@@ -86,10 +87,11 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
         match execute(&plan, run, &folders, workers, args.quiet) {
             // Without its data a figure cannot be made; the others can.
             Err(Error::Data(error)) => {
-                let entry = (run.figure.clone(), error.to_string());
-                if !missing.contains(&entry) {
-                    eprintln!("fedper: {}: {}", entry.0, entry.1);
-                    missing.push(entry);
+                left_out += 1;
+                let reason = format!("{}: {error}", run.figure);
+                if !reasons.contains(&reason) {
+                    eprintln!("fedper: {reason}");
+                    reasons.push(reason);
                 }
             }
             result => {
@@ -101,11 +103,11 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let drawn = reproduce::draw(&figures, args.scale, &out)?;
     let tables: Vec<String> = drawn.figures.iter().map(results).collect();
     super::print(&format!("{}\nFigures: {}\n", tables.join("\n"), drawn.page.display()))?;
-    match &missing[..] {
-        [] => Ok(()),
-        [(figure, reason), ..] => Err(Error::Training(format!(
-            "{} of the runs could not be made: {figure}: {reason}",
-            if missing.len() == 1 { "some" } else { "many" }
+    match reasons.first() {
+        None => Ok(()),
+        Some(reason) => Err(Error::Training(format!(
+            "{left_out} of {} runs were not made, for want of their data: {reason}",
+            plan.runs.len()
         ))),
     }
 }

@@ -180,10 +180,7 @@ pub fn check_trained(
 ///
 /// # Errors
 /// In words, what is wrong with it.
-pub fn check_evaluated(
-    content: &Content,
-    asked: &[DeviceId],
-) -> Result<Evaluated, String> {
+pub fn check_evaluated(content: &Content, asked: &[DeviceId]) -> Result<Evaluated, String> {
     let metrics = content.metrics.as_ref().ok_or("it has no metrics")?;
     let failed = read_failures(content, asked)?;
     let ids = ids(metrics, asked, &failed)?;
