@@ -213,7 +213,7 @@ fn act(
             bytes
         })),
         // The SuperLink checks the hash of what it is given, and nothing arrives.
-        "hash" => own.deliver_something_else(node, message, &trained(good(), 20, None)),
+        "hash" => own.deliver_something_else(node, message, &trained(base(other, 0.5), 20, None)),
         "twice" => {
             push(&trained(good(), 20, None));
             push(&trained(base(other, 100.0), 20, None));
