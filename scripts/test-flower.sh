@@ -4,7 +4,7 @@
 #
 #   scripts/test-flower.sh [name of a test]
 #   FEDPER_FLOWER_VERSION=1.41.0      another version of Flower
-#   FEDPER_FLOWER_KILLS=30            more kills (6)
+#   FEDPER_FLOWER_KILLS=30            more kills (4)
 #   FEDPER_FLOWER_ROUNDS=10           more rounds of 200 devices (1)
 set -euo pipefail
 cd "$(dirname "$0")/.."

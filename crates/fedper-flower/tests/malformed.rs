@@ -45,11 +45,13 @@ static ALLOCATOR: Counting = Counting;
 const MOST_PER_BYTE: usize = 512;
 const MOST_ANYWAY: usize = 1 << 16;
 
+/// Whether the input was accepted.
+type Reader = Box<dyn Fn(&[u8]) -> bool>;
+
 struct Target {
     name: &'static str,
     examples: Vec<Vec<u8>>,
-    /// Returns whether the input was accepted.
-    read: Box<dyn Fn(&[u8]) -> bool>,
+    read: Reader,
 }
 
 fn layout() -> Arc<Layout> {

@@ -30,8 +30,8 @@ pub const MAX_SAMPLES: u64 = 10_000_000;
 /// A device, and why it did not come through.
 pub type Failure = (DeviceId, String);
 
-/// What devices measured, and those that could not.
-pub type Evaluated = (Vec<(DeviceId, EvalMetrics)>, Vec<Failure>);
+/// A device, and what its test measured.
+pub type Test = (DeviceId, EvalMetrics);
 
 fn ints(values: impl Iterator<Item = u64>) -> Vec<i64> {
     values.map(|value| i64::try_from(value).unwrap_or(i64::MAX)).collect()
@@ -65,7 +65,7 @@ pub(super) fn trained(answers: &[Answer], detailed: bool) -> Values {
 }
 
 /// The metrics of an answer to `evaluate`.
-pub(super) fn evaluated(tests: &[(DeviceId, EvalMetrics)], detailed: bool) -> Values {
+pub(super) fn evaluated(tests: &[Test], detailed: bool) -> Values {
     let mut metrics = Values::default();
     let mut total = EvalMetrics::default();
     tests.iter().for_each(|(_, test)| total.merge(*test));
@@ -180,7 +180,7 @@ pub fn check_trained(
 ///
 /// # Errors
 /// In words, what is wrong with it.
-pub fn check_evaluated(content: &Content, asked: &[DeviceId]) -> Result<Evaluated, String> {
+pub fn check_evaluated(content: &Content, asked: &[DeviceId]) -> Result<(Vec<Test>, Vec<Failure>), String> {
     let metrics = content.metrics.as_ref().ok_or("it has no metrics")?;
     let failed = read_failures(content, asked)?;
     let ids = ids(metrics, asked, &failed)?;

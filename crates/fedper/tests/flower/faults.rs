@@ -28,8 +28,8 @@ const CONFIG: &str = "model = 'mlp'\nclients = 3\nclasses_per_client = 2\nsample
 /// What the third node does in a round, and what the server says of it; nothing where its first answer counts.
 const FAULTS: [(&str, &str); 14] = [
     ("error", "device 2: I will not"),
-    ("silent", "device 2: no answer in 4 s"),
-    ("late", "device 2: no answer in 4 s"),
+    ("silent", "device 2: no answer in 10 s"),
+    ("late", "device 2: no answer in 10 s"),
     ("nan", "holds a value that is not finite"),
     ("shapes", "has shape"),
     ("missing", "is missing"),
@@ -213,7 +213,7 @@ fn act(
             bytes
         })),
         // The SuperLink checks the hash of what it is given, and nothing arrives.
-        "hash" => own.deliver_something_else(node, message, &trained(good(), 20, None)),
+        "hash" => own.deliver_something_else(node, message, &trained(base(other, 0.5), 20, None)),
         "twice" => {
             push(&trained(good(), 20, None));
             push(&trained(base(other, 100.0), 20, None));
@@ -238,7 +238,7 @@ fn run(place: &Place, name: &str, script: Vec<&'static str>, specs: &[Spec]) -> 
     let rounds = script.len();
     let (stop, thread) = misbehave(url(port), script, specs.to_vec());
     let config = format!("{CONFIG}rounds = {rounds}");
-    let args = ["--round-timeout", "4", "--max-update-norm", "1000", "--min-answers", "2"];
+    let args = ["--round-timeout", "10", "--max-update-norm", "1000", "--min-answers", "2"];
     let mut server = place.server(name, &url(port), &config, &args);
     place.expect_success(name, &mut server, Duration::from_secs(300));
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// How many, unless `FEDPER_FLOWER_KILLS` says otherwise.
-const KILLS: usize = 6;
+const KILLS: usize = 4;
 
 const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsamples_per_client = 60\nbatch_size = 10\n\
                       personal_layers = 1\nlr = 0.01\nalgorithm = ['fedper']\n";
