@@ -118,3 +118,20 @@ fn ctrl_c_says_how_to_go_on() {
     assert!(String::from_utf8_lossy(&again.stderr).contains("complete"));
     assert_same(&results(&whole), &results(&stopped));
 }
+
+#[test]
+fn a_run_killed_in_its_last_moment_leaves_no_checkpoint_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let seed = "7".to_owned();
+    assert!(
+        fedper(&args(text(&path), &seed)).arg("--quiet").stdout(Stdio::null()).status().unwrap().success()
+    );
+    // As it is between the summary and the end.
+    std::fs::create_dir(path.join("checkpoint")).unwrap();
+    std::fs::write(path.join("checkpoint/state.redb"), "left").unwrap();
+    let before = results(&path);
+    assert!(fedper(&["run", "--resume", text(&path)]).stdout(Stdio::null()).status().unwrap().success());
+    assert!(!path.join("checkpoint").exists());
+    assert_same(&before, &results(&path));
+}

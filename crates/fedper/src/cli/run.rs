@@ -107,6 +107,7 @@ fn resume(path: &Path, flags: Settings, quiet: bool) -> Result<Option<(Experimen
         }
     }
     if RunDir::is_complete(path) {
+        RunDir::remove_checkpoint(path)?;
         return Ok(None);
     }
     let experiment = photos::prepare(&stored, quiet)?;

@@ -143,6 +143,7 @@ fn open(path: &Path, experiment: &Experiment) -> Result<Option<RunDir>, Error> {
         )));
     }
     if RunDir::is_complete(path) {
+        RunDir::remove_checkpoint(path)?;
         return Ok(None);
     }
     RunDir::resume(path, experiment).map(Some)

@@ -96,6 +96,20 @@ impl RunDir {
         read_summary(path).is_ok_and(|summary| summary.complete)
     }
 
+    /// Removes the checkpoint of a complete run: there is one if it was killed between its summary and its end.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be removed.
+    pub fn remove_checkpoint(path: &Path) -> Result<(), Error> {
+        let folder = path.join(checkpoint::FOLDER);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &folder)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes up the run in `path` where its checkpoint left it.
     ///
     /// # Errors
@@ -270,8 +284,7 @@ impl RunDir {
         json.push(b'\n');
         write_atomically(&self.path.join(SUMMARY), &json)?;
         self.checkpoint = None;
-        let folder = self.path.join(checkpoint::FOLDER);
-        fs::remove_dir_all(&folder).map_err(Error::file("remove", &folder))?;
+        Self::remove_checkpoint(&self.path)?;
         Ok(summary)
     }
 }
