@@ -271,7 +271,9 @@ fn every_fault_is_refused_and_harms_nothing() {
         let round = format!("round {}: device 2: ", i + 1);
         let line = log.lines().find(|line| line.contains(&round));
         let line = line.unwrap_or_else(|| panic!("nothing is said of `{fault}`\n{log}"));
-        assert!(line.contains(expected), "`{fault}`: {line}");
+        // Of a question that nobody answers the SuperLink may say first that it has expired.
+        let expired = expected.contains("no answer") && line.contains("Message Unavailable");
+        assert!(expired || line.contains(expected), "`{fault}`: {line}");
         println!("{fault}: {line}");
     }
 }
