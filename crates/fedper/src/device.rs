@@ -30,6 +30,8 @@ pub(crate) struct Job {
     pub(crate) strategy: &'static dyn Strategy,
     pub(crate) split: Arc<Split>,
     pub(crate) device: DeviceId,
+    /// Whose share of the partition it has.
+    pub(crate) place: usize,
     pub(crate) message: Download,
     /// The device's own parameters; drawn from the seed if it has none yet.
     pub(crate) personal: Option<Arc<PersonalParams>>,
@@ -68,7 +70,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(experiment: &Experiment) -> Result<Self, NnError> {
+    fn new(experiment: &Experiment) -> Result<Self, NnError> {
         let config = &experiment.config;
         let sample_len = experiment.dataset.images.sample_len();
         let largest = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
@@ -79,6 +81,17 @@ impl Bench {
             pixels: vec![0.0; largest * sample_len],
             labels: vec![0; largest],
         })
+    }
+
+    /// The worker's bench, made the first time.
+    pub(crate) fn ready<'a>(
+        place: &'a mut Option<Self>,
+        experiment: &Experiment,
+    ) -> Result<&'a mut Self, LearnError> {
+        match place {
+            Some(bench) => Ok(bench),
+            None => Ok(place.insert(Self::new(experiment).map_err(failed)?)),
+        }
     }
 }
 
@@ -262,11 +275,8 @@ fn work(
     job: Job,
     stop: &AtomicBool,
 ) -> Result<Work, LearnError> {
-    let Job { strategy, split, device: id, message, personal, task } = job;
-    let bench = match bench {
-        Some(bench) => bench,
-        None => bench.insert(Bench::new(experiment).map_err(|error| LearnError::Device(Box::new(error)))?),
-    };
+    let Job { strategy, split, device: id, place, message, personal, task } = job;
+    let bench = Bench::ready(bench, experiment)?;
     let config = &experiment.config;
     let round = LocalRound {
         split: &split,
@@ -277,8 +287,6 @@ fn work(
     if task == Task::Train && drops_out(config, id, message.round) {
         return Err(LearnError::Dropped);
     }
-    // Whatever its number in the federation: whoever has the data alone holds all of them.
-    let place = if experiment.partition.len() == 1 { 0 } else { id.0 as usize };
     let shard = experiment.partition.shard(place);
     let samples = shard.train.len() as u64;
     let mut device = LocalDevice { experiment, bench, id, round: message.round, shard, stop };

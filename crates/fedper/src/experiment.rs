@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fedper_core::coordinator::Plan;
 use fedper_core::params::{Layout, Params};
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose, SERVER};
@@ -108,6 +109,21 @@ impl Experiment {
         match self.config.batch_norm {
             BatchNorm::Local => split.with_personal_buffers(),
             BatchNorm::Average | BatchNorm::Reset => split,
+        }
+    }
+
+    /// Its rounds: each waits for all of its devices.
+    pub fn plan(&self) -> Plan {
+        let config = &self.config;
+        Plan {
+            devices: config.training_clients(),
+            rounds: config.rounds,
+            participation: config.participation,
+            seed: config.seed,
+            eval_every: config.eval_every,
+            eval_devices: config.eval_devices,
+            round_timeout: None,
+            min_answers: 0,
         }
     }
 

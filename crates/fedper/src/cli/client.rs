@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use fedper_flower::fleet::Fleet;
 use fedper_flower::identity::Identity;
-use fedper_flower::retry::Link;
-use fedper_flower::transport::Http;
 
-use super::server::{ca, seconds, stop_on_interrupt};
+use super::interrupt;
+use super::superlink::{self, seconds};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
 use crate::network::client::{self, ClientOptions};
@@ -22,12 +22,8 @@ use crate::network::store::Store;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The SuperLink, such as https://superlink.example.org
-    #[arg(long, value_name = "URL")]
-    superlink: String,
-    /// Accept only certificates that this authority (a PEM file) has signed [default: the public authorities]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    superlink: superlink::Args,
     /// Folder for what the device keeps: its personal layers, its identity
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -85,7 +81,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     if !(10.0..=1800.0).contains(&args.heartbeat) {
         return Err(Error::Config(format!("heartbeat is {}: it must be from 10 to 1800", args.heartbeat)));
     }
-    let stop = stop_on_interrupt()?;
+    let stop = interrupt::watch()?;
     let devices = match (&args.clients, args.device) {
         (Some(text), _) => Some(parse_devices(text)?),
         (None, device) => device.map(|device| device..=device),
@@ -117,9 +113,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         Some(path) => Identity::from_pem(&std::fs::read_to_string(path).map_err(Error::file("read", path))?)?,
         None => store.identity()?,
     };
-    let http = Http::new(&args.superlink, ca(args.ca.as_deref())?.as_deref())?;
     // A device waits for its SuperLink for ever.
-    let link = Link::new(Box::new(http), std::time::Duration::MAX, stop.clone());
+    let link = args.superlink.link(Duration::MAX, &stop)?;
     let fleet = Fleet::new(link, identity, interval);
     let quiet = args.quiet;
     let tell = move |line: &str| {

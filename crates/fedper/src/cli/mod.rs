@@ -17,6 +17,7 @@ mod reproduce;
 mod run;
 mod server;
 mod size;
+mod superlink;
 mod table;
 
 use std::io::Write;

@@ -74,7 +74,8 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
         return list(&plan);
     }
     let workers = super::workers(args.workers)?;
-    interrupt::watch()?;
+    let stop = interrupt::watch()?;
+    let options = RunOptions { workers, personal_memory: PERSONAL_MEMORY, stop: &stop };
     // Runs whose data cannot be had, and why, each reason once.
     let (mut left_out, mut reasons) = (0, Vec::<String>::new());
     for (place, run) in plan.runs.iter().enumerate() {
@@ -84,7 +85,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
         if !args.quiet {
             eprintln!("Run {} of {}: {}", place + 1, plan.runs.len(), run.name);
         }
-        match execute(&plan, run, &folders, workers, args.quiet) {
+        match execute(&plan, run, &folders, &options, args.quiet) {
             // Without its data a figure cannot be made; the others can.
             Err(Error::Data(error)) => {
                 left_out += 1;
@@ -128,7 +129,7 @@ fn execute(
     plan: &Plan,
     run: &PlannedRun,
     folders: &[(String, PathBuf)],
-    workers: usize,
+    options: &RunOptions<'_>,
     quiet: bool,
 ) -> Result<(), Error> {
     let folder = plan.folder(run);
@@ -152,9 +153,8 @@ fn execute(
         }
         State::Complete => return Ok(()),
     };
-    let options = RunOptions { workers, personal_memory: PERSONAL_MEMORY, stop: &interrupt::STOP };
     let mut observer = super::progress::observer(&experiment, quiet);
-    simulator::run(&experiment, &mut dir, &options, &mut *observer).map_err(|error| match error {
+    simulator::run(&experiment, &mut dir, options, &mut *observer).map_err(|error| match error {
         Error::Interrupted(_) => {
             Error::Stopped("interrupted after a checkpoint; the same command goes on".into())
         }

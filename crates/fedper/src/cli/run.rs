@@ -78,8 +78,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
             (experiment, dir)
         }
     };
-    interrupt::watch()?;
-    let options = RunOptions { workers, personal_memory, stop: &interrupt::STOP };
+    let stop = interrupt::watch()?;
+    let options = RunOptions { workers, personal_memory, stop: &stop };
     let mut observer = progress::observer(&experiment, args.quiet);
     if !args.quiet {
         eprintln!("{}", headline(&experiment, &dir, workers));

@@ -1,14 +1,11 @@
 //! `fedper server`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use fedper_flower::retry::Link;
 use fedper_flower::runtime::Runtime;
-use fedper_flower::transport::Http;
 
+use super::interrupt;
+use super::superlink::{self, seconds};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -24,12 +21,8 @@ use crate::rundir::{RunDir, read_summary};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The SuperLink, such as http://127.0.0.1:8000
-    #[arg(long, value_name = "URL")]
-    superlink: String,
-    /// Accept only certificates that this authority (a PEM file) has signed [default: the public authorities]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    superlink: superlink::Args,
     /// The experiment: a TOML file as `fedper run --config` takes it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -72,7 +65,7 @@ Examples:
   fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed --min-devices 8 --min-answers 5";
 
 pub(super) fn main(args: Args) -> Result<(), Error> {
-    let stop = stop_on_interrupt()?;
+    let stop = interrupt::watch()?;
     let experiment = Experiment::prepare(&read_settings(&args.config)?)?;
     simulated_only(&experiment.config)?;
     let clients = experiment.config.clients;
@@ -90,11 +83,10 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let Some(mut dir) = open(&args.out, &experiment)? else {
         return super::run::finish(&args.out, &read_summary(&args.out)?, args.json);
     };
-    let http = Http::new(&args.superlink, ca(args.ca.as_deref())?.as_deref())?;
     let patience = seconds("patience", args.patience)?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
     let fab = args.fab.as_ref().map(read).transpose()?;
-    let runtime = Runtime::new(Link::new(Box::new(http), patience, stop.clone()), fab);
+    let runtime = Runtime::new(args.superlink.link(patience, &stop)?, fab);
     let quiet = args.quiet;
     let tell = move |line: &str| {
         if !quiet {
@@ -147,32 +139,6 @@ fn open(path: &Path, experiment: &Experiment) -> Result<Option<RunDir>, Error> {
         return Ok(None);
     }
     RunDir::resume(path, experiment).map(Some)
-}
-
-/// A flag that is set by Ctrl-C or SIGTERM; the second time, the process ends at once.
-pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    handler.map_err(|error| Error::Training(format!("cannot watch for Ctrl-C: {error}")))?;
-    Ok(stop)
-}
-
-/// The content of a CA file.
-pub(super) fn ca(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
-    path.map(|path| std::fs::read(path).map_err(Error::file("read", path))).transpose()
-}
-
-/// A duration as it is typed.
-pub(super) fn seconds(flag: &str, value: f64) -> Result<Duration, Error> {
-    Duration::try_from_secs_f64(value)
-        .ok()
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| Error::Config(format!("{flag} is {value}: it must be greater than 0")))
 }
 
 #[cfg(test)]

@@ -216,7 +216,7 @@ impl<'a> Host<'a> {
         mut done: impl FnMut(DeviceId, Result<Work, LearnError>),
     ) -> Result<(), Error> {
         let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
-        let (store, stop, experiment) = (self.store, self.stop, &*experiment);
+        let (store, stop, experiment, own_data) = (self.store, self.stop, &*experiment, self.own.own_data);
         let queue = Mutex::new(question.devices.iter().copied());
         let (results, ready) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -231,6 +231,8 @@ impl<'a> Host<'a> {
                                 strategy: question.strategy,
                                 split: question.split.clone(),
                                 device,
+                                // Whoever has the data alone holds all of them, whatever its number.
+                                place: if own_data { 0 } else { device.0 as usize },
                                 message: question.message.clone(),
                                 personal: personal.map(Arc::new),
                                 task,

@@ -18,8 +18,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use fedper_core::coordinator::{Coordinator, Plan};
 use fedper_core::params::Params;
 use fedper_core::split::{BaseParams, Split};
+use fedper_core::strategy::Strategy;
 use serde::Serialize;
 
 pub(crate) use self::checkpoint::OpenRound;
@@ -165,12 +167,22 @@ impl RunDir {
         self.progress.seconds
     }
 
-    /// The base that `algorithm` takes up again and how many rounds are done, if one is.
+    /// The coordinator of one algorithm's rounds, as the checkpoint has it or at its beginning.
     ///
     /// # Errors
     /// If the checkpoint does not hold what the split asks for.
-    pub(crate) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<(BaseParams, u32)>, Error> {
-        self.checkpoint().restore(algorithm, split)
+    pub(crate) fn coordinator(
+        &self,
+        experiment: &Experiment,
+        strategy: &'static dyn Strategy,
+        split: &Split,
+        plan: Plan,
+    ) -> Result<Coordinator, Error> {
+        let (base, done) = match self.checkpoint().restore(strategy.name(), split)? {
+            Some(state) => state,
+            None => (experiment.initial_base(split), 0),
+        };
+        Ok(Coordinator::new(plan, strategy, base, done))
     }
 
     /// The mean accuracy of every evaluated round of `algorithm` that is committed, in order.

@@ -40,27 +40,13 @@ impl Federation {
         dir: &RunDir,
         memory: u64,
     ) -> Result<Self, Error> {
-        let config = &experiment.config;
-        let plan = Plan {
-            devices: config.training_clients(),
-            rounds: config.rounds,
-            participation: config.participation,
-            seed: config.seed,
-            eval_every: config.eval_every,
-            eval_devices: config.eval_devices,
-            round_timeout: None,
-            min_answers: 0,
-        };
+        let plan = experiment.plan();
         let split = Arc::new(experiment.split(strategy));
-        let (base, done) = match dir.restore(strategy.name(), &split)? {
-            Some(state) => state,
-            None => (experiment.initial_base(&split), 0),
-        };
-        let coordinator = Coordinator::new(plan.clone(), strategy, base, done);
+        let coordinator = dir.coordinator(experiment, strategy, &split, plan.clone())?;
         let personal = PersonalStore::new(split.clone(), memory);
-        let mut plateau = config.plateau();
+        let mut plateau = experiment.config.plateau();
         if let Some(plateau) = &mut plateau
-            && done > 0
+            && coordinator.round() > 0
         {
             for (round, accuracy) in dir.accuracies(strategy.name())? {
                 plateau.observe(round, accuracy);
@@ -203,6 +189,7 @@ impl Federation {
         open: &OpenRound,
     ) -> Result<Job, Error> {
         let personal = self.personal.get(device, open)?;
-        Ok(Job { strategy: self.strategy, split: self.split.clone(), device, message, personal, task })
+        let place = device.0 as usize;
+        Ok(Job { strategy: self.strategy, split: self.split.clone(), device, place, message, personal, task })
     }
 }

@@ -142,10 +142,7 @@ fn adapt(
     stop: &AtomicBool,
     tests: &mut Vec<EvalMetrics>,
 ) -> Result<(), LearnError> {
-    let bench = match bench {
-        Some(bench) => bench,
-        None => bench.insert(Bench::new(experiment).map_err(|error| LearnError::Device(Box::new(error)))?),
-    };
+    let bench = Bench::ready(bench, experiment)?;
     let round = LocalRound {
         split: &way.split,
         epochs: way.epochs,

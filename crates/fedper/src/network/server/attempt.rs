@@ -1,0 +1,221 @@
+//! An attempt at a round: what the coordinator wants is asked, what comes back is judged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fedper_core::coordinator::{Action, Event, Outcome};
+use fedper_core::metrics::EvalMetrics;
+use fedper_core::round::{Answer, DeviceId, Download, Together, Upload};
+use fedper_core::strategy::Strategy;
+use fedper_flower::error::FlowerError;
+use fedper_flower::records::{ArrayRecord, Content, Values};
+use fedper_flower::retry::Polling;
+
+use super::{Federation, Server};
+use crate::error::Error;
+use crate::network::answer::{Failure, check_evaluated, check_trained};
+use crate::network::session::{Arrived, Kind, Question, Refused};
+use crate::network::settings::{ALGORITHM, CONFIG, DEVICES, FEDERATION, ROUND, TEST_LOCALLY, for_devices};
+
+/// What became of an attempt at a round.
+pub(super) enum Attempt {
+    Done(Box<Outcome>),
+    TooFew(u32),
+}
+
+/// Bytes of a round's training, as they travel.
+#[derive(Default)]
+pub(super) struct Traffic {
+    pub(super) down: u64,
+    pub(super) up: u64,
+}
+
+impl Server<'_> {
+    pub(super) fn attempt(
+        &mut self,
+        federation: &mut Federation,
+        traffic: &mut Traffic,
+        stop: &AtomicBool,
+    ) -> Result<Attempt, Error> {
+        let start = Instant::now();
+        let most = 8 * federation.split.base().numel() as u64 + (64 << 20);
+        let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut actions = VecDeque::from(federation.coordinator.step(Duration::ZERO, Event::Begin));
+        loop {
+            let mut events = Vec::new();
+            let mut train: (Vec<DeviceId>, Option<Download>) = (Vec::new(), None);
+            let mut evaluate: (Vec<DeviceId>, Option<Download>) = (Vec::new(), None);
+            while let Some(action) = actions.pop_front() {
+                match action {
+                    Action::Train(device, message) => {
+                        train.0.push(device);
+                        train.1 = Some(message);
+                    }
+                    Action::Evaluate(device, message) => {
+                        evaluate.0.push(device);
+                        evaluate.1 = Some(message);
+                    }
+                    Action::RoundDone(outcome) => {
+                        self.session.forget_round();
+                        return Ok(Attempt::Done(Box::new(outcome)));
+                    }
+                    Action::TooFew { answered, .. } => return Ok(Attempt::TooFew(answered)),
+                    Action::Finished => unreachable!("a round is begun only if there is one"),
+                }
+            }
+            for (kind, (devices, message)) in [(Kind::Train, train), (Kind::Evaluate, evaluate)] {
+                if let Some(message) = message {
+                    // Whoever has not answered the question before has been given up.
+                    self.session.forget_round();
+                    polling.restart();
+                    let sent = self.ask(federation.strategy, kind, devices, &message, &mut events)?;
+                    traffic.down += if kind == Kind::Train { sent } else { 0 };
+                }
+            }
+            for arrived in self.session.collect(most)? {
+                polling.restart();
+                if arrived.question.kind == Kind::Query {
+                    self.roster_answer(arrived);
+                } else {
+                    traffic.up += if arrived.question.kind == Kind::Train { arrived.bytes } else { 0 };
+                    self.judge(federation, arrived, &mut events);
+                }
+            }
+            let idle = events.is_empty();
+            for event in events {
+                actions.extend(federation.coordinator.step(start.elapsed(), event));
+            }
+            if federation.coordinator.deadline().is_some_and(|deadline| start.elapsed() >= deadline) {
+                let late = federation.coordinator.awaited();
+                let seconds = self.options.round_timeout.as_secs_f64();
+                self.fail(federation, &late, &format!("no answer in {seconds} s"));
+                actions.extend(federation.coordinator.step(start.elapsed(), Event::Tick));
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Err(FlowerError::Interrupted.into());
+            }
+            if idle && actions.is_empty() {
+                std::thread::sleep(polling.pause());
+            }
+        }
+    }
+
+    /// Asks each node for its devices; returns the bytes that go out.
+    fn ask(
+        &mut self,
+        strategy: &dyn Strategy,
+        kind: Kind,
+        devices: Vec<DeviceId>,
+        message: &Download,
+        events: &mut Vec<Event>,
+    ) -> Result<u64, Error> {
+        let places = self.roster.places();
+        let mut by_node: BTreeMap<u64, Vec<DeviceId>> = BTreeMap::new();
+        let mut nowhere = Vec::new();
+        for device in devices {
+            if kind == Kind::Evaluate {
+                self.observer.evaluating(strategy.name(), message.round, device);
+            }
+            match places.get(&device) {
+                Some(&node) => by_node.entry(node).or_default().push(device),
+                None => nowhere.push(device),
+            }
+        }
+        let arrays = ArrayRecord::of(&message.base);
+        let mut bytes = 0;
+        for (node, devices) in by_node {
+            let mut config = Values::default();
+            config.set_int(ROUND, message.round.into());
+            config.set_text(FEDERATION, self.network.federation.clone());
+            config.set_text(ALGORITHM, strategy.name());
+            config.set_text(CONFIG, for_devices(&self.experiment.config));
+            config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
+            config.set_bool(TEST_LOCALLY, message.test_locally);
+            let content =
+                Content { arrays: Some(arrays.clone()), config: Some(config), ..Content::default() }.pack();
+            let question = Question { node, kind, devices: devices.clone() };
+            match self.session.ask(question, message.round, &content, self.options.round_timeout)? {
+                Some(sent) => bytes += sent,
+                None => nowhere.extend(devices),
+            }
+        }
+        if !nowhere.is_empty() {
+            self.say(strategy, message.round, &nowhere, "on no node that is online");
+            events.extend(nowhere.iter().map(|&device| Event::Failed { device, round: message.round }));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes events of an answer. What it is refused for is said, and its devices count as failed.
+    fn judge(&mut self, federation: &Federation, arrived: Arrived, events: &mut Vec<Event>) {
+        let round = federation.coordinator.round();
+        let Question { node, kind, devices } = arrived.question;
+        let checked: Result<(Vec<Event>, Vec<Failure>), String> = match (arrived.result, kind) {
+            (Err(Refused::Error(reason)), _) => {
+                if reason.contains("not hosted here") {
+                    self.roster.forget(node);
+                }
+                Err(reason)
+            }
+            (Err(Refused::Malformed(reason)), _) => Err(format!("refused: {reason}")),
+            (Ok(content), Kind::Train) => {
+                check_trained(&content, &devices, federation.coordinator.base(), &self.options.limits)
+                    .map_err(|reason| format!("refused: {reason}"))
+                    .map(|(params, answers, failed)| {
+                        let base =
+                            federation.split.adopt_base(&params).expect("read with the base's own layout");
+                        for answer in &answers {
+                            self.observer.trained(federation.strategy.name(), round, answer.train.samples);
+                        }
+                        let event = match answers[..] {
+                            [Answer { device, samples, train, test }] => {
+                                Event::Trained(Upload { device, round, samples, train, test, base })
+                            }
+                            _ => Event::TrainedTogether(Together { round, answers, base }),
+                        };
+                        (vec![event], failed)
+                    })
+            }
+            (Ok(content), _) => check_evaluated(&content, &devices)
+                .map_err(|reason| format!("refused: {reason}"))
+                .map(|(tests, failed)| {
+                    let event = |(device, metrics): (DeviceId, EvalMetrics)| Event::Evaluated {
+                        device,
+                        round,
+                        metrics,
+                    };
+                    (tests.into_iter().map(event).collect(), failed)
+                }),
+        };
+        match checked {
+            Ok((answers, failed)) => {
+                events.extend(answers);
+                for (device, reason) in failed {
+                    self.fail(federation, &[device], &reason);
+                    events.push(Event::Failed { device, round });
+                }
+            }
+            Err(reason) => {
+                self.fail(federation, &devices, &reason);
+                events.extend(devices.into_iter().map(|device| Event::Failed { device, round }));
+            }
+        }
+    }
+
+    fn fail(&mut self, federation: &Federation, devices: &[DeviceId], reason: &str) {
+        let round = federation.coordinator.round();
+        self.say(federation.strategy, round, devices, reason);
+        for _ in devices {
+            self.observer.trained(federation.strategy.name(), round, 0);
+        }
+    }
+
+    fn say(&self, strategy: &dyn Strategy, round: u32, devices: &[DeviceId], reason: &str) {
+        let list: Vec<String> = devices.iter().take(20).map(ToString::to_string).collect();
+        let more = if devices.len() > 20 { ", …" } else { "" };
+        let plural = if devices.len() == 1 { "" } else { "s" };
+        let name = strategy.name();
+        (self.tell)(&format!("{name} round {round}: device{plural} {}{more}: {reason}", list.join(", ")));
+    }
+}
