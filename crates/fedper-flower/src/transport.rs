@@ -48,6 +48,9 @@ pub struct Http {
 /// No answer is larger: a chunk is 5 MiB, and a list of messages some kilobytes for each.
 const MOST_BYTES: u64 = 64 << 20;
 
+/// As large as a chunk with its message.
+const OUTPUT_BUFFER: usize = 6 << 20;
+
 impl Http {
     /// To the SuperLink at `url`, such as `https://superlink.example.org:8000`. With `ca`, only certificates that this
     /// authority (PEM) has signed are accepted; without, those of the public authorities.
@@ -84,6 +87,8 @@ impl Http {
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_global(Some(Duration::from_secs(120)))
+            // A chunk at once: the SuperLink pays for each piece that arrives.
+            .output_buffer_size(OUTPUT_BUFFER)
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build()
             .new_agent();

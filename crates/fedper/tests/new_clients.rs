@@ -4,11 +4,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
-use std::thread::sleep;
-use std::time::Instant;
 
-use common::{assert_same, fedper, results, run};
+use common::{assert_same, fedper, results, run, whole_and_killed};
 use fedper::rundir::read_summary;
 use fedper::rundir::records::{NewClientRecord, NewClients};
 
@@ -113,32 +110,7 @@ fn a_killed_run_reports_the_same_of_new_devices() {
     let config = dir.path().join("config.toml");
     let more = "new_clients = 3\nnew_client_epochs = 12\nnew_client_layers = 'all'\n";
     std::fs::write(&config, format!("{SMALL}{more}")).unwrap();
-    let begin = |out: &Path| {
-        let mut command = fedper(&["run", "--quiet", "--config", text(&config), "--out", text(out)]);
-        command.stdout(Stdio::null());
-        command
-    };
-    let start = Instant::now();
-    assert!(begin(&whole).status().unwrap().success());
-    let time = start.elapsed();
-    let mut kills = 0;
-    let mut command = begin(&killed);
-    // Ever later, so that it comes to its end.
-    for part in 2.. {
-        let mut child = command.spawn().unwrap();
-        sleep(time.mul_f64(0.1 * f64::from(part)));
-        let _ = child.kill();
-        if child.wait().unwrap().success() {
-            break;
-        }
-        kills += 1;
-        command = match killed.join("config.toml").exists() {
-            true => fedper(&["run", "--quiet", "--resume", text(&killed)]),
-            false => begin(&killed),
-        };
-        command.stdout(Stdio::null());
-    }
-    assert!(kills >= 2, "{kills} kills");
+    whole_and_killed(&config, &whole, &killed);
     assert_same(&everything(&whole), &everything(&killed));
     assert_eq!(new_clients(&whole), new_clients(&killed));
 }

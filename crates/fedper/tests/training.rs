@@ -3,11 +3,8 @@
 mod common;
 
 use std::path::Path;
-use std::process::Stdio;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use common::{assert_same, fedper, results, run, weights};
+use common::{assert_same, fedper, results, run, weights, whole_and_killed};
 use fedper::rundir::read_summary;
 
 const MLP: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 40\nbatch_size = 10\nalgorithm = ['fedper', \
@@ -108,32 +105,7 @@ fn kills_leave_no_trace_with_everything_on() {
                       min_delta = 0.002\naugment = 'crop-flip'\nparticipation = 0.7\n";
     std::fs::write(&config, format!("{MLP}{everything}")).unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
-    let begin = |out: &Path| {
-        let mut command = fedper(&["run", "--quiet", "--config", text(&config), "--out", text(out)]);
-        command.stdout(Stdio::null());
-        command
-    };
-    let start = Instant::now();
-    assert!(begin(&whole).status().unwrap().success());
-    let time = start.elapsed();
+    whole_and_killed(&config, &whole, &killed);
     assert!(read_summary(&whole).unwrap().algorithms.values().any(|a| a.stopped_early));
-    let mut kills = 0;
-    let mut command = begin(&killed);
-    // Ever later, so that it comes to its end.
-    for part in 1.. {
-        let mut child = command.spawn().unwrap();
-        sleep(time.mul_f64(0.12 * f64::from(part)).max(Duration::from_millis(5)));
-        let _ = child.kill();
-        if child.wait().unwrap().success() {
-            break;
-        }
-        kills += 1;
-        command = match killed.join("config.toml").exists() {
-            true => fedper(&["run", "--quiet", "--resume", text(&killed)]),
-            false => begin(&killed),
-        };
-        command.stdout(Stdio::null());
-    }
-    assert!(kills >= 2, "{kills} kills");
     assert_same(&results(&whole), &results(&killed));
 }

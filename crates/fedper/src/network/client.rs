@@ -52,11 +52,13 @@ pub fn run(
             tell,
             last_push: None,
             last: Objects::default(),
+            unconfirmed: None,
         };
         let result = client.serve(stop);
+        client.confirm();
         ended.store(true, Ordering::Relaxed);
         // Whoever leaves takes an answer along that was not collected yet.
-        if client.last_push.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+        if client.last_push.is_none_or(|at| at.elapsed() > PATIENCE) {
             let _ = fleet.leave(node.load(Ordering::Relaxed));
         }
         result
@@ -111,7 +113,13 @@ struct Client<'a> {
     last_push: Option<Instant>,
     /// The objects of the last message: the base that is evaluated in a round is the one that the next begins with.
     last: Objects,
+    /// The last message. Until it is confirmed the SuperLink keeps its objects too, and the next question need not bring
+    /// them again.
+    unconfirmed: Option<Incoming>,
 }
+
+/// How long a question is waited for before the SuperLink may forget the objects of the last one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Client<'_> {
     fn serve(&mut self, stop: &AtomicBool) -> Result<(), Error> {
@@ -121,7 +129,7 @@ impl Client<'_> {
                 self.store.set_pending(None)?;
             } else {
                 (self.tell)("taking up what was interrupted");
-                self.deal_with(&message)?;
+                self.deal_with(message)?;
             }
         }
         let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(3));
@@ -129,10 +137,16 @@ impl Client<'_> {
             match self.fleet.pull(self.node()) {
                 Ok(Some(message)) => {
                     self.store.set_pending(Some(&message.to_bytes()))?;
-                    self.deal_with(&message)?;
+                    self.confirm();
+                    self.deal_with(message)?;
                     polling.restart();
                 }
-                Ok(None) => self.fleet.link().sleep(polling.pause()),
+                Ok(None) => {
+                    if self.last_push.is_some_and(|at| at.elapsed() > PATIENCE) {
+                        self.confirm();
+                    }
+                    self.fleet.link().sleep(polling.pause());
+                }
                 Err(FlowerError::Malformed(error)) => (self.tell)(&format!("a message was refused: {error}")),
                 Err(FlowerError::Status { .. }) => {
                     (self.tell)("the SuperLink does not know this node any more");
@@ -149,14 +163,22 @@ impl Client<'_> {
         self.node.load(Ordering::Relaxed)
     }
 
+    /// The last message is dealt with.
+    fn confirm(&mut self) {
+        if let Some(message) = self.unconfirmed.take() {
+            // Its objects are kept for nothing then, until its run ends.
+            let _ = self.fleet.confirm(self.node(), &message);
+        }
+    }
+
     /// Answers a message. Only what cannot be kept, and the wish to end, is an error here.
-    fn deal_with(&mut self, message: &Incoming) -> Result<(), Error> {
+    fn deal_with(&mut self, message: Incoming) -> Result<(), Error> {
         let start = Instant::now();
-        let reply = match self.fleet.fetch(self.node(), message, &self.last, MOST_BYTES) {
+        let reply = match self.fleet.fetch(self.node(), &message, &self.last, MOST_BYTES) {
             Ok(objects) => {
                 self.last = objects.clone();
                 match message.content(objects) {
-                    Ok(content) => self.host.answer(message, &content)?,
+                    Ok(content) => self.host.answer(&message, &content)?,
                     Err(error) => Reply::Refusal(error.to_string()),
                 }
             }
@@ -192,9 +214,9 @@ impl Client<'_> {
             Err(error) => (self.tell)(&format!("the answer could not be sent: {error}")),
         }
         self.last_push = Some(Instant::now());
-        // From here on there is nothing to take up; the objects may go.
+        // From here on there is nothing to take up.
         self.store.set_pending(None)?;
-        let _ = self.fleet.confirm(self.node(), message);
+        self.unconfirmed = Some(message);
         Ok(())
     }
 }

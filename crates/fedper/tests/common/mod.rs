@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use fedper::config::Settings;
 use fedper::experiment::Experiment;
@@ -46,6 +48,38 @@ pub fn fedper(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedper"));
     command.args(args).env("COLUMNS", "110").env_remove("XDG_CACHE_HOME");
     command
+}
+
+/// Runs the configuration in a file twice: to its end into `whole`, and into `killed`, killed and taken up again ever later
+/// until it is at its end, at least twice.
+pub fn whole_and_killed(config: &Path, whole: &Path, killed: &Path) {
+    let begin = |out: &Path| {
+        let mut command = fedper(&["run", "--quiet", "--config"]);
+        command.arg(config).arg("--out").arg(out);
+        command
+    };
+    let start = Instant::now();
+    assert!(begin(whole).stdout(Stdio::null()).status().unwrap().success());
+    let time = start.elapsed();
+    let mut command = begin(killed);
+    let mut kills = 0;
+    for tenths in 1.. {
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        sleep(time.mul_f64(0.1 * f64::from(tenths)).max(Duration::from_millis(5)));
+        let _ = child.kill();
+        if child.wait().unwrap().success() {
+            break;
+        }
+        kills += 1;
+        command = if killed.join("config.toml").exists() {
+            let mut command = fedper(&["run", "--quiet", "--resume"]);
+            command.arg(killed);
+            command
+        } else {
+            begin(killed)
+        };
+    }
+    assert!(kills >= 2, "{kills} kills");
 }
 
 /// Everything in a run directory that must not depend on how it was run: records without times, and all weights.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, Process, free_port, lines, url, venv};
+use crate::common;
+use crate::support::{Place, Process, free_port, lines, simulated, url, venv};
 
 /// Largest resident memory of a process, in MB.
 fn peak_rss(process: &Process) -> u64 {
@@ -47,4 +48,37 @@ fn two_hundred_devices_on_four_processes() {
     assert_eq!(lines(&place.path("deployed"), "devices.jsonl").len(), 200 * rounds.len());
     let memory = clients.each_ref().map(peak_rss);
     println!("memory: clients {memory:?} MB, server {server_rss} MB, SuperLink {} MB", peak_rss(&superlink));
+}
+
+/// What a round costs beside training: hardly any, of a base of 10.8 MB.
+#[test]
+fn a_round_of_ten_megabytes() {
+    let Some(bin) = venv() else { return };
+    let rounds: u32 = std::env::var("FEDPER_FLOWER_ROUNDS").map_or(2, |text| text.parse().unwrap());
+    let place = Place::new(bin);
+    let port = free_port();
+    let _superlink = place.plain_superlink(port);
+    let photos = place.text("photos");
+    let made = common::fedper(&["data", "make", "flickr-aes", &photos, "--width", "48", "--height", "48"])
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let config = format!(
+        "dataset = 'flickr-aes'\ndata_dir = '{photos}'\nimage_size = 48\nmodel = 'cnn'\nclients = 1\nbatch_size = 10\n\
+         personal_layers = 1\nlr = 0.01\nalgorithm = ['fedper']\nrounds = {rounds}\n"
+    );
+    let start = Instant::now();
+    simulated(&config, &place.path("simulated"));
+    let training = start.elapsed().as_secs_f64() / f64::from(rounds);
+    let _client = place.client("client", &url(port), &["--device", "0", "--data-dir", &photos]);
+    let mut server = place.server("deployed", &url(port), &config, &[]);
+    place.expect_success("deployed", &mut server, Duration::from_secs(300));
+    for round in lines(&place.path("deployed"), "rounds.jsonl") {
+        assert!((10_000_000..11_000_000).contains(&round["bytes_down"].as_u64().unwrap()));
+        println!(
+            "round {}: {:.2} s, of which a simulated one takes {training:.2} s",
+            round["round"],
+            round["seconds"].as_f64().unwrap()
+        );
+    }
 }

@@ -122,6 +122,12 @@ fn no_personal_byte_leaves_and_bytes_are_as_announced() {
             assert!((0.0..0.02).contains(&excess));
         }
     }
+    // What is evaluated after a round is what the next begins with: it goes to the SuperLink once, and to each device once.
+    let first = weights(&place.path("1/weights/fedper/base.safetensors"));
+    let values = &first.get("conv2.0.weight").unwrap()[..64];
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let times = |stream: &Vec<u8>| stream.windows(bytes.len()).filter(|window| *window == bytes).count();
+    assert_eq!(traffic.iter().map(times).sum::<usize>(), 1 + 3);
     println!("{total} bytes recorded in {} streams", traffic.len());
 }
 
