@@ -1,6 +1,7 @@
 //! Weights in and out as safetensors (<https://github.com/huggingface/safetensors>), under the field's parameter names.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use fedper_core::params::{Kind, Layout, Params, ParamsError, Spec};
 use safetensors::{Dtype, SafeTensors, View, serialize};
@@ -54,9 +55,30 @@ impl View for Bytes<'_> {
 /// # Errors
 /// If the format cannot hold them.
 pub fn write_safetensors(params: &Params) -> Result<Vec<u8>, WeightsError> {
+    write(params, None)
+}
+
+/// The same with a note about them, which [`read_note`] finds by its name.
+///
+/// # Errors
+/// If the format cannot hold them.
+pub fn write_with_note(params: &Params, name: &str, note: String) -> Result<Vec<u8>, WeightsError> {
+    write(params, Some([(name.to_owned(), note)].into()))
+}
+
+fn write(params: &Params, metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>, WeightsError> {
     let views =
         params.iter().map(|(spec, values)| (spec.name.as_str(), Bytes { shape: &spec.shape, values }));
-    Ok(serialize(views, None)?)
+    Ok(serialize(views, metadata)?)
+}
+
+/// The note of that name in a file, if it has one.
+///
+/// # Errors
+/// If the file is damaged or of another format.
+pub fn read_note(bytes: &[u8], name: &str) -> Result<Option<String>, WeightsError> {
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    Ok(header.metadata().as_ref().and_then(|notes| notes.get(name)).cloned())
 }
 
 /// The parameters in a file, converted to f32. PyTorch's `num_batches_tracked` is left out, because nothing reads it.
@@ -135,6 +157,19 @@ mod tests {
             assert_eq!(&read.layout().specs()[position], spec);
             assert_eq!(read.at(position), values);
         }
+    }
+
+    #[test]
+    fn a_note_is_found_by_its_name() {
+        let bytes = write_with_note(&params(), "about", "a \"note\"".into()).unwrap();
+        assert_eq!(read_note(&bytes, "about").unwrap().as_deref(), Some("a \"note\""));
+        assert_eq!(read_note(&bytes, "other").unwrap(), None);
+        assert_eq!(read_note(&write_safetensors(&params()).unwrap(), "about").unwrap(), None);
+        assert_eq!(
+            read_safetensors(&bytes).unwrap(),
+            read_safetensors(&write_safetensors(&params()).unwrap()).unwrap()
+        );
+        assert!(read_note(b"no such file", "about").is_err());
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! Classifying images with the network of one device of a finished run.
+//! Classifying images with a device's own network: of a finished run, or of a device on a network.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use fedper_core::params::Params;
 use fedper_nn::{Architecture, InputShape, Network};
 use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::network::kept::{self, About, Kept};
 use crate::rundir::{RunDir, device_network, read_summary};
 
 /// A device's network, ready to classify image files.
@@ -18,6 +20,7 @@ pub struct Classifier {
     shape: [usize; 3],
     classes: Vec<String>,
     algorithm: String,
+    round: Option<u32>,
     own: bool,
 }
 
@@ -50,17 +53,24 @@ impl Classifier {
             },
         };
         let (params, own) = device_network(run, &algorithm, Some(device))?;
-        let foreign = |reason: String| Error::Foreign { path: run.join("weights").join(&algorithm), reason };
-        if let Some(name) = params.first_non_finite() {
-            return Err(foreign(format!("parameter `{name}` holds a value that is not finite")));
-        }
         let classes = classes(&run.join("partition.json"))?;
         let shape = shape(run, &config)?;
-        let input = InputShape { height: shape[0], width: shape[1], channels: shape[2] };
-        let architecture = Architecture::new(config.model, config.stem, input, classes.len())?;
-        let mut network = Network::new(&architecture, 1)?;
-        network.load(&params).map_err(|error| foreign(error.to_string()))?;
-        Ok(Self { network, shape, classes, algorithm, own })
+        let path = run.join("weights").join(&algorithm);
+        let (network, round) = (network(&params, &config, shape, classes.len(), &path)?, None);
+        Ok(Self { network, shape, classes, algorithm, round, own })
+    }
+
+    /// The network that a device on a network (`fedper client`) was last tested with, from its state folder, by `algorithm`;
+    /// if that is not given, by `fedper`, or by the only algorithm there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none; if its file is broken.
+    pub fn deployed(state: &Path, algorithm: Option<&str>) -> Result<Self, Error> {
+        let Kept { params, about } = Kept::read(state, algorithm)?;
+        let path = kept::path(state, &about.algorithm);
+        let network = network(&params, &about.config()?, about.image_shape, about.classes.len(), &path)?;
+        let About { algorithm, round, own, classes, image_shape: shape, .. } = about;
+        Ok(Self { network, shape, classes, algorithm, round: Some(round), own })
     }
 
     /// The names of the classes, by label.
@@ -71,6 +81,11 @@ impl Classifier {
     /// Whose network it is.
     pub fn algorithm(&self) -> &str {
         &self.algorithm
+    }
+
+    /// After which round, where that is known: a finished run's network is that of its end.
+    pub fn round(&self) -> Option<u32> {
+        self.round
     }
 
     /// Whether a part of the network is the device's own; else all devices share it.
@@ -87,6 +102,24 @@ impl Classifier {
         let pixels: Vec<f32> = bytes.into_iter().map(fedper_data::normalise).collect();
         Ok(softmax(self.network.logits(&pixels, 1)?))
     }
+}
+
+fn network(
+    params: &Params,
+    config: &Config,
+    [height, width, channels]: [usize; 3],
+    classes: usize,
+    path: &Path,
+) -> Result<Network, Error> {
+    let foreign = |reason: String| Error::Foreign { path: path.to_owned(), reason };
+    if let Some(name) = params.first_non_finite() {
+        return Err(foreign(format!("parameter `{name}` holds a value that is not finite")));
+    }
+    let input = InputShape { height, width, channels };
+    let architecture = Architecture::new(config.model, config.stem, input, classes)?;
+    let mut network = Network::new(&architecture, 1)?;
+    network.load(params).map_err(|error| foreign(error.to_string()))?;
+    Ok(network)
 }
 
 fn softmax(logits: &[f32]) -> Vec<f64> {

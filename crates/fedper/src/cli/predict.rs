@@ -10,18 +10,22 @@ use crate::predict::Classifier;
 
 /// Classify images with a device's own network
 ///
-/// The network is that of a finished run: the base under the device's own personal layers. JPEG and PNG files of any size;
-/// they are resized, and made grey if the run's images are, as a run's own images are.
+/// The network is that of a finished run (--run), or what a device on a network was last tested with (--state): the base under
+/// the device's own personal layers. JPEG and PNG files of any size; they are resized, and made grey if the run's images
+/// are, as a run's own images are.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Take the final weights of this run
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
-    /// Whose network, by number from 0
-    #[arg(long, value_name = "NUMBER")]
-    device: u64,
-    /// By which algorithm of the run [default: fedper, or the run's only one]
+    #[arg(long, value_name = "DIR", requires = "device", required_unless_present = "state")]
+    run: Option<PathBuf>,
+    /// Whose network of the run, by number from 0
+    #[arg(long, value_name = "NUMBER", requires = "run")]
+    device: Option<u64>,
+    /// Instead of a run's: the network in this folder of a `fedper client`, which may be running
+    #[arg(long, value_name = "DIR", conflicts_with = "run")]
+    state: Option<PathBuf>,
+    /// By which algorithm [default: fedper, or the only one there]
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// How many classes to show of each image, the likeliest first
@@ -39,11 +43,17 @@ const EXAMPLES: &str = "\
 Examples:
   fedper predict --run runs/cifar --device 3 cat.jpg
   fedper predict --run runs/cifar --device 3 --algorithm fedavg --json photos/*.png
+  fedper predict --state /var/lib/fedper cat.jpg
 
 A file that is no image is named on standard error, the others are classified all the same, and the exit code is 1.";
 
 pub(super) fn main(args: &Args) -> Result<(), Error> {
-    let mut classifier = Classifier::open(&args.run, args.algorithm.as_deref(), args.device)?;
+    let algorithm = args.algorithm.as_deref();
+    let mut classifier = match (&args.run, args.device, &args.state) {
+        (Some(run), Some(device), _) => Classifier::open(run, algorithm, device)?,
+        (_, _, Some(state)) => Classifier::deployed(state, algorithm)?,
+        _ => unreachable!("the command line asks for one of them"),
+    };
     let results: Vec<_> = args.images.iter().map(|path| (path, classifier.classify(path))).collect();
     let classes = classifier.classes();
     if args.json {
@@ -58,8 +68,10 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
             })
             .collect();
         let all = json!({
-            "run": args.run.display().to_string(),
+            "run": args.run.as_ref().map(|run| run.display().to_string()),
+            "state": args.state.as_ref().map(|state| state.display().to_string()),
             "algorithm": classifier.algorithm(),
+            "round": classifier.round(),
             "device": args.device,
             "own": classifier.is_own(),
             "classes": classes,
@@ -109,9 +121,10 @@ fn text(args: &Args, classifier: &Classifier, results: &[(&PathBuf, Result<Vec<f
     }
     let columns: Vec<(&str, Align)> = columns.iter().map(|(title, align)| (title.as_str(), *align)).collect();
     let algorithm = classifier.algorithm();
-    let whose = match classifier.is_own() {
-        true => format!("Device {}'s own network ({algorithm})", args.device),
-        false => format!("The network that all devices share ({algorithm} keeps nothing on a device)"),
+    let whose = match (classifier.is_own(), args.device, classifier.round()) {
+        (true, Some(device), _) => format!("Device {device}'s own network ({algorithm})"),
+        (true, None, Some(round)) => format!("This device's own network ({algorithm}, round {round})"),
+        _ => format!("The network that all devices share ({algorithm} keeps nothing on a device)"),
     };
     format!("{whose}:\n\n{}", table(&columns, &rows))
 }

@@ -141,12 +141,13 @@ pub fn check_trained(
     if let Some(wrong) = samples.iter().find(|n| !plausible.contains(n)) {
         return Err(format!("{wrong} samples, where 1 to {} are plausible", limits.max_samples));
     }
-    if samples.iter().sum::<i64>() != total {
-        return Err(format!("num-examples is {total}, but the devices have {}", samples.iter().sum::<i64>()));
+    let sum: i128 = samples.iter().copied().map(i128::from).sum();
+    if sum != i128::from(total) {
+        return Err(format!("num-examples is {total}, but the devices have {sum}"));
     }
     let trained = list(metrics, TRAINED, ids.len())?;
     let losses = floats(metrics, LOSS_SUMS, ids.len())?;
-    let foreign_loss = metrics.float("train_loss").filter(|loss| loss.is_finite());
+    let foreign_loss = metrics.float("train_loss").filter(plausible_loss);
     let tests = read_tests(metrics, ids.len())?;
     let mut answers = Vec::with_capacity(ids.len());
     for (i, &device) in ids.iter().enumerate() {
@@ -199,9 +200,14 @@ fn foreign_test(metrics: &Values) -> Result<EvalMetrics, String> {
     let find = |names: &[&str]| names.iter().find_map(|name| metrics.float(name));
     let accuracy = find(&["accuracy", "eval_acc", "eval_accuracy"]).filter(|a| (0.0..=1.0).contains(a));
     let accuracy = accuracy.ok_or("it does not say its accuracy")?;
-    let loss = find(&["loss", "eval_loss"]).filter(|loss| loss.is_finite()).unwrap_or(0.0);
+    let loss = find(&["loss", "eval_loss"]).filter(plausible_loss).unwrap_or(0.0);
     let correct = (accuracy * samples as f64).round() as u64;
     Ok(EvalMetrics { correct, loss_sum: loss * samples as f64, samples })
+}
+
+/// Whether a mean loss can be one: its sum over all samples is finite too.
+fn plausible_loss(loss: &f64) -> bool {
+    loss.abs() < 1e200
 }
 
 fn read_failures(content: &Content, asked: &[DeviceId]) -> Result<Vec<Failure>, String> {

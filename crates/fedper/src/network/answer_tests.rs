@@ -1,6 +1,8 @@
 use fedper_core::params::Spec;
+use fedper_core::seed::{self, Purpose};
 use fedper_core::split::Split;
 use fedper_flower::records::ArrayRecord;
+use rand_core::Rng;
 
 use super::*;
 
@@ -92,4 +94,90 @@ fn what_cannot_be_an_update_is_refused_with_the_reason() {
     let mut metrics = trained(&answers(&[(1, 5)]), true);
     metrics.set_floats("device-loss-sums", vec![f64::NAN]);
     assert!(refused(&content(metrics, &good), &[1], &limits).contains("not finite"));
+}
+
+/// Whatever an answer says is refused or makes sense. `FEDPER_FUZZ_CASES` says how many are tried.
+#[test]
+fn arbitrary_answers_are_refused_or_make_sense() {
+    let cases: u64 = std::env::var("FEDPER_FUZZ_CASES").map_or(20_000, |text| text.parse().unwrap());
+    let asked = [1, 2, 5].map(DeviceId);
+    let good = base([4], 1.0);
+    let (mut trained_well, mut tested_well) = (0, 0);
+    for case in 0..cases {
+        let mut random = seed::derive(7, Purpose::Failure, 0, case);
+        let mut below = |n: u64| random.next_u64() % n;
+        let devices = [(1, 5), (2, 7), (5, 1)];
+        let mut content = content(trained(&answers(&devices[..1 + below(3) as usize]), true), &good);
+        if below(2) == 0 {
+            content.config = failures(&[(DeviceId(below(7)), "tired".into())]);
+        }
+        for _ in 0..below(4) {
+            const KEYS: [&str; 13] = [
+                SAMPLES,
+                IDS,
+                DEVICE_SAMPLES,
+                TRAINED,
+                LOSS_SUMS,
+                TEST_SAMPLES,
+                TEST_CORRECT,
+                TEST_LOSS_SUMS,
+                FAILURES,
+                "train_loss",
+                "accuracy",
+                "loss",
+                "surprise",
+            ];
+            const INTS: [i64; 10] = [0, 1, 2, 5, 7, 13, -1, i64::MAX, i64::MIN, 10_000_001];
+            const FLOATS: [f64; 8] = [0.0, 1.0, -1.0, 0.5, f64::NAN, f64::INFINITY, f64::MAX, 1e-310];
+            let key = KEYS[below(13) as usize];
+            let ints = (0..below(5)).map(|_| INTS[below(10) as usize]).collect::<Vec<_>>();
+            let floats = (0..below(5)).map(|_| FLOATS[below(8) as usize]).collect::<Vec<_>>();
+            let values = match (below(4), &mut content.config) {
+                (0, Some(config)) => config,
+                _ => content.metrics.as_mut().unwrap(),
+            };
+            match below(6) {
+                0 => values.set_int(key, INTS[below(10) as usize]),
+                1 => values.set_float(key, FLOATS[below(8) as usize]),
+                2 => values.set_ints(key, ints),
+                3 => values.set_floats(key, floats),
+                4 => values.set_texts(key, vec![String::new(); ints.len()]),
+                _ => values.set_text(key, "text"),
+            }
+        }
+        let asked = &asked[..1 + below(3) as usize];
+        let max_samples = if below(2) == 0 { u64::MAX } else { 10 };
+        let limits = Limits { max_samples, ..Limits::default() };
+        let plausible = |test: &EvalMetrics| test.correct <= test.samples && test.loss_sum.is_finite();
+        if let Ok((params, answers, failed)) = check_trained(&content, asked, &base([4], 0.0), &limits) {
+            trained_well += 1;
+            assert!(!answers.is_empty() && params.first_non_finite().is_none());
+            let devices =
+                answers.iter().map(|answer| answer.device).chain(failed.iter().map(|(device, _)| *device));
+            assert!(devices.clone().all(|device| asked.contains(&device)), "case {case}");
+            assert_eq!(
+                devices.collect::<std::collections::BTreeSet<_>>().len(),
+                answers.len() + failed.len()
+            );
+            for answer in &answers {
+                assert!((1..=max_samples).contains(&answer.samples), "case {case}");
+                assert!(
+                    answer.train.loss_sum.is_finite() && answer.test.iter().all(plausible),
+                    "case {case}"
+                );
+            }
+        }
+        if let Ok((tests, _)) = check_evaluated(&content, asked) {
+            tested_well += 1;
+            assert!(
+                tests.iter().all(|(device, test)| asked.contains(device) && plausible(test)),
+                "case {case}"
+            );
+        }
+    }
+    println!("of {cases} answers {trained_well} were taken for trainings, {tested_well} for tests");
+    assert!(
+        trained_well > cases / 20 && tested_well > cases / 20,
+        "hardly any came as far as the last check"
+    );
 }

@@ -1,6 +1,6 @@
 //! `fedper client`: devices on a SuperLink.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub struct ClientOptions {
     pub own: Own,
     /// Worker threads.
     pub workers: usize,
-    /// Where it keeps what it keeps, for messages.
+    /// Where it keeps what it keeps.
     pub state: PathBuf,
 }
 
@@ -48,6 +48,7 @@ pub fn run(
             fleet,
             store,
             host: Host::new(&options.own, store, options.workers, stop),
+            state: &options.state,
             node: &node,
             tell,
             last_push: None,
@@ -108,6 +109,7 @@ struct Client<'a> {
     fleet: &'a Fleet,
     store: &'a Store,
     host: Host<'a>,
+    state: &'a Path,
     node: &'a AtomicU64,
     tell: Tell<'a>,
     last_push: Option<Instant>,
@@ -217,6 +219,8 @@ impl Client<'_> {
         // From here on there is nothing to take up.
         self.store.set_pending(None)?;
         self.unconfirmed = Some(message);
+        // Nobody waits for this device now.
+        self.host.keep_network(self.state)?;
         Ok(())
     }
 }

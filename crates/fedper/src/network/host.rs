@@ -1,5 +1,6 @@
 //! The devices of one process: what they do when a server asks.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -12,6 +13,7 @@ use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
 use super::answer::{self, Failure};
+use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
 use crate::config::Settings;
@@ -33,6 +35,8 @@ pub(super) struct Host<'a> {
     stop: &'a AtomicBool,
     workers: usize,
     prepared: Option<Prepared>,
+    /// What the one device of this process was last tested with, until it is written.
+    tested: Option<Kept>,
 }
 
 /// The experiment that was asked for last, and the workers' networks for it.
@@ -61,7 +65,7 @@ impl Question {
 
 impl<'a> Host<'a> {
     pub(super) fn new(own: &'a Own, store: &'a Store, workers: usize, stop: &'a AtomicBool) -> Self {
-        Self { own, store, stop, workers, prepared: None }
+        Self { own, store, stop, workers, prepared: None, tested: None }
     }
 
     /// Does what is asked. What devices keep is on the disk before this returns.
@@ -201,11 +205,36 @@ impl<'a> Host<'a> {
         if tests.is_empty() {
             return Ok(Reply::Refusal(reasons(&failed)));
         }
+        let hosts_one = self.own.devices.as_ref().is_none_or(|devices| devices.start() == devices.end());
+        if let ([device], true) = (&question.devices[..], hosts_one) {
+            self.tested = Some(self.network(question, *device)?);
+        }
         Ok(Reply::Content(Content {
             arrays: None,
             metrics: Some(answer::evaluated(&tests, question.detailed)),
             config: answer::failures(&failed).filter(|_| question.detailed),
         }))
+    }
+
+    /// The network that `device` was tested with.
+    fn network(&self, question: &Question, device: DeviceId) -> Result<Kept, Error> {
+        let experiment = &self.prepared.as_ref().expect("prepared before").experiment;
+        let split = &question.split;
+        let personal = own(self.store, question, Task::Evaluate, device)?
+            .unwrap_or_else(|| experiment.initial_personal(split, device));
+        let own = !split.personal().is_empty();
+        Ok(Kept {
+            params: split.join(&question.message.base, &personal),
+            about: About::new(experiment, question.strategy.name(), question.message.round, own),
+        })
+    }
+
+    /// Writes the network that was last tested, if it is not written yet, for the device's own use.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn keep_network(&mut self, state: &Path) -> Result<(), Error> {
+        self.tested.take().map_or(Ok(()), |network| network.write(state))
     }
 
     /// Has each device work, on all workers; `done` is called as they get ready.

@@ -22,6 +22,7 @@
 pub mod answer;
 pub mod client;
 mod host;
+pub mod kept;
 mod roster;
 pub mod server;
 mod session;

@@ -8,6 +8,7 @@ mod support;
 mod agreement;
 mod faults;
 mod kills;
+mod own_data;
 mod python;
 mod scale;
 mod security;
