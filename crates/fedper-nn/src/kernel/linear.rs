@@ -81,6 +81,14 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(tile: &mut Tile<'_>, row: usize
                 );
                 let dy = tile.dy.as_ptr().add(block * tile.dy_plane + row * BLOCK);
                 for (o, [even, odd]) in transposed.iter().enumerate() {
+                    // The next tile, two lines of weights and velocities at a time.
+                    if part == 0 && row == 0 {
+                        let line = tile.w.len() + (block * BLOCK / 2 + o) * 2 * BLOCK;
+                        for line in [line, line + BLOCK] {
+                            S::prefetch(tile.w.as_ptr().wrapping_add(line));
+                            S::prefetch(tile.v.as_ptr().wrapping_add(line));
+                        }
+                    }
                     let even = S::load(even.as_ptr().add(part * S::LANES));
                     let odd = S::load(odd.as_ptr().add(part * S::LANES));
                     for (r, sums) in sums.iter_mut().enumerate() {
