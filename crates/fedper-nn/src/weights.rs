@@ -165,10 +165,10 @@ mod tests {
         assert_eq!(read_note(&bytes, "about").unwrap().as_deref(), Some("a \"note\""));
         assert_eq!(read_note(&bytes, "other").unwrap(), None);
         assert_eq!(read_note(&write_safetensors(&params()).unwrap(), "about").unwrap(), None);
-        assert_eq!(
-            read_safetensors(&bytes).unwrap(),
-            read_safetensors(&write_safetensors(&params()).unwrap()).unwrap()
-        );
+        let read = read_safetensors(&bytes).unwrap();
+        for (spec, values) in params().iter() {
+            assert_eq!(read.get(&spec.name).unwrap(), values);
+        }
         assert!(read_note(b"no such file", "about").is_err());
     }
 
