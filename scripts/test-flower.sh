@@ -28,6 +28,7 @@ if ! [ -x "$venv/bin/flower-superlink" ]; then
     fi
 fi
 echo "== federations on $("$venv/bin/flower-superlink" --version)"
-# One test at a time: each has its own SuperLink, and a SuperLink takes a core as it starts.
-FEDPER_FLOWER_VENV="$venv" cargo test --release -p fedper --test flower -- --test-threads 1 --nocapture "$@"
+# The whole workspace, so that nothing is compiled anew after its own tests; one test at a time, as each has its own
+# SuperLink, which takes a core as it starts.
+FEDPER_FLOWER_VENV="$venv" cargo test --release --workspace --test flower -- --test-threads 1 --nocapture "$@"
 echo "== the tests against a SuperLink ran, with Flower $version"
