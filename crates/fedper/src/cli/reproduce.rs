@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::table::{Align, duration, percent, table};
+use super::table::{Align, percent, table};
 use super::{interrupt, photos};
 use crate::config::Settings;
 use crate::error::Error;
@@ -195,6 +195,7 @@ fn results(figure: &ExperimentFigure) -> String {
         .rows()
         .into_iter()
         .map(|row| {
+            let time = row.time();
             vec![
                 row.panel,
                 row.curve,
@@ -204,7 +205,7 @@ fn results(figure: &ExperimentFigure) -> String {
                 show(row.published),
                 row.seeds.to_string(),
                 row.round.to_string(),
-                duration(row.seconds),
+                time,
             ]
         })
         .collect();

@@ -65,6 +65,13 @@ pub(crate) struct Row {
     pub(crate) seconds: f64,
 }
 
+impl Row {
+    /// The time its runs took, as a table shows it.
+    pub(crate) fn time(&self) -> String {
+        if self.seeds == 0 { "-".to_owned() } else { duration(self.seconds) }
+    }
+}
+
 impl CurveRuns {
     fn rounds(&self) -> impl Iterator<Item = &Algorithm> {
         self.runs.iter().flat_map(|run| run.algorithms.iter().filter(|found| found.name == self.algorithm))
@@ -281,7 +288,7 @@ fn table(out: &mut String, figure: &ExperimentFigure) {
             show(row.published),
             row.seeds,
             row.round,
-            escape(&duration(row.seconds))
+            escape(&row.time())
         );
     }
     out.push_str("</tbody></table></div>\n");
