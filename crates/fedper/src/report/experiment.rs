@@ -117,11 +117,14 @@ impl CurveRuns {
 }
 
 impl ExperimentFigure {
-    /// The figure as an SVG document.
+    /// The figure as an SVG document: the plots that something was run for, or all of them, empty, if nothing was.
     pub(crate) fn svg(&self) -> String {
+        let begun = |panel: &&PanelRuns| panel.curves.iter().any(|curve| !curve.runs.is_empty());
+        let nothing = !self.panels.iter().any(|panel| begun(&panel));
         let data: Vec<PanelData> = self
             .panels
             .iter()
+            .filter(|panel| nothing || begun(panel))
             .map(|panel| PanelData {
                 title: panel.title.clone(),
                 curves: panel.curves.iter().map(CurveRuns::data).collect(),
@@ -347,6 +350,19 @@ mod tests {
             assert!(text.contains(expected), "{expected}");
         }
         assert!(!html.contains("src=") && !html.contains("http-equiv"));
+    }
+
+    #[test]
+    fn only_plots_with_a_run_are_drawn_unless_there_is_none() {
+        let two = |runs| {
+            let mut figure = figure(runs);
+            let curves = vec![CurveRuns { runs: Vec::new(), ..figure.panels[0].curves.pop().unwrap() }];
+            figure.panels.push(PanelRuns { title: "A net, k = 8".to_owned(), curves });
+            figure.svg()
+        };
+        assert!(two(Vec::new()).contains("A net, k = 8") && two(Vec::new()).contains("Not run yet."));
+        let drawn = two(vec![synthetic::seeded(1)]);
+        assert!(drawn.contains("A net, k = 4") && !drawn.contains("A net, k = 8"));
     }
 
     #[test]
