@@ -39,13 +39,14 @@ vectorised! {
         assert!(tile.dx.len() == rows && tile.w.len() == panel && tile.v.len() == panel);
         // Accumulators are a row of `dx`; half of the registers hold them.
         let most = if S::LANES == BLOCK { 10 } else if 2 * S::LANES == BLOCK { 5 } else { 2 };
+        let velocities = sgd.is_some_and(|sgd| sgd.momentum != 0.0);
         let mut row = 0;
         while row < tile.samples() {
             row += match most.min(tile.samples() - row) {
-                10 => input_rows::<S, 10>(tile, row, add),
-                5..10 => input_rows::<S, 5>(tile, row, add),
-                2..5 => input_rows::<S, 2>(tile, row, add),
-                _ => input_rows::<S, 1>(tile, row, add),
+                10 => input_rows::<S, 10>(tile, row, add, velocities),
+                5..10 => input_rows::<S, 5>(tile, row, add, velocities),
+                2..5 => input_rows::<S, 2>(tile, row, add, velocities),
+                _ => input_rows::<S, 1>(tile, row, add, velocities),
             };
         }
         if let Some(sgd) = sgd {
@@ -63,7 +64,12 @@ vectorised! {
 /// # Safety
 /// The tile's slices must be as long as [`linear_tile`] wants them, and the machine must have `S`.
 #[inline(always)]
-unsafe fn input_rows<S: Simd, const ROWS: usize>(tile: &mut Tile<'_>, row: usize, add: bool) -> usize {
+unsafe fn input_rows<S: Simd, const ROWS: usize>(
+    tile: &mut Tile<'_>,
+    row: usize,
+    add: bool,
+    velocities: bool,
+) -> usize {
     const { assert!(BLOCK.is_multiple_of(S::LANES)) };
     let width = tile.blocks * BLOCK;
     // SAFETY: the caller vouches for the lengths of the slices.
@@ -81,12 +87,14 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(tile: &mut Tile<'_>, row: usize
                 );
                 let dy = tile.dy.as_ptr().add(block * tile.dy_plane + row * BLOCK);
                 for (o, [even, odd]) in transposed.iter().enumerate() {
-                    // The next tile, two lines of weights and velocities at a time.
+                    // The next tile, two lines at a time of weights and, if they are used, of velocities.
                     if part == 0 && row == 0 {
                         let line = tile.w.len() + (block * BLOCK / 2 + o) * 2 * BLOCK;
                         for line in [line, line + BLOCK] {
                             S::prefetch(tile.w.as_ptr().wrapping_add(line));
-                            S::prefetch(tile.v.as_ptr().wrapping_add(line));
+                            if velocities {
+                                S::prefetch(tile.v.as_ptr().wrapping_add(line));
+                            }
                         }
                     }
                     let even = S::load(even.as_ptr().add(part * S::LANES));

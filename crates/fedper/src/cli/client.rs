@@ -24,7 +24,7 @@ use crate::network::store::Store;
 pub(super) struct Args {
     #[command(flatten)]
     superlink: superlink::Args,
-    /// Folder for what the device keeps: its personal layers, its identity
+    /// Folder for what the device keeps: its personal layers, its identity, the network it was last tested with
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// This device's private key, which `fedper key` makes [default: one of its own, in --state]
