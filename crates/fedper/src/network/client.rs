@@ -168,7 +168,7 @@ impl Client<'_> {
     /// The last message is dealt with.
     fn confirm(&mut self) {
         if let Some(message) = self.unconfirmed.take() {
-            // Its objects are kept for nothing then, until its run ends.
+            // If that fails, its objects are kept for nothing until its run ends.
             let _ = self.fleet.confirm(self.node(), &message);
         }
     }
