@@ -218,8 +218,16 @@ fn check_batches(config: &Config, architecture: &Architecture, partition: &Parti
 /// If it cannot be read or is no such file.
 pub fn read_weights(path: &Path) -> Result<Params, Error> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    fedper_nn::weights::read_safetensors(&bytes)
-        .map_err(|error| Error::Foreign { path: path.to_owned(), reason: error.to_string() })
+    let foreign = |reason| Error::Foreign { path: path.to_owned(), reason };
+    // A zip archive or a bare pickle.
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        return Err(foreign(
+            "a PyTorch file, which is a program; make it one of data in Python: \
+             safetensors.torch.save_file(torch.load(FILE), 'weights.safetensors')"
+                .into(),
+        ));
+    }
+    fedper_nn::weights::read_safetensors(&bytes).map_err(|error| foreign(error.to_string()))
 }
 
 fn check_init(init: &Params, layout: &Arc<Layout>, path: &Path) -> Result<(), Error> {
@@ -227,7 +235,7 @@ fn check_init(init: &Params, layout: &Arc<Layout>, path: &Path) -> Result<(), Er
     for (spec, values) in init.iter() {
         trial.set(&spec.name, &spec.shape, values).map_err(|error| {
             Error::Config(format!(
-                "{}: {error}; leave that parameter out of the file, or choose the model and data it was made for",
+                "{}: {error}; take what fits with `fedper model import`, or choose the model and data it was made for",
                 path.display()
             ))
         })?;

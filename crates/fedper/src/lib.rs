@@ -11,6 +11,7 @@ pub mod config;
 mod device;
 pub mod error;
 pub mod experiment;
+pub mod import;
 pub mod network;
 pub mod predict;
 pub mod report;

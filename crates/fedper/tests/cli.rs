@@ -279,19 +279,6 @@ fn diverged_training_ends_with_advice() {
 }
 
 #[test]
-fn the_summary_of_a_network_tells_what_is_sent() {
-    let output = fedper(&["model", "summary", "--model", "cnn", "--personal-layers", "1"]).output().unwrap();
-    let printed = stdout(&output);
-    assert!(output.status.success(), "{}", stderr(&output));
-    // fc: 512 x 10 + 10 parameters personal; the base is 582 026 - 5 130 values of 4 bytes.
-    for expected in ["32x12x12", "64x4x4", "5 130", "personal", "576 896", "2.3 MB"] {
-        assert!(printed.contains(expected), "{expected}: {printed}");
-    }
-    let output = fedper(&["model", "summary", "--input", "3x1x1", "--model", "cnn"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
-}
-
-#[test]
 fn who_holds_what_is_printed_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
     let svg = dir.path().join("partition.svg");
@@ -457,6 +444,7 @@ fn every_command_explains_itself() {
         &["bench", "scale", "--help"],
         &["model", "summary", "--help"],
         &["model", "export", "--help"],
+        &["model", "import", "--help"],
         &["bench", "--help"],
         &["bench", "train", "--help"],
         &["bench", "round", "--help"],

@@ -4,6 +4,7 @@ mod bench;
 mod bench_scale;
 mod client;
 mod data;
+mod import;
 mod interrupt;
 mod key;
 mod made;
@@ -64,7 +65,7 @@ enum Command {
     /// List, fetch and inspect datasets and partitions
     #[command(subcommand)]
     Data(data::Command),
-    /// Look at networks, export their weights
+    /// Look at networks, export and import weights
     #[command(subcommand)]
     Model(model::Command),
     /// Classify images with a device's own network

@@ -1,12 +1,13 @@
 //! `fedper model`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use fedper_core::params::{Kind, Spec};
+use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
 use fedper_nn::{Architecture, InputShape};
 
+use super::import;
 use super::table::{Align, bytes, grouped, table};
 use crate::config::{Config, Settings};
 use crate::error::Error;
@@ -23,6 +24,12 @@ pub(super) enum Command {
     /// From a run: a device's own network, its base joined with its personal layers. Without one: the initial weights.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    /// Take what fits a network from weights that were made elsewhere, as a file for --init
+    ///
+    /// Parameters are matched by name and shape. Those that do not fit, such as a classifier of other classes, are named
+    /// and left out: they start as they would without the file.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
 }
 
 const SUMMARY_EXAMPLES: &str = "\
@@ -101,10 +108,11 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
     match command {
         Command::Summary(args) => summary(args),
         Command::Export(args) => export(&args),
+        Command::Import(args) => import::main(&args),
     }
 }
 
-fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config, Architecture), Error> {
+pub(super) fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config, Architecture), Error> {
     let settings = Settings { model: network.model.clone(), stem: network.stem.clone(), ..settings };
     let config = Config::resolve(&settings)?;
     let architecture = Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
@@ -200,9 +208,7 @@ fn traffic(cut: &Split) -> String {
 }
 
 fn export(args: &ExportArgs) -> Result<(), Error> {
-    if args.out.exists() {
-        return Err(Error::Config(format!("{} exists: choose another --out", args.out.display())));
-    }
+    must_be_new(&args.out)?;
     let params = match (&args.run, &args.algorithm) {
         (Some(run), Some(algorithm)) => device_network(run, algorithm, args.device)?.0,
         _ => {
@@ -211,13 +217,24 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
             architecture.init(|name| seed::named(config.seed, Purpose::Init, SERVER, 0, name))
         }
     };
-    let bytes = fedper_nn::weights::write_safetensors(&params)
-        .map_err(|error| Error::Foreign { path: args.out.clone(), reason: error.to_string() })?;
-    write_atomically(&args.out, &bytes)?;
+    write_weights(&args.out, &params)?;
     super::print(&format!(
         "{}: {} parameters, {} values\n",
         args.out.display(),
         params.layout().len(),
         grouped(params.layout().numel() as u64)
     ))
+}
+
+pub(super) fn must_be_new(out: &Path) -> Result<(), Error> {
+    match out.exists() {
+        true => Err(Error::Config(format!("{} exists: choose another --out", out.display()))),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn write_weights(out: &Path, params: &Params) -> Result<(), Error> {
+    let bytes = fedper_nn::weights::write_safetensors(params)
+        .map_err(|error| Error::Foreign { path: out.to_owned(), reason: error.to_string() })?;
+    write_atomically(out, &bytes)
 }
