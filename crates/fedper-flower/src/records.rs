@@ -141,33 +141,41 @@ pub struct ArrayRecord {
     objects: Objects,
 }
 
+/// What the name of a base's only array begins with where it is sent flat; the layout's fingerprint follows.
+const FLAT: &str = "flat-";
+
 impl ArrayRecord {
-    /// Every parameter of `base`, by its name, in its order.
+    /// Every parameter of `base`, by its name, in its order: what any Flower app understands.
     pub fn of(base: &BaseParams) -> Self {
+        let params = base.params().iter();
+        Self::make(params.map(|(spec, values)| (spec.name.clone(), spec.shape.as_slice(), values)))
+    }
+
+    /// All values of `base` in one array, for whoever has the same layout and says that it reads this.
+    ///
+    /// Each array is two objects, and each object two calls of the SuperLink's on its way: a deep network of hundreds of
+    /// small arrays arrives much sooner in few large pieces.
+    pub fn flat(base: &BaseParams) -> Self {
+        let params = base.params();
+        let values = params.values();
+        Self::make([(flat_name(params.layout()), &[values.len()][..], values)].into_iter())
+    }
+
+    /// Whether its arrays were put into one by [`ArrayRecord::flat`].
+    pub fn is_flat(&self) -> bool {
+        self.names().is_ok_and(|names| flat(&names).is_some())
+    }
+
+    fn make<'a>(named: impl Iterator<Item = (String, &'a [usize], &'a [f32])>) -> Self {
         let mut objects = Objects::default();
         let mut names = serde_json::Map::new();
         let mut arrays: Vec<Tree> = Vec::new();
-        for (spec, values) in base.params().iter() {
-            let bytes = npy::write(&spec.shape, values);
-            let chunks: Vec<ObjectId> =
-                bytes.chunks(CHUNK).map(|chunk| objects.make(Kind::ArrayChunk, &[], chunk)).collect();
-            let mut children: Vec<ObjectId> = Vec::new();
-            let mut indices = Vec::with_capacity(chunks.len());
-            for chunk in chunks {
-                let index = children.iter().position(|&child| child == chunk).unwrap_or(children.len());
-                if index == children.len() {
-                    children.push(chunk);
-                }
-                indices.push(index);
-            }
-            let about = serde_json::json!({
-                "dtype": "float32", "shape": spec.shape, "stype": "numpy.ndarray", "arraychunk_ids": indices,
-            });
-            let id = objects.make(Kind::Array, &children, about.to_string().as_bytes());
-            names.insert(spec.name.clone(), id.to_string().into());
+        for (name, shape, values) in named {
+            let array = array(&mut objects, shape, values);
+            names.insert(name, array.id.to_string().into());
             // Equal arrays are one object.
-            if arrays.iter().all(|array| array.id != id) {
-                arrays.push(Tree { id, children: children.into_iter().map(Tree::leaf).collect() });
+            if arrays.iter().all(|other| other.id != array.id) {
+                arrays.push(array);
             }
         }
         let ids: Vec<ObjectId> = arrays.iter().map(|array| array.id).collect();
@@ -186,19 +194,28 @@ impl ArrayRecord {
             .sum()
     }
 
-    /// The values, which must be exactly those of `layout`: its names, its shapes, 32-bit floats.
+    /// The values, which must be exactly those of `layout`: its names, its shapes, 32-bit floats. Or all of them in one
+    /// array, for exactly this layout.
     ///
     /// # Errors
     /// [`Malformed`] that names the first array that is missing, not asked for, or otherwise laid out.
     pub fn to_params(&self, layout: &Arc<Layout>) -> Result<Params, Malformed> {
-        let record = self.objects.get(self.root.id, Kind::ArrayRecord)?;
-        let names: HashMap<String, String> = json(record.body, "an array record")?;
+        let names = self.names()?;
         let of = |name: &str, why: String| Malformed::Array { name: name.to_owned(), why };
+        let mut params = Params::zeros(layout.clone());
+        let mut bytes = Vec::new();
+        if let Some((name, id)) = flat(&names) {
+            if name != flat_name(layout) {
+                return Err(of(name, "holds a base of other parameters".into()));
+            }
+            self.gather(id.parse()?, 4 * layout.numel(), &mut bytes)
+                .map_err(|error| of(name, error.to_string()))?;
+            npy::read_into(&bytes, &[layout.numel()], params.values_mut()).map_err(|why| of(name, why))?;
+            return Ok(params);
+        }
         if let Some(name) = names.keys().filter(|name| layout.position(name).is_none()).min() {
             return Err(of(name, "is not a part of the base".into()));
         }
-        let mut params = Params::zeros(layout.clone());
-        let mut bytes = Vec::new();
         for (position, spec) in layout.specs().iter().enumerate() {
             let id = names.get(&spec.name).ok_or_else(|| of(&spec.name, "is missing".into()))?;
             self.gather(id.parse()?, 4 * spec.numel(), &mut bytes)
@@ -207,6 +224,11 @@ impl ArrayRecord {
                 .map_err(|why| of(&spec.name, why))?;
         }
         Ok(params)
+    }
+
+    /// The objects' ids by the arrays' names.
+    fn names(&self) -> Result<HashMap<String, String>, Malformed> {
+        json(self.objects.get(self.root.id, Kind::ArrayRecord)?.body, "an array record")
     }
 
     /// An array's bytes, of which `values` are values.
@@ -228,6 +250,37 @@ impl ArrayRecord {
         }
         Ok(())
     }
+}
+
+fn flat_name(layout: &Layout) -> String {
+    format!("{FLAT}{:016x}", layout.fingerprint())
+}
+
+/// The only array of a flat base: its name, its object's id.
+fn flat(names: &HashMap<String, String>) -> Option<(&str, &str)> {
+    let (name, id) = names.iter().next().filter(|(name, _)| names.len() == 1 && name.starts_with(FLAT))?;
+    Some((name, id))
+}
+
+/// An array and its chunks, in NumPy's format.
+fn array(objects: &mut Objects, shape: &[usize], values: &[f32]) -> Tree {
+    let bytes = npy::write(shape, values);
+    let chunks: Vec<ObjectId> =
+        bytes.chunks(CHUNK).map(|chunk| objects.make(Kind::ArrayChunk, &[], chunk)).collect();
+    let mut children: Vec<ObjectId> = Vec::new();
+    let mut indices = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let index = children.iter().position(|&child| child == chunk).unwrap_or(children.len());
+        if index == children.len() {
+            children.push(chunk);
+        }
+        indices.push(index);
+    }
+    let about = serde_json::json!({
+        "dtype": "float32", "shape": shape, "stype": "numpy.ndarray", "arraychunk_ids": indices,
+    });
+    let id = objects.make(Kind::Array, &children, about.to_string().as_bytes());
+    Tree { id, children: children.into_iter().map(Tree::leaf).collect() }
 }
 
 /// The body of an array object, as far as it matters: the values tell the rest themselves.

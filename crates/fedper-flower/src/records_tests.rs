@@ -37,6 +37,28 @@ fn an_empty_base_is_a_record_without_arrays() {
 }
 
 #[test]
+fn a_flat_base_is_one_array_for_one_layout() {
+    let ours = base(&[vec![2, 2], vec![3], vec![]], 0x3f80_0000);
+    let layout = ours.params().layout();
+    let record = ArrayRecord::flat(&ours);
+    // A chunk, an array, the record; by name there would be seven.
+    assert_eq!((record.objects.len(), record.is_flat()), (3, true));
+    assert!(!ArrayRecord::of(&ours).is_flat());
+    assert_eq!(record.to_params(layout).unwrap(), *ours.params());
+    // As many values, in other shapes.
+    let other = ArrayRecord::flat(&base(&[vec![4], vec![3], vec![]], 1));
+    let error = other.to_params(layout).unwrap_err().to_string();
+    assert!(error.starts_with("array `flat-") && error.contains("other parameters"), "{error}");
+    // The right name over something else.
+    for (shape, expected) in [([7], "has shape [7], expected [8]"), ([9], "has shape [9]")] {
+        let wrong = vec![0.5; shape[0]];
+        let record = ArrayRecord::make([(flat_name(layout), &shape[..], &wrong[..])].into_iter());
+        let error = record.to_params(layout).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_the_base_is_named() {
     let ours = base(&[vec![2, 2], vec![3]], 0x3f80_0000);
     let layout = ours.params().layout();
@@ -84,8 +106,9 @@ proptest! {
         config.set_bool("flag", flag);
         config.set_float("float", floats[0]);
         config.set_texts("texts", vec![text.clone(); ints.len()]);
+        let arrays = if flag { ArrayRecord::flat(&base) } else { ArrayRecord::of(&base) };
         let content = back(&Content {
-            arrays: Some(ArrayRecord::of(&base)),
+            arrays: Some(arrays),
             metrics: Some(metrics.clone()),
             config: Some(config.clone()),
         });

@@ -21,6 +21,8 @@ const TEST_SAMPLES: &str = "device-test-samples";
 const TEST_CORRECT: &str = "device-test-correct";
 const TEST_LOSS_SUMS: &str = "device-test-loss-sums";
 const FAILURES: &str = "failures";
+/// In answer to `query`: 1 if the node reads a base that is one array.
+const FLAT: &str = "flat-arrays";
 /// In answer to `query`: why the node takes no part.
 pub(super) const REFUSAL: &str = "refusal";
 
@@ -89,19 +91,36 @@ pub(super) fn failures(failed: &[Failure]) -> Option<Values> {
     })
 }
 
-/// The devices that a node says it hosts, in answer to `query`; `None` if it leaves that to the server.
-pub(super) fn hosted(metrics: &Values) -> Option<Vec<DeviceId>> {
-    let list = metrics.ints(IDS)?;
-    list.into_iter().map(|device| u64::try_from(device).ok().map(DeviceId)).collect()
+/// What a node says of itself in answer to `query`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// The devices that it hosts; `None` if it leaves that to the server.
+    pub(super) devices: Option<Vec<DeviceId>>,
+    /// Whether it reads a base that is one array.
+    pub(super) flat: bool,
 }
 
-/// The metrics of an answer to `query`.
-pub(super) fn hosting(devices: Option<&[u64]>) -> Values {
-    let mut metrics = Values::default();
-    if let Some(devices) = devices {
-        metrics.set_ints(IDS, ints(devices.iter().copied()));
+impl Claim {
+    /// As metrics.
+    pub(super) fn to_metrics(&self) -> Values {
+        let mut metrics = Values::default();
+        if let Some(devices) = &self.devices {
+            metrics.set_ints(IDS, ints(devices.iter().map(|device| device.0)));
+        }
+        metrics.set_int(FLAT, self.flat.into());
+        metrics
     }
-    metrics
+
+    /// What metrics say; whoever says nothing hosts one device and reads arrays by name.
+    pub(super) fn of(metrics: &Values) -> Self {
+        Self { devices: listed(metrics), flat: metrics.int(FLAT).is_some_and(|flat| flat > 0) }
+    }
+}
+
+/// The devices that are listed, if they can be.
+fn listed(values: &Values) -> Option<Vec<DeviceId>> {
+    let list = values.ints(IDS)?;
+    list.into_iter().map(|device| u64::try_from(device).ok().map(DeviceId)).collect()
 }
 
 /// What the server takes an update for, and what it does not take.
@@ -215,7 +234,7 @@ fn read_failures(content: &Content, asked: &[DeviceId]) -> Result<Vec<Failure>, 
         return Ok(Vec::new());
     };
     let reasons = config.texts(FAILURES).unwrap_or_default();
-    let devices = hosted(config).filter(|devices| devices.len() == reasons.len());
+    let devices = listed(config).filter(|devices| devices.len() == reasons.len());
     let devices = devices.ok_or("its failures name no devices")?;
     if devices.iter().any(|device| !asked.contains(device)) {
         return Err("its failures name devices that were not asked".into());
@@ -225,7 +244,7 @@ fn read_failures(content: &Content, asked: &[DeviceId]) -> Result<Vec<Failure>, 
 
 /// The devices that came through: as the answer names them, or the one that was asked.
 fn ids(metrics: &Values, asked: &[DeviceId], failed: &[Failure]) -> Result<Vec<DeviceId>, String> {
-    let ids = match hosted(metrics) {
+    let ids = match listed(metrics) {
         Some(ids) => ids,
         None if asked.len() == 1 => asked.to_vec(),
         None => return Err("it does not say which devices it is of".into()),

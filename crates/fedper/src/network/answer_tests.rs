@@ -48,6 +48,33 @@ fn what_devices_measured_arrives_bit_for_bit() {
 }
 
 #[test]
+fn a_base_in_one_array_is_taken_for_what_it_is() {
+    let take = |base_sent: &BaseParams| {
+        let arrays = Some(ArrayRecord::flat(base_sent));
+        let content = Content { arrays, metrics: Some(trained(&answers(&[(1, 5)]), true)), config: None };
+        check_trained(&content, &[DeviceId(1)], &base([4], 0.0), &Limits::default())
+    };
+    assert_eq!(take(&base([4], 0.5)).unwrap().0.values(), [0.5; 4]);
+    assert_eq!(take(&base([4], f32::NAN)).unwrap_err(), "`w` holds a value that is not finite");
+    assert!(take(&base([5], 0.5)).unwrap_err().contains("a base of other parameters"));
+}
+
+#[test]
+fn what_a_node_says_of_itself_arrives() {
+    for claim in [
+        Claim { devices: Some([0, 7].map(DeviceId).to_vec()), flat: true },
+        Claim { devices: Some(Vec::new()), flat: false },
+        Claim { devices: None, flat: true },
+    ] {
+        assert_eq!(Claim::of(&claim.to_metrics()), claim);
+    }
+    assert_eq!(Claim::of(&Values::default()), Claim::default());
+    let mut strange = Values::default();
+    strange.set_ints("device-ids", vec![-1]);
+    assert_eq!(Claim::of(&strange), Claim::default());
+}
+
+#[test]
 fn a_python_device_is_one_device() {
     let mut metrics = Values::default();
     metrics.set_int("num-examples", 10);

@@ -12,7 +12,7 @@ use fedper_core::strategy::{self, LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
-use super::answer::{self, Failure};
+use super::answer::{self, Claim, Failure};
 use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
@@ -54,6 +54,8 @@ struct Question {
     devices: Vec<DeviceId>,
     /// Whether a list for each device is wanted.
     detailed: bool,
+    /// Whether the base came as one array, and goes back so.
+    flat: bool,
     message: Download,
 }
 
@@ -83,12 +85,12 @@ impl<'a> Host<'a> {
             // An error would say that the question is not known here.
             let mut config = Values::default();
             config.set_text(answer::REFUSAL, reason);
-            let metrics = Some(answer::hosting(Some(&[])));
+            let metrics = Some(Claim { devices: Some(Vec::new()), flat: true }.to_metrics());
             return Ok(Reply::Content(Content { metrics, config: Some(config), ..Content::default() }));
         }
         if kind == "query" {
-            let devices: Option<Vec<u64>> = self.own.devices.clone().map(Iterator::collect);
-            let metrics = Some(answer::hosting(devices.as_deref()));
+            let devices = self.own.devices.clone().map(|devices| devices.map(DeviceId).collect());
+            let metrics = Some(Claim { devices, flat: true }.to_metrics());
             return Ok(Reply::Content(Content { metrics, ..Content::default() }));
         }
         let question = match self.understand(message, content, config) {
@@ -143,6 +145,7 @@ impl<'a> Host<'a> {
             federation,
             devices: self.own.asked(config, experiment.config.clients)?,
             detailed: config.ints(DEVICES).is_some(),
+            flat: arrays.is_flat(),
             message: Download {
                 round,
                 test_locally: config.bool(TEST_LOCALLY).unwrap_or(false),
@@ -186,7 +189,7 @@ impl<'a> Host<'a> {
         }
         let base = only.or_else(|| aggregator.finish()).expect("a device answered");
         Ok(Reply::Content(Content {
-            arrays: Some(ArrayRecord::of(&base)),
+            arrays: Some(if question.flat { ArrayRecord::flat(&base) } else { ArrayRecord::of(&base) }),
             metrics: Some(answer::trained(&answers, question.detailed)),
             config: answer::failures(&failed).filter(|_| question.detailed),
         }))

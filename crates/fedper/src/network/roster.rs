@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fedper_core::round::DeviceId;
 
+use super::answer::Claim;
+
 /// What a node is known to host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Hosts {
@@ -21,6 +23,8 @@ enum Hosts {
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     nodes: BTreeMap<u64, Hosts>,
+    /// Those that read a base that is one array.
+    flat: BTreeSet<u64>,
     /// Whom the server has given a number: it keeps it as long as nobody claims it.
     given: BTreeMap<u64, DeviceId>,
     /// Devices of the federation, counted from 0.
@@ -35,20 +39,26 @@ impl Roster {
     /// Takes over who is online; returns the nodes that are new and to be asked what they host.
     pub(super) fn update(&mut self, online: &BTreeSet<u64>) -> Vec<u64> {
         self.nodes.retain(|node, _| online.contains(node));
+        self.flat.retain(|node| online.contains(node));
         let new: Vec<u64> = online.iter().copied().filter(|node| !self.nodes.contains_key(node)).collect();
         self.nodes.extend(new.iter().map(|&node| (node, Hosts::Asked)));
         new
     }
 
-    /// A node has said what it hosts: `Some` devices, or that it leaves it to the server.
+    /// A node has said what it hosts.
     ///
     /// # Errors
     /// In words, if it claims what it cannot have. It hosts nothing then.
-    pub(super) fn hosts(&mut self, node: u64, devices: Option<Vec<DeviceId>>) -> Result<(), String> {
+    pub(super) fn hosts(&mut self, node: u64, claim: Claim) -> Result<(), String> {
         if !self.nodes.contains_key(&node) {
             return Ok(());
         }
-        let Some(devices) = devices else {
+        if claim.flat {
+            self.flat.insert(node);
+        } else {
+            self.flat.remove(&node);
+        }
+        let Some(devices) = claim.devices else {
             self.nodes.insert(node, Hosts::Any);
             return Ok(());
         };
@@ -70,6 +80,11 @@ impl Roster {
     /// The node is of no use until it is asked again.
     pub(super) fn forget(&mut self, node: u64) {
         self.nodes.remove(&node);
+    }
+
+    /// Whether the node reads a base that is one array.
+    pub(super) fn reads_flat(&self, node: u64) -> bool {
+        self.flat.contains(&node)
     }
 
     /// How many devices there are.
@@ -112,8 +127,8 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[u64]) -> Option<Vec<DeviceId>> {
-        Some(ids.iter().copied().map(DeviceId).collect())
+    fn ids(ids: &[u64]) -> Claim {
+        Claim { devices: Some(ids.iter().copied().map(DeviceId).collect()), flat: true }
     }
 
     fn places(roster: &mut Roster) -> Vec<(u64, u64)> {
@@ -128,7 +143,8 @@ mod tests {
         roster.hosts(10, ids(&[0, 2])).unwrap();
         assert!(roster.hosts(11, ids(&[2, 3])).unwrap_err().contains("on node 10"));
         assert!(roster.hosts(11, ids(&[4])).unwrap_err().contains("only 4"));
-        roster.hosts(12, None).unwrap();
+        roster.hosts(12, Claim::default()).unwrap();
+        assert_eq!([10, 12].map(|node| roster.reads_flat(node)), [true, false]);
         assert_eq!((roster.count(), places(&mut roster)), (3, vec![(0, 10), (1, 12), (2, 10)]));
         // A claim comes before what was given away.
         roster.hosts(11, ids(&[1])).unwrap();
@@ -136,6 +152,7 @@ mod tests {
         // What was given stays, though a smaller number gets free.
         assert!(roster.update(&[11, 12].into()).is_empty());
         assert_eq!(places(&mut roster), [(1, 11), (3, 12)]);
+        assert!(!roster.reads_flat(10));
         assert_eq!(roster.update(&[10, 11, 12].into()), [10]);
         roster.hosts(99, ids(&[0])).unwrap();
         assert_eq!(roster.count(), 2);

@@ -122,7 +122,8 @@ impl Server<'_> {
                 None => nowhere.push(device),
             }
         }
-        let arrays = ArrayRecord::of(&message.base);
+        // By name for nodes of other programs; each form is made only if a node needs it.
+        let (mut flat, mut named) = (None, None);
         let mut bytes = 0;
         for (node, devices) in by_node {
             let mut config = Values::default();
@@ -132,6 +133,10 @@ impl Server<'_> {
             config.set_text(CONFIG, for_devices(&self.experiment.config));
             config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
             config.set_bool(TEST_LOCALLY, message.test_locally);
+            let arrays = match self.roster.reads_flat(node) {
+                true => flat.get_or_insert_with(|| ArrayRecord::flat(&message.base)),
+                false => named.get_or_insert_with(|| ArrayRecord::of(&message.base)),
+            };
             let content =
                 Content { arrays: Some(arrays.clone()), config: Some(config), ..Content::default() }.pack();
             let question = Question { node, kind, devices: devices.clone() };

@@ -20,7 +20,7 @@ use fedper_flower::runtime::{Run, Runtime};
 use self::attempt::{Attempt, Traffic};
 use self::resume::Network;
 use super::Tell;
-use super::answer::{self, Limits};
+use super::answer::{self, Claim, Limits};
 use super::roster::Roster;
 use super::session::{Arrived, Kind, Question, Refused, Session};
 use super::settings::{CONFIG, FEDERATION, for_devices};
@@ -294,13 +294,13 @@ impl Server<'_> {
                 {
                     (self.tell)(&format!("node {node} takes no part: {reason}"));
                 }
-                content.metrics.as_ref().and_then(answer::hosted)
+                content.metrics.as_ref().map_or(Claim::default(), Claim::of)
             }
             // A node that does not know the question hosts one device.
-            Err(Refused::Error(_)) => None,
+            Err(Refused::Error(_)) => Claim::default(),
             Err(Refused::Malformed(reason)) => {
                 (self.tell)(&format!("node {node} refused: {reason}"));
-                Some(Vec::new())
+                Claim { devices: Some(Vec::new()), flat: false }
             }
         };
         if let Err(reason) = self.roster.hosts(node, claim) {
