@@ -8,7 +8,7 @@ use crate::identity::Identity;
 use crate::message::{Incoming, Outgoing};
 use crate::object::{ObjectId, Objects};
 use crate::proto::{self, Body, Node};
-use crate::retry::{Link, in_parallel};
+use crate::retry::{Link, Polling, in_parallel};
 
 /// A node's side of the Fleet interface.
 pub struct Fleet {
@@ -135,15 +135,17 @@ impl Fleet {
             run_id: message.metadata.run_id,
             object_id: id.to_string(),
         };
+        let mut polling = Polling::new(Duration::from_secs(1));
         loop {
-            let answer: proto::PullObjectResponse = self.call("fleet/pull-object", &request)?;
+            let answer: proto::PullObjectResponse =
+                polling.ask(|| self.call("fleet/pull-object", &request))?;
             if !answer.object_found || message.has_expired() {
                 return Err(FlowerError::Gone(id.to_string()));
             }
             if answer.object_available {
                 return Ok(answer.object_content);
             }
-            self.link.sleep(Duration::from_millis(200));
+            self.link.sleep(polling.pause());
             if self.link.is_stopped() {
                 return Err(FlowerError::Interrupted);
             }
@@ -202,15 +204,21 @@ impl Fleet {
     }
 }
 
-/// Pushes those objects of `message` that the SuperLink asks for; false if one was not stored.
+/// A body that fills a line for a while, in bytes.
+const LARGE: usize = 1 << 20;
+
+/// Pushes those objects of `message` that the SuperLink asks for; false if one was not stored. Large ones go one after
+/// another: side by side they share the line, and the SuperLink takes longer over them.
 pub(crate) fn push_objects(
     message: &Outgoing,
     wanted: &[String],
     push: impl Fn(&str, Vec<u8>) -> Result<bool, FlowerError> + Sync,
 ) -> Result<bool, FlowerError> {
+    let line = Mutex::new(());
     let stored = in_parallel(wanted, |id| {
         let bytes = id.parse().ok().and_then(|id| message.objects.bytes(id));
         let bytes = bytes.ok_or_else(|| Malformed::Missing(id.clone()))?;
+        let _turn = (bytes.len() > LARGE).then(|| line.lock().expect("no panic while it is held"));
         push(id, bytes.to_vec())
     })?;
     Ok(stored.into_iter().all(|stored| stored))

@@ -33,18 +33,21 @@ impl Iterator for Backoff {
 }
 
 /// How often to ask whether something has happened: after a twentieth of the time it has taken so far, so that waiting
-/// takes at most 5 % longer than what is waited for, and a long wait costs few calls.
+/// takes at most 5 % longer than what is waited for, and a long wait costs few calls. Where a call takes long, after three
+/// times as long: whoever waits leaves most of a busy SuperLink to those who bring something.
 #[derive(Clone, Debug)]
 pub struct Polling {
     since: Instant,
-    least: Duration,
+    call: Duration,
     most: Duration,
 }
 
 impl Polling {
-    /// Waits from now on, with pauses from `least` to `most`.
-    pub fn new(least: Duration, most: Duration) -> Self {
-        Self { since: Instant::now(), least, most }
+    const LEAST: Duration = Duration::from_millis(10);
+
+    /// Waits from now on, with pauses of at most `most`.
+    pub fn new(most: Duration) -> Self {
+        Self { since: Instant::now(), call: Duration::ZERO, most }
     }
 
     /// It has happened; the wait for the next begins.
@@ -52,9 +55,17 @@ impl Polling {
         self.since = Instant::now();
     }
 
-    /// The pause before the next question.
+    /// Makes the call that asks, and remembers how long it took.
+    pub fn ask<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let answer = call();
+        self.call = start.elapsed();
+        answer
+    }
+
+    /// The pause before the next call.
     pub fn pause(&self) -> Duration {
-        (self.since.elapsed() / 20).clamp(self.least, self.most)
+        (self.since.elapsed() / 20).max(3 * self.call).clamp(Self::LEAST, self.most)
     }
 }
 
@@ -189,6 +200,16 @@ mod tests {
     fn pauses_double_up_to_a_limit() {
         let pauses = Backoff::new(Duration::from_millis(50), Duration::from_millis(300));
         assert_eq!(pauses.take(5).map(|p| p.as_millis()).collect::<Vec<_>>(), [50, 100, 200, 300, 300]);
+    }
+
+    #[test]
+    fn a_slow_answer_makes_a_long_pause() {
+        let mut polling = Polling::new(Duration::from_millis(40));
+        assert_eq!(polling.pause(), Polling::LEAST);
+        polling.ask(|| std::thread::sleep(Duration::from_millis(5)));
+        assert!((15..40).contains(&polling.pause().as_millis()), "{:?}", polling.pause());
+        polling.ask(|| std::thread::sleep(Duration::from_millis(20)));
+        assert_eq!(polling.pause(), Duration::from_millis(40));
     }
 
     /// Answers with these statuses, one after the other; 0 stands for no answer.

@@ -179,8 +179,8 @@ impl Runtime {
             .collect())
     }
 
-    /// Fetches what is there of an answer's objects, and returns those that are still on their way. `objects` may hold at
-    /// most `most` bytes.
+    /// Fetches what is there of an answer's objects, and returns those that are still on their way. They are sent in about
+    /// this order, so where the first is not there yet no other is asked for. `objects` may hold at most `most` bytes.
     ///
     /// # Errors
     /// [`FlowerError::Gone`] if one will not come, [`Malformed`] if one is not what it should be.
@@ -192,7 +192,7 @@ impl Runtime {
         most: u64,
     ) -> Result<Vec<ObjectId>, FlowerError> {
         let budget = std::sync::atomic::AtomicU64::new(most.saturating_sub(objects.total_bytes()));
-        let found = in_parallel(wanted, |&id| {
+        let get = |id: ObjectId| {
             let request = proto::PullObjectRequest {
                 node: Some(Node { node_id: SUPERLINK }),
                 run_id: run.id,
@@ -212,9 +212,15 @@ impl Runtime {
                 return Err(Malformed::TooLarge { what: "a message", found: most + 1, most }.into());
             }
             Ok((id, Some(answer.object_content)))
-        })?;
+        };
+        let Some((&first, rest)) = wanted.split_first() else { return Ok(Vec::new()) };
+        let first = get(first)?;
+        if first.1.is_none() {
+            return Ok(wanted.to_vec());
+        }
+        let rest = in_parallel(rest, |&id| get(id))?;
         let mut missing = Vec::new();
-        for (id, bytes) in found {
+        for (id, bytes) in std::iter::once(first).chain(rest) {
             match bytes {
                 Some(bytes) => objects.take(id, bytes)?,
                 None => missing.push(id),

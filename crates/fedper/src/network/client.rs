@@ -8,6 +8,7 @@ use fedper_flower::error::FlowerError;
 use fedper_flower::fleet::Fleet;
 use fedper_flower::message::{Incoming, Outgoing};
 use fedper_flower::object::Objects;
+use fedper_flower::records::Content;
 use fedper_flower::retry::{Backoff, Polling};
 
 use super::Tell;
@@ -134,12 +135,11 @@ impl Client<'_> {
                 self.deal_with(message)?;
             }
         }
-        let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(3));
+        let mut polling = Polling::new(Duration::from_secs(3));
         while !stop.load(Ordering::Relaxed) {
-            match self.fleet.pull(self.node()) {
+            match polling.ask(|| self.fleet.pull(self.node())) {
                 Ok(Some(message)) => {
                     self.store.set_pending(Some(&message.to_bytes()))?;
-                    self.confirm();
                     self.deal_with(message)?;
                     polling.restart();
                 }
@@ -173,6 +173,16 @@ impl Client<'_> {
         }
     }
 
+    /// Does what is asked; meanwhile the message before it is confirmed.
+    fn answer(&mut self, message: &Incoming, content: &Content) -> Result<Reply, Error> {
+        let (fleet, node, last) = (self.fleet, self.node(), self.unconfirmed.take());
+        std::thread::scope(|scope| {
+            // If that fails, its objects are kept for nothing until its run ends.
+            scope.spawn(move || last.map(|last| fleet.confirm(node, &last)));
+            self.host.answer(message, content)
+        })
+    }
+
     /// Answers a message. Only what cannot be kept, and the wish to end, is an error here.
     fn deal_with(&mut self, message: Incoming) -> Result<(), Error> {
         let start = Instant::now();
@@ -180,7 +190,7 @@ impl Client<'_> {
             Ok(objects) => {
                 self.last = objects.clone();
                 match message.content(objects) {
-                    Ok(content) => self.host.answer(&message, &content)?,
+                    Ok(content) => self.answer(&message, &content)?,
                     Err(error) => Reply::Refusal(error.to_string()),
                 }
             }
@@ -189,6 +199,7 @@ impl Client<'_> {
             Err(error) => {
                 // The run is over, or the message has expired: nobody waits for an answer.
                 (self.tell)(&format!("{} dropped: {error}", message.metadata.message_type));
+                self.confirm();
                 return self.store.set_pending(None);
             }
         };
@@ -215,6 +226,7 @@ impl Client<'_> {
             Err(FlowerError::Interrupted) => return Err(FlowerError::Interrupted.into()),
             Err(error) => (self.tell)(&format!("the answer could not be sent: {error}")),
         }
+        self.confirm();
         self.last_push = Some(Instant::now());
         // From here on there is nothing to take up.
         self.store.set_pending(None)?;

@@ -9,6 +9,7 @@ use fedper_flower::error::FlowerError;
 use fedper_flower::message::{Incoming, Outgoing};
 use fedper_flower::object::{ObjectId, Objects};
 use fedper_flower::records::{Content, Packed};
+use fedper_flower::retry::Polling;
 use fedper_flower::runtime::{Run, Runtime};
 
 /// What is asked.
@@ -69,6 +70,9 @@ pub(super) struct Session<'a> {
     alive: &'a Mutex<Option<Run>>,
     questions: BTreeMap<String, Question>,
     arriving: Vec<Arriving>,
+    /// Answers that are dealt with, which the SuperLink is told when there is nothing better to do.
+    done: Vec<Incoming>,
+    polling: Polling,
 }
 
 impl<'a> Session<'a> {
@@ -76,7 +80,15 @@ impl<'a> Session<'a> {
     pub(super) fn start(runtime: &'a Runtime, alive: &'a Mutex<Option<Run>>) -> Result<Self, FlowerError> {
         let run = runtime.start()?;
         *alive.lock().expect("no panic while it is held") = Some(run.clone());
-        Ok(Self { runtime, run, alive, questions: BTreeMap::new(), arriving: Vec::new() })
+        Ok(Self {
+            runtime,
+            run,
+            alive,
+            questions: BTreeMap::new(),
+            arriving: Vec::new(),
+            done: Vec::new(),
+            polling: Polling::new(Duration::from_secs(1)),
+        })
     }
 
     pub(super) fn run(&self) -> &Run {
@@ -114,6 +126,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         }
         self.questions.insert(message.id().to_owned(), question);
+        self.polling.restart();
         Ok(Some(message.total_bytes()))
     }
 
@@ -134,8 +147,10 @@ impl<'a> Session<'a> {
         let mut arrived = Vec::new();
         if !self.questions.is_empty() {
             let ids = self.questions.keys().cloned().collect();
-            for (id, message) in self.runtime.pull(&self.run, ids)? {
+            let (runtime, run) = (self.runtime, &self.run);
+            for (id, message) in self.polling.ask(|| runtime.pull(run, ids))? {
                 let Some(question) = self.questions.remove(&id) else { continue };
+                self.polling.restart();
                 let refused = match message {
                     Ok(Incoming { error: Some(error), .. }) => Refused::Error(error.reason),
                     Ok(message) => {
@@ -152,11 +167,15 @@ impl<'a> Session<'a> {
         let mut still = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
             let Arriving { message, objects, missing, .. } = &mut arriving;
+            let before = missing.len();
             let result = match self.runtime.fetch(&self.run, missing, objects, most) {
                 Ok(rest) if rest.is_empty() => {
                     message.content(objects.clone()).map_err(|error| Refused::Malformed(error.to_string()))
                 }
                 Ok(rest) => {
+                    if rest.len() < before {
+                        self.polling.restart();
+                    }
                     *missing = rest;
                     still.push(arriving);
                     continue;
@@ -166,11 +185,22 @@ impl<'a> Session<'a> {
                 }
                 Err(error) => return Err(error),
             };
-            self.runtime.confirm(&self.run, message)?;
+            self.polling.restart();
             let bytes = objects.total_bytes();
             arrived.push(Arrived { question: arriving.question, result, bytes });
+            self.done.push(arriving.message);
         }
         self.arriving = still;
+        if arrived.is_empty() && self.arriving.is_empty() {
+            for message in std::mem::take(&mut self.done) {
+                self.runtime.confirm(&self.run, &message)?;
+            }
+        }
         Ok(arrived)
+    }
+
+    /// How long to wait before it is worth while to collect again.
+    pub(super) fn pause(&self) -> Duration {
+        self.polling.pause()
     }
 }

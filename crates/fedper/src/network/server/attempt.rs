@@ -10,7 +10,6 @@ use fedper_core::round::{Answer, DeviceId, Download, Together, Upload};
 use fedper_core::strategy::Strategy;
 use fedper_flower::error::FlowerError;
 use fedper_flower::records::{ArrayRecord, Content, Values};
-use fedper_flower::retry::Polling;
 
 use super::{Federation, Server};
 use crate::error::Error;
@@ -40,7 +39,6 @@ impl Server<'_> {
     ) -> Result<Attempt, Error> {
         let start = Instant::now();
         let most = 8 * federation.split.base().numel() as u64 + (64 << 20);
-        let mut polling = Polling::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut actions = VecDeque::from(federation.coordinator.step(Duration::ZERO, Event::Begin));
         loop {
             let mut events = Vec::new();
@@ -68,13 +66,11 @@ impl Server<'_> {
                 if let Some(message) = message {
                     // Whoever has not answered the question before has been given up.
                     self.session.forget_round();
-                    polling.restart();
                     let sent = self.ask(federation.strategy, kind, devices, &message, &mut events)?;
                     traffic.down += if kind == Kind::Train { sent } else { 0 };
                 }
             }
             for arrived in self.session.collect(most)? {
-                polling.restart();
                 if arrived.question.kind == Kind::Query {
                     self.roster_answer(arrived);
                 } else {
@@ -96,7 +92,7 @@ impl Server<'_> {
                 return Err(FlowerError::Interrupted.into());
             }
             if idle && actions.is_empty() {
-                std::thread::sleep(polling.pause());
+                std::thread::sleep(self.session.pause());
             }
         }
     }

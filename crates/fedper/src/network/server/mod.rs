@@ -14,7 +14,6 @@ use fedper_core::strategy::{self, Strategy};
 use fedper_flower::error::FlowerError;
 use fedper_flower::identity;
 use fedper_flower::records::{Content, Values};
-use fedper_flower::retry::Polling;
 use fedper_flower::runtime::{Run, Runtime};
 
 use self::attempt::{Attempt, Traffic};
@@ -245,7 +244,6 @@ impl Server<'_> {
     /// Waits until enough devices are online, and all nodes have said what they host.
     fn wait_for_devices(&mut self, stop: &AtomicBool) -> Result<(), Error> {
         let start = Instant::now();
-        let mut polling = Polling::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut said = None;
         let mut next_look = Duration::ZERO;
         while !stop.load(Ordering::Relaxed) {
@@ -255,7 +253,6 @@ impl Server<'_> {
             }
             for arrived in self.session.collect(1 << 20)? {
                 self.roster_answer(arrived);
-                polling.restart();
             }
             let (count, needed) = (self.roster.count(), self.options.min_devices);
             let patience = Duration::from_secs(10);
@@ -266,7 +263,7 @@ impl Server<'_> {
                 (self.tell)(&format!("{count} devices are online; waiting for {needed}"));
                 said = Some(count);
             }
-            std::thread::sleep(polling.pause());
+            std::thread::sleep(self.session.pause());
         }
         Err(FlowerError::Interrupted.into())
     }
