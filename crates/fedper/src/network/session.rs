@@ -167,16 +167,18 @@ impl<'a> Session<'a> {
         let mut still = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
             let Arriving { message, objects, missing, .. } = &mut arriving;
-            let before = missing.len();
-            let result = match self.runtime.fetch(&self.run, missing, objects, most) {
+            // Again at once while more of it comes.
+            let fetched = loop {
+                match self.runtime.fetch(&self.run, missing, objects, most) {
+                    Ok(rest) if !rest.is_empty() && rest.len() < missing.len() => *missing = rest,
+                    fetched => break fetched,
+                }
+            };
+            let result = match fetched {
                 Ok(rest) if rest.is_empty() => {
                     message.content(objects.clone()).map_err(|error| Refused::Malformed(error.to_string()))
                 }
-                Ok(rest) => {
-                    if rest.len() < before {
-                        self.polling.restart();
-                    }
-                    *missing = rest;
+                Ok(_) => {
                     still.push(arriving);
                     continue;
                 }
