@@ -12,6 +12,10 @@ use crate::records::{Content, Packed};
 /// Flower's code for "the app raised an exception".
 pub const APP_FAILED: i64 = 2;
 
+/// Flower's codes of errors that a SuperLink answers with in a node's place: the question or the answer has expired, the
+/// node is offline.
+const FROM_SUPERLINK: std::ops::RangeInclusive<i64> = 3..=5;
+
 /// At most this many objects in a message, and this many levels.
 const MOST_OBJECTS: usize = 100_000;
 const MOST_LEVELS: usize = 8;
@@ -87,6 +91,11 @@ impl Incoming {
             });
         }
         Ok(Self { metadata, error: message.error, tree })
+    }
+
+    /// Whether it says that no answer will come, rather than being one.
+    pub fn is_lost(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| FROM_SUPERLINK.contains(&error.code))
     }
 
     /// What it holds, once its objects are there.
@@ -215,6 +224,10 @@ mod tests {
         let refused = Outgoing::error(answer, "no");
         assert_eq!(refused.objects.len(), 1);
         assert_eq!(refused.message.error.as_ref().unwrap().reason, "no");
+        for (code, lost) in [(APP_FAILED, false), (3, true), (5, true)] {
+            let error = Some(proto::Error { code, reason: "why".into() });
+            assert_eq!(Incoming { error, ..incoming.clone() }.is_lost(), lost, "{code}");
+        }
     }
 
     #[test]

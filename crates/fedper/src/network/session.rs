@@ -49,8 +49,10 @@ pub(super) struct Arrived {
 
 /// Why there is no content.
 pub(super) enum Refused {
-    /// The node, or the SuperLink for it, says so.
+    /// The node says so.
     Error(String),
+    /// It did not arrive, or not whole: the node is gone, or was killed meanwhile, or took too long.
+    Lost(String),
     /// It is not what an answer must be.
     Malformed(String),
 }
@@ -152,7 +154,10 @@ impl<'a> Session<'a> {
                 let Some(question) = self.questions.remove(&id) else { continue };
                 self.polling.restart();
                 let refused = match message {
-                    Ok(Incoming { error: Some(error), .. }) => Refused::Error(error.reason),
+                    Ok(message @ Incoming { error: Some(_), .. }) => {
+                        let refused = if message.is_lost() { Refused::Lost } else { Refused::Error };
+                        refused(message.error.map(|error| error.reason).unwrap_or_default())
+                    }
                     Ok(message) => {
                         let missing = message.tree.deepest_first();
                         let objects = Objects::default();
@@ -182,9 +187,8 @@ impl<'a> Session<'a> {
                     still.push(arriving);
                     continue;
                 }
-                Err(error @ (FlowerError::Malformed(_) | FlowerError::Gone(_))) => {
-                    Err(Refused::Malformed(error.to_string()))
-                }
+                Err(error @ FlowerError::Malformed(_)) => Err(Refused::Malformed(error.to_string())),
+                Err(error @ FlowerError::Gone(_)) => Err(Refused::Lost(error.to_string())),
                 Err(error) => return Err(error),
             };
             self.polling.restart();

@@ -89,6 +89,7 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
     let thread = std::thread::spawn(move || {
         let node = fleet.join(None).unwrap();
         let mut late: Vec<Outgoing> = Vec::new();
+        let mut queries = 0;
         while !fleet.link().is_stopped() {
             let Ok(Some(message)) = fleet.pull(node) else {
                 sleep(Duration::from_millis(20));
@@ -101,6 +102,12 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
                 let mut metrics = Values::default();
                 metrics.set_ints("device-ids", vec![2]);
                 let packed = Content { metrics: Some(metrics), ..Content::default() }.pack();
+                queries += 1;
+                // As if it had been killed over its first answer: the rest never comes, and it is asked again.
+                if queries == 1 {
+                    raw.deliver_something_else(node, &message, &packed);
+                    continue;
+                }
                 fleet.push(node, &answer(&packed), 0.0).unwrap();
                 continue;
             }

@@ -159,6 +159,7 @@ impl Server<'_> {
                 }
                 Err(reason)
             }
+            (Err(Refused::Lost(reason)), _) => Err(reason),
             (Err(Refused::Malformed(reason)), _) => Err(format!("refused: {reason}")),
             (Ok(content), Kind::Train) => {
                 check_trained(&content, &devices, federation.coordinator.base(), &self.options.limits)

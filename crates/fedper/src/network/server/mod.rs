@@ -269,6 +269,8 @@ impl Server<'_> {
     }
 
     fn look_for_nodes(&mut self) -> Result<(), Error> {
+        // A node that is killed while it answers is asked again after that time.
+        let ttl = self.options.round_timeout.min(Duration::from_secs(60));
         let online = self.session.nodes()?;
         for node in self.roster.update(&online) {
             let mut config = Values::default();
@@ -276,7 +278,7 @@ impl Server<'_> {
             config.set_text(FEDERATION, self.network.federation.clone());
             let content = Content { config: Some(config), ..Content::default() }.pack();
             let question = Question { node, kind: Kind::Query, devices: Vec::new() };
-            if self.session.ask(question, 0, &content, self.options.round_timeout)?.is_none() {
+            if self.session.ask(question, 0, &content, ttl)?.is_none() {
                 self.roster.forget(node);
             }
         }
@@ -293,6 +295,8 @@ impl Server<'_> {
                 }
                 content.metrics.as_ref().map_or(Claim::default(), Claim::of)
             }
+            // It is asked again.
+            Err(Refused::Lost(_)) => return self.roster.forget(node),
             // A node that does not know the question hosts one device.
             Err(Refused::Error(_)) => Claim::default(),
             Err(Refused::Malformed(reason)) => {
