@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fedper_core::round::DeviceId;
 use fedper_flower::error::FlowerError;
@@ -59,6 +59,7 @@ pub(super) enum Refused {
 
 struct Arriving {
     question: Question,
+    until: Instant,
     message: Incoming,
     objects: Objects,
     missing: Vec<ObjectId>,
@@ -70,7 +71,8 @@ pub(super) struct Session<'a> {
     run: Run,
     /// The same for the thread that keeps it alive.
     alive: &'a Mutex<Option<Run>>,
-    questions: BTreeMap<String, Question>,
+    /// By their messages' ids, and until when they are valid.
+    questions: BTreeMap<String, (Question, Instant)>,
     arriving: Vec<Arriving>,
     /// Answers that are dealt with, which the SuperLink is told when there is nothing better to do.
     done: Vec<Incoming>,
@@ -127,7 +129,7 @@ impl<'a> Session<'a> {
         if !self.runtime.push(&self.run, &message)? {
             return Ok(None);
         }
-        self.questions.insert(message.id().to_owned(), question);
+        self.questions.insert(message.id().to_owned(), (question, Instant::now() + ttl));
         self.polling.restart();
         Ok(Some(message.total_bytes()))
     }
@@ -135,12 +137,13 @@ impl<'a> Session<'a> {
     /// Whether a node has not said yet what it hosts.
     pub(super) fn is_asking(&self) -> bool {
         let query = |question: &Question| question.kind == Kind::Query;
-        self.questions.values().any(query) || self.arriving.iter().any(|arriving| query(&arriving.question))
+        self.questions.values().any(|(question, _)| query(question))
+            || self.arriving.iter().any(|arriving| query(&arriving.question))
     }
 
     /// Waits no longer for answers but for those to queries.
     pub(super) fn forget_round(&mut self) {
-        self.questions.retain(|_, question| question.kind == Kind::Query);
+        self.questions.retain(|_, (question, _)| question.kind == Kind::Query);
         self.arriving.retain(|arriving| arriving.question.kind == Kind::Query);
     }
 
@@ -151,7 +154,7 @@ impl<'a> Session<'a> {
             let ids = self.questions.keys().cloned().collect();
             let (runtime, run) = (self.runtime, &self.run);
             for (id, message) in self.polling.ask(|| runtime.pull(run, ids))? {
-                let Some(question) = self.questions.remove(&id) else { continue };
+                let Some((question, until)) = self.questions.remove(&id) else { continue };
                 self.polling.restart();
                 let refused = match message {
                     Ok(message @ Incoming { error: Some(_), .. }) => {
@@ -161,7 +164,7 @@ impl<'a> Session<'a> {
                     Ok(message) => {
                         let missing = message.tree.deepest_first();
                         let objects = Objects::default();
-                        self.arriving.push(Arriving { question, message, objects, missing });
+                        self.arriving.push(Arriving { question, until, message, objects, missing });
                         continue;
                     }
                     Err(error) => Refused::Malformed(error.to_string()),
@@ -171,7 +174,7 @@ impl<'a> Session<'a> {
         }
         let mut still = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
-            let Arriving { message, objects, missing, .. } = &mut arriving;
+            let Arriving { until, message, objects, missing, .. } = &mut arriving;
             // Again at once while more of it comes.
             let fetched = loop {
                 match self.runtime.fetch(&self.run, missing, objects, most) {
@@ -183,6 +186,8 @@ impl<'a> Session<'a> {
                 Ok(rest) if rest.is_empty() => {
                     message.content(objects.clone()).map_err(|error| Refused::Malformed(error.to_string()))
                 }
+                // Its node was killed over it: the SuperLink would wait for the rest a while longer.
+                Ok(_) if Instant::now() > *until => Err(Refused::Lost("it did not come whole".into())),
                 Ok(_) => {
                     still.push(arriving);
                     continue;
