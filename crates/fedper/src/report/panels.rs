@@ -28,6 +28,20 @@ pub(crate) struct CurveData {
 /// A value at a round: mean and spread over seeds, or over devices where there is one seed.
 type Points = Vec<(f64, f64, f64)>;
 
+impl PanelData {
+    /// The title, and how many seeds its curves are of, if there are several.
+    fn heading(&self) -> String {
+        let seeds = self.curves.iter().map(|curve| curve.runs.len()).filter(|&runs| runs > 0);
+        match (seeds.clone().min(), seeds.max()) {
+            (Some(least), Some(most)) if most > 1 && least < most => {
+                format!("{} ({least} to {most} seeds)", self.title)
+            }
+            (_, Some(most)) if most > 1 => format!("{} ({most} seeds)", self.title),
+            _ => self.title.clone(),
+        }
+    }
+}
+
 impl CurveData {
     /// Mean over seeds at every round that all seeds have, and its spread: the standard deviation over seeds, or over
     /// devices if there is a single seed.
@@ -45,7 +59,11 @@ impl CurveData {
     }
 }
 
+const BANDS: &str =
+    "Bands: one standard deviation to both sides, over seeds where there are several, else over devices.";
+
 const GAP: f64 = 14.0;
+const NOTE: f64 = 14.0;
 const TITLE: f64 = 17.0;
 const HEAD: f64 = 22.0;
 /// More bands than this hide one another.
@@ -58,7 +76,7 @@ pub(crate) fn panels(id: &str, title: &str, panels: &[PanelData], columns: usize
     let points: Vec<Vec<Points>> =
         panels.iter().map(|panel| panel.curves.iter().map(CurveData::points).collect()).collect();
     let all = || points.iter().flatten().flatten();
-    let range = extent(all().flat_map(|&(_, mean, _)| [mean, mean]));
+    let range = extent(all().flat_map(|&(_, mean, spread)| [mean, (mean + spread).min(1.0)]));
     let rounds = extent(all().map(|&(round, _, _)| round));
     let charts: Vec<Svg> = panels
         .iter()
@@ -69,14 +87,16 @@ pub(crate) fn panels(id: &str, title: &str, panels: &[PanelData], columns: usize
     let row_height = charts.iter().map(|chart| chart.size().1).fold(0.0, f64::max) + TITLE + GAP;
     let rows = charts.len().div_ceil(columns);
     let width = columns as f64 * COLUMN + (columns - 1) as f64 * GAP;
-    let mut whole = Svg::new(width, HEAD + rows as f64 * row_height - GAP + 4.0);
+    let plots = HEAD + rows as f64 * row_height - GAP + 4.0;
+    let mut whole = Svg::new(width, plots + NOTE);
     whole.text(4.0, 14.0, title, Type { bold: true, size: 12.0, ..Type::default() });
     for (place, (chart, panel)) in charts.iter().zip(panels).enumerate() {
         let x = (place % columns) as f64 * (COLUMN + GAP);
         let y = HEAD + (place / columns) as f64 * row_height;
-        whole.text(x + 4.0, y + 12.0, &panel.title, Type { colour: FAINT, ..Type::default() });
+        whole.text(x + 4.0, y + 12.0, &panel.heading(), Type { colour: FAINT, ..Type::default() });
         whole.place(chart, x, y + TITLE);
     }
+    whole.text(4.0, plots + 9.0, BANDS, Type { colour: FAINT, size: 9.0, ..Type::default() });
     let ends = panels.iter().zip(&points).map(|(panel, points)| {
         let ends =
             panel.curves.iter().zip(points).filter_map(|(curve, points)| {
@@ -207,6 +227,15 @@ mod tests {
         assert!(texts.contains(&"k = 4 <&>") && texts.contains(&"Not run yet."), "{texts:?}");
         let words = tree.descendants().find(|e| e.has_tag_name("desc")).and_then(|e| e.text()).unwrap();
         assert!(words.contains("fedper 90.0 %, fedavg 50.0 %"), "{words}");
+    }
+
+    #[test]
+    fn a_heading_counts_seeds() {
+        let run: &[(u32, f64, f64)] = &[(1, 0.5, 0.1)];
+        let heading = |curves: Vec<CurveData>| PanelData { title: "k".to_owned(), curves }.heading();
+        assert_eq!(heading(vec![curve("fedper", &[run]), curve("fedavg", &[])]), "k");
+        assert_eq!(heading(vec![curve("fedper", &[run, run]), curve("fedavg", &[])]), "k (2 seeds)");
+        assert_eq!(heading(vec![curve("fedper", &[run; 3]), curve("local", &[run])]), "k (1 to 3 seeds)");
     }
 
     #[test]
