@@ -57,6 +57,13 @@ impl FlowerError {
         }
     }
 
+    /// Flower's own number for what is wrong, where the SuperLink gives one besides the status.
+    pub fn code(&self) -> Option<u32> {
+        let Self::Status { detail, .. } = self else { return None };
+        let number = detail.split_once("\"code\":")?.1.trim_start();
+        number[..number.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+    }
+
     /// Whether the SuperLink says that the run is over, or was never there.
     pub fn is_run_over(&self) -> bool {
         matches!(self, Self::Status { status: 403, .. })

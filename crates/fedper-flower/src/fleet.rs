@@ -10,6 +10,9 @@ use crate::object::{ObjectId, Objects};
 use crate::proto::{self, Body, Node};
 use crate::retry::{Link, Polling, in_parallel};
 
+/// Flower's code for "with node authentication, only the operator registers nodes".
+const REGISTRATION_DISABLED: u32 = 2001;
+
 /// A node's side of the Fleet interface.
 pub struct Fleet {
     link: Link,
@@ -50,7 +53,9 @@ impl Fleet {
             Ok(_) => false,
             Err(error @ FlowerError::Status { status: 401, .. }) => return Err(error),
             // Registered before, by itself or by the operator.
-            Err(FlowerError::Status { status, .. }) if status < 500 => status == 412,
+            Err(error @ FlowerError::Status { status: 400..=499, .. }) => {
+                error.code() == Some(REGISTRATION_DISABLED)
+            }
             Err(error) => return Err(error),
         };
         let request =
@@ -222,4 +227,36 @@ pub(crate) fn push_objects(
         push(id, bytes.to_vec())
     })?;
     Ok(stored.into_iter().all(|stored| stored))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::transport::{Call, Reply, Transport};
+
+    /// Refuses to register and to activate a node, with Flower's codes.
+    struct Refusing(u32);
+
+    impl Transport for Refusing {
+        fn call(&self, call: Call<'_>) -> Result<Reply, FlowerError> {
+            let code = if call.path == "fleet/register-node" { self.0 } else { 2004 };
+            let body = format!("{{\"code\":{code},\"detail\":\"no\"}}").into_bytes();
+            Ok(Reply { status: 412, body })
+        }
+    }
+
+    fn join(code: u32) -> FlowerError {
+        let link = Link::new(Box::new(Refusing(code)), Duration::ZERO, Arc::default());
+        Fleet::new(link, Identity::generate().unwrap(), Duration::from_secs(10)).join(None).unwrap_err()
+    }
+
+    #[test]
+    fn a_key_that_is_in_use_is_not_one_that_the_operator_forgot() {
+        // Killed between its activation and noting its number: online as far as the SuperLink knows, for a while.
+        let error = join(23);
+        assert_eq!(error.code(), Some(2004), "{error}");
+        assert!(join(REGISTRATION_DISABLED).to_string().contains("not registered"));
+    }
 }

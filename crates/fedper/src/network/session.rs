@@ -202,7 +202,8 @@ impl<'a> Session<'a> {
             self.done.push(arriving.message);
         }
         self.arriving = still;
-        if arrived.is_empty() && self.arriving.is_empty() {
+        // Not between rounds, when nothing is asked: the next question comes first.
+        if arrived.is_empty() && self.arriving.is_empty() && !self.questions.is_empty() {
             for message in std::mem::take(&mut self.done) {
                 self.runtime.confirm(&self.run, &message)?;
             }

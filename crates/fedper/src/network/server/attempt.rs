@@ -9,9 +9,9 @@ use fedper_core::metrics::EvalMetrics;
 use fedper_core::round::{Answer, DeviceId, Download, Together, Upload};
 use fedper_core::strategy::Strategy;
 use fedper_flower::error::FlowerError;
-use fedper_flower::records::{ArrayRecord, Content, Values};
+use fedper_flower::records::{Content, Values};
 
-use super::{Federation, Server};
+use super::{Federation, LOOK, Server};
 use crate::error::Error;
 use crate::network::answer::{Failure, check_evaluated, check_trained};
 use crate::network::session::{Arrived, Kind, Question, Refused};
@@ -66,7 +66,7 @@ impl Server<'_> {
                 if let Some(message) = message {
                     // Whoever has not answered the question before has been given up.
                     self.session.forget_round();
-                    let sent = self.ask(federation.strategy, kind, devices, &message, &mut events)?;
+                    let sent = self.ask(federation, kind, devices, &message, &mut events)?;
                     traffic.down += if kind == Kind::Train { sent } else { 0 };
                 }
             }
@@ -92,6 +92,8 @@ impl Server<'_> {
                 return Err(FlowerError::Interrupted.into());
             }
             if idle && actions.is_empty() {
+                // Whoever has just come is ready for the next round.
+                self.look_for_nodes(LOOK)?;
                 std::thread::sleep(self.session.pause());
             }
         }
@@ -100,12 +102,13 @@ impl Server<'_> {
     /// Asks each node for its devices; returns the bytes that go out.
     fn ask(
         &mut self,
-        strategy: &dyn Strategy,
+        federation: &mut Federation,
         kind: Kind,
         devices: Vec<DeviceId>,
         message: &Download,
         events: &mut Vec<Event>,
     ) -> Result<u64, Error> {
+        let strategy = federation.strategy;
         let places = self.roster.places();
         let mut by_node: BTreeMap<u64, Vec<DeviceId>> = BTreeMap::new();
         let mut nowhere = Vec::new();
@@ -118,8 +121,7 @@ impl Server<'_> {
                 None => nowhere.push(device),
             }
         }
-        // By name for nodes of other programs; each form is made only if a node needs it.
-        let (mut flat, mut named) = (None, None);
+        let sent = federation.sent(&message.base);
         let mut bytes = 0;
         for (node, devices) in by_node {
             let mut config = Values::default();
@@ -129,12 +131,8 @@ impl Server<'_> {
             config.set_text(CONFIG, for_devices(&self.experiment.config));
             config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
             config.set_bool(TEST_LOCALLY, message.test_locally);
-            let arrays = match self.roster.reads_flat(node) {
-                true => flat.get_or_insert_with(|| ArrayRecord::flat(&message.base)),
-                false => named.get_or_insert_with(|| ArrayRecord::of(&message.base)),
-            };
-            let content =
-                Content { arrays: Some(arrays.clone()), config: Some(config), ..Content::default() }.pack();
+            let arrays = Some(sent.arrays(self.roster.reads_flat(node)));
+            let content = Content { arrays, config: Some(config), ..Content::default() }.pack();
             let question = Question { node, kind, devices: devices.clone() };
             match self.session.ask(question, message.round, &content, self.options.round_timeout)? {
                 Some(sent) => bytes += sent,

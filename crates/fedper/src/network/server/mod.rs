@@ -3,17 +3,18 @@
 mod attempt;
 mod resume;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Coordinator, Plan};
-use fedper_core::split::Split;
+use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{self, Strategy};
 use fedper_flower::error::FlowerError;
 use fedper_flower::identity;
-use fedper_flower::records::{Content, Values};
+use fedper_flower::records::{ArrayRecord, Content, Values};
 use fedper_flower::runtime::{Run, Runtime};
 
 use self::attempt::{Attempt, Traffic};
@@ -81,6 +82,7 @@ pub fn run(
                 options,
                 session,
                 roster,
+                looked: None,
                 network,
                 observer,
                 tell,
@@ -104,6 +106,9 @@ pub fn run(
     dir.finish(experiment, &options, seconds)
 }
 
+/// How often the server asks who is online while it waits for answers.
+const LOOK: Duration = Duration::from_secs(1);
+
 fn heartbeats(runtime: &Runtime, alive: &Mutex<Option<Run>>, ended: &AtomicBool) {
     let mut last = Instant::now();
     while !ended.load(Ordering::Relaxed) {
@@ -122,6 +127,8 @@ struct Server<'a> {
     options: &'a ServerOptions,
     session: Session<'a>,
     roster: Roster,
+    /// When the SuperLink last said which nodes are online.
+    looked: Option<Instant>,
     network: Network,
     observer: &'a mut dyn Observer,
     tell: Tell<'a>,
@@ -134,6 +141,33 @@ struct Federation {
     split: Split,
     plan: Plan,
     coordinator: Coordinator,
+    sent: Option<Sent>,
+}
+
+/// A base as it was last sent. What a round ends with the next begins with, and it is made into objects once.
+struct Sent {
+    base: Arc<BaseParams>,
+    /// For nodes that read it in one array.
+    flat: OnceCell<ArrayRecord>,
+    /// For nodes of other programs.
+    named: OnceCell<ArrayRecord>,
+}
+
+impl Sent {
+    fn arrays(&self, flat: bool) -> ArrayRecord {
+        match flat {
+            true => self.flat.get_or_init(|| ArrayRecord::flat(&self.base)).clone(),
+            false => self.named.get_or_init(|| ArrayRecord::of(&self.base)).clone(),
+        }
+    }
+}
+
+impl Federation {
+    fn sent(&mut self, base: &Arc<BaseParams>) -> &Sent {
+        let same = self.sent.take().filter(|sent| Arc::ptr_eq(&sent.base, base));
+        let new = || Sent { base: base.clone(), flat: OnceCell::new(), named: OnceCell::new() };
+        self.sent.insert(same.unwrap_or_else(new))
+    }
 }
 
 impl Server<'_> {
@@ -152,7 +186,7 @@ impl Server<'_> {
             ..self.experiment.plan()
         };
         let coordinator = dir.coordinator(self.experiment, strategy, &split, plan.clone())?;
-        Ok(Federation { strategy, split, plan, coordinator })
+        Ok(Federation { strategy, split, plan, coordinator, sent: None })
     }
 
     fn rounds(&mut self, dir: &mut RunDir, stop: &AtomicBool) -> Result<(), Error> {
@@ -233,6 +267,7 @@ impl Server<'_> {
                         Err(error) => return Err(error.into()),
                     }
                     self.roster = Roster::new(self.experiment.config.clients);
+                    self.looked = None;
                     federation.coordinator =
                         Coordinator::new(federation.plan.clone(), federation.strategy, (*base).clone(), done);
                 }
@@ -245,12 +280,11 @@ impl Server<'_> {
     fn wait_for_devices(&mut self, stop: &AtomicBool) -> Result<(), Error> {
         let start = Instant::now();
         let mut said = None;
-        let mut next_look = Duration::ZERO;
+        // The last round's will do at first.
+        let mut fresh = 2 * LOOK;
         while !stop.load(Ordering::Relaxed) {
-            if start.elapsed() >= next_look {
-                self.look_for_nodes()?;
-                next_look = start.elapsed() + Duration::from_millis(500);
-            }
+            self.look_for_nodes(fresh)?;
+            fresh = Duration::from_millis(500);
             for arrived in self.session.collect(1 << 20)? {
                 self.roster_answer(arrived);
             }
@@ -268,10 +302,15 @@ impl Server<'_> {
         Err(FlowerError::Interrupted.into())
     }
 
-    fn look_for_nodes(&mut self) -> Result<(), Error> {
+    /// Asks who is online, if it was asked longer than `fresh` ago, and whoever is new what it hosts.
+    fn look_for_nodes(&mut self, fresh: Duration) -> Result<(), Error> {
+        if self.looked.is_some_and(|at| at.elapsed() < fresh) {
+            return Ok(());
+        }
         // A node that is killed while it answers is asked again after that time.
         let ttl = self.options.round_timeout.min(Duration::from_secs(60));
         let online = self.session.nodes()?;
+        self.looked = Some(Instant::now());
         for node in self.roster.update(&online) {
             let mut config = Values::default();
             config.set_text(CONFIG, for_devices(&self.experiment.config));
