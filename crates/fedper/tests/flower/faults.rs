@@ -105,7 +105,7 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
                 queries += 1;
                 // As if it had been killed over its first answer: the rest never comes, and it is asked again.
                 if queries == 1 {
-                    raw.deliver_something_else(node, &message, &packed);
+                    raw.announce(node, &message, &packed);
                     continue;
                 }
                 fleet.push(node, &answer(&packed), 0.0).unwrap();
@@ -134,34 +134,34 @@ impl Raw {
         self.link.call(path, &|| self.identity.headers(SystemTime::now()).to_vec(), request)
     }
 
-    /// Announces an answer, and delivers other bytes under its objects' names.
-    fn deliver_something_else(&self, node: u64, message: &Incoming, packed: &Packed) {
+    /// Announces an answer, and delivers nothing of it.
+    fn announce(&self, node: u64, message: &Incoming, packed: &Packed) -> proto::PushMessagesResponse {
         let mut metadata = message.answer(node);
         let body = proto::Message { metadata: Some(metadata.clone()), content: None, error: None };
         let mut objects = packed.objects.clone();
         let id = objects.make(Kind::Message, &[packed.tree.id], &proto::encode(&body));
         metadata.message_id = id.to_string();
-        let node = Some(proto::Node { node_id: node });
-        let leaf = |id: ObjectId| proto::ObjectTree { object_id: id.to_string(), children: Vec::new() };
-        let run_id = metadata.run_id;
+        let message =
+            proto::Message { metadata: Some(metadata), content: Some(proto::Empty {}), error: None };
         let request = proto::PushMessagesRequest {
-            node: node.clone(),
-            messages_list: vec![proto::Message {
-                metadata: Some(metadata),
-                content: Some(proto::Empty {}),
-                error: None,
-            }],
+            node: Some(proto::Node { node_id: node }),
+            messages_list: vec![message],
             message_object_trees: vec![proto::ObjectTree {
                 object_id: id.to_string(),
-                children: vec![leaf(packed.tree.id)],
+                children: vec![announced(&packed.tree)],
             }],
             clientapp_runtime_list: vec![0.0],
         };
-        let pushed: proto::PushMessagesResponse = self.call("fleet/push-messages", &request).unwrap();
+        self.call("fleet/push-messages", &request).unwrap()
+    }
+
+    /// Announces an answer, and delivers other bytes under its objects' names.
+    fn deliver_something_else(&self, node: u64, message: &Incoming, packed: &Packed) {
+        let pushed = self.announce(node, message, packed);
         for id in pushed.objects_to_push {
             let request = proto::PushObjectRequest {
-                node: node.clone(),
-                run_id,
+                node: Some(proto::Node { node_id: node }),
+                run_id: message.metadata.run_id,
                 object_id: id,
                 object_content: b"ArrayChunk  3\0abc".to_vec(),
                 session_id: pushed.session_id.clone(),
@@ -169,6 +169,13 @@ impl Raw {
             let stored: Result<proto::PushObjectResponse, _> = self.call("fleet/push-object", &request);
             assert!(stored.is_err() || !stored.unwrap().stored, "a wrong hash was taken");
         }
+    }
+}
+
+fn announced(tree: &Tree) -> proto::ObjectTree {
+    proto::ObjectTree {
+        object_id: tree.id.to_string(),
+        children: tree.children.iter().map(announced).collect(),
     }
 }
 
