@@ -58,7 +58,7 @@ fn layout() -> Arc<Layout> {
     Layout::new(vec![Spec::trainable("a.weight", [2, 3]), Spec::trainable("b", [4])]).unwrap()
 }
 
-fn content() -> Content {
+fn content(flat: bool) -> Content {
     let layout = layout();
     let params = Params::from_values(layout.clone(), (0..10).map(|v| v as f32).collect()).unwrap();
     let mut metrics = Values::default();
@@ -68,8 +68,9 @@ fn content() -> Content {
     config.set_text("fedper-config", "clients = 3");
     config.set_texts("failures", vec!["no".into(), "yes".into()]);
     config.set_bool("flag", true);
+    let base = Split::all_base(&layout).adopt_base(&params).unwrap();
     Content {
-        arrays: Some(ArrayRecord::of(&Split::all_base(&layout).adopt_base(&params).unwrap())),
+        arrays: Some(if flat { ArrayRecord::flat(&base) } else { ArrayRecord::of(&base) }),
         metrics: Some(metrics),
         config: Some(config),
     }
@@ -110,11 +111,15 @@ fn read_in_place(packed: &Packed, layout: &Arc<Layout>, kind: Kind, bytes: &[u8]
 }
 
 fn targets() -> Vec<Target> {
-    let packed = content().pack();
-    let all: Vec<Vec<u8>> =
-        packed.tree.deepest_first().iter().map(|&id| packed.objects.bytes(id).unwrap().to_vec()).collect();
-    let of = |kind: Kind| -> Vec<Vec<u8>> {
-        all.iter().filter(|bytes| Object::parse(bytes).unwrap().kind == kind).cloned().collect()
+    let (packed, flat) = (content(false).pack(), content(true).pack());
+    let objects = |packed: &Packed| -> Vec<Vec<u8>> {
+        let ids = packed.tree.deepest_first();
+        ids.iter().map(|&id| packed.objects.bytes(id).unwrap().to_vec()).collect()
+    };
+    let all = objects(&packed);
+    let of = |packed: &Packed, kind: Kind| -> Vec<Vec<u8>> {
+        let objects = objects(packed).into_iter();
+        objects.filter(|bytes| Object::parse(bytes).unwrap().kind == kind).collect()
     };
     let mut targets = vec![
         Target {
@@ -134,17 +139,20 @@ fn targets() -> Vec<Target> {
             }),
         },
     ];
-    for (name, kind) in [
-        ("chunks in a message", Kind::ArrayChunk),
-        ("arrays in a message", Kind::Array),
-        ("array records in a message", Kind::ArrayRecord),
-        ("metrics in a message", Kind::MetricRecord),
-        ("settings in a message", Kind::ConfigRecord),
-        ("record dicts", Kind::RecordDict),
+    for (name, packed, kind) in [
+        ("chunks in a message", &packed, Kind::ArrayChunk),
+        ("arrays in a message", &packed, Kind::Array),
+        ("array records in a message", &packed, Kind::ArrayRecord),
+        ("chunks of a flat base", &flat, Kind::ArrayChunk),
+        ("the array of a flat base", &flat, Kind::Array),
+        ("the record of a flat base", &flat, Kind::ArrayRecord),
+        ("metrics in a message", &packed, Kind::MetricRecord),
+        ("settings in a message", &packed, Kind::ConfigRecord),
+        ("record dicts", &packed, Kind::RecordDict),
     ] {
         targets.push(Target {
             name,
-            examples: of(kind),
+            examples: of(packed, kind),
             read: Box::new({
                 let (packed, layout) = (packed.clone(), layout());
                 move |bytes| read_in_place(&packed, &layout, kind, bytes)
