@@ -65,6 +65,12 @@ struct Arriving {
     missing: Vec<ObjectId>,
 }
 
+/// Within this time after a question nodes fetch it, and it is left to them.
+const FETCHING: Duration = Duration::from_millis(200);
+
+/// So many answers may wait for their confirmation; the SuperLink keeps their objects meanwhile.
+const MOST_UNCONFIRMED: usize = 50;
+
 /// A run, and what is under way in it.
 pub(super) struct Session<'a> {
     runtime: &'a Runtime,
@@ -77,6 +83,8 @@ pub(super) struct Session<'a> {
     /// Answers that are dealt with, which the SuperLink is told when there is nothing better to do.
     done: Vec<Incoming>,
     polling: Polling,
+    /// When the last question went out.
+    asked: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -92,6 +100,7 @@ impl<'a> Session<'a> {
             arriving: Vec::new(),
             done: Vec::new(),
             polling: Polling::new(Duration::from_secs(1)),
+            asked: Instant::now(),
         })
     }
 
@@ -131,6 +140,7 @@ impl<'a> Session<'a> {
         }
         self.questions.insert(message.id().to_owned(), (question, Instant::now() + ttl));
         self.polling.restart();
+        self.asked = Instant::now();
         Ok(Some(message.total_bytes()))
     }
 
@@ -202,13 +212,18 @@ impl<'a> Session<'a> {
             self.done.push(arriving.message);
         }
         self.arriving = still;
-        // Not between rounds, when nothing is asked: the next question comes first.
-        if arrived.is_empty() && self.arriving.is_empty() && !self.questions.is_empty() {
+        if arrived.is_empty() && (self.is_calm() || self.done.len() > MOST_UNCONFIRMED) {
             for message in std::mem::take(&mut self.done) {
                 self.runtime.confirm(&self.run, &message)?;
             }
         }
         Ok(arrived)
+    }
+
+    /// Whether answers are waited for, and none is on its way: the time for what is not urgent. Not between rounds, when the
+    /// next question comes first, and not while nodes fetch what they were just asked.
+    pub(super) fn is_calm(&self) -> bool {
+        !self.questions.is_empty() && self.arriving.is_empty() && self.asked.elapsed() > FETCHING
     }
 
     /// How long to wait before it is worth while to collect again.

@@ -62,15 +62,19 @@ impl Server<'_> {
                     Action::Finished => unreachable!("a round is begun only if there is one"),
                 }
             }
+            let mut asked = false;
             for (kind, (devices, message)) in [(Kind::Train, train), (Kind::Evaluate, evaluate)] {
                 if let Some(message) = message {
                     // Whoever has not answered the question before has been given up.
                     self.session.forget_round();
                     let sent = self.ask(federation, kind, devices, &message, &mut events)?;
+                    asked = true;
                     traffic.down += if kind == Kind::Train { sent } else { 0 };
                 }
             }
-            for arrived in self.session.collect(most)? {
+            // Nobody has answered what was asked just now.
+            let collected = if asked { Vec::new() } else { self.session.collect(most)? };
+            for arrived in collected {
                 if arrived.question.kind == Kind::Query {
                     self.roster_answer(arrived);
                 } else {
@@ -92,8 +96,10 @@ impl Server<'_> {
                 return Err(FlowerError::Interrupted.into());
             }
             if idle && actions.is_empty() {
-                // Whoever has just come is ready for the next round.
-                self.look_for_nodes(LOOK)?;
+                if self.session.is_calm() {
+                    // Whoever has just come is ready for the next round.
+                    self.look_for_nodes(LOOK)?;
+                }
                 std::thread::sleep(self.session.pause());
             }
         }
