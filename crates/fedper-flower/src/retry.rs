@@ -55,6 +55,11 @@ impl Polling {
         self.since = Instant::now();
     }
 
+    /// For how long nothing has happened.
+    pub fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Makes the call that asks, and remembers how long it took.
     pub fn ask<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let start = Instant::now();
@@ -65,7 +70,7 @@ impl Polling {
 
     /// The pause before the next call.
     pub fn pause(&self) -> Duration {
-        (self.since.elapsed() / 20).max(3 * self.call).clamp(Self::LEAST, self.most)
+        (self.waited() / 20).max(3 * self.call).clamp(Self::LEAST, self.most)
     }
 }
 

@@ -83,8 +83,6 @@ pub(super) struct Session<'a> {
     /// Answers that are dealt with, which the SuperLink is told when there is nothing better to do.
     done: Vec<Incoming>,
     polling: Polling,
-    /// When the last question went out.
-    asked: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -100,7 +98,6 @@ impl<'a> Session<'a> {
             arriving: Vec::new(),
             done: Vec::new(),
             polling: Polling::new(Duration::from_secs(1)),
-            asked: Instant::now(),
         })
     }
 
@@ -140,7 +137,6 @@ impl<'a> Session<'a> {
         }
         self.questions.insert(message.id().to_owned(), (question, Instant::now() + ttl));
         self.polling.restart();
-        self.asked = Instant::now();
         Ok(Some(message.total_bytes()))
     }
 
@@ -223,7 +219,7 @@ impl<'a> Session<'a> {
     /// Whether answers are waited for, and none is on its way: the time for what is not urgent. Not between rounds, when the
     /// next question comes first, and not while nodes fetch what they were just asked.
     pub(super) fn is_calm(&self) -> bool {
-        !self.questions.is_empty() && self.arriving.is_empty() && self.asked.elapsed() > FETCHING
+        !self.questions.is_empty() && self.arriving.is_empty() && self.polling.waited() > FETCHING
     }
 
     /// How long to wait before it is worth while to collect again.
