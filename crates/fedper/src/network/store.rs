@@ -5,7 +5,8 @@
 //! states are kept, before and after the last round it trained in. So a round that is asked for again (the server was
 //! killed, or the device before its answer arrived) begins where it began the first time, and ends the same, bit for bit.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use fedper_core::params::{Layout, Params};
@@ -61,7 +62,17 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
         let path = folder.join(FILE);
-        let database = match Database::builder().set_cache_size(CACHE).create(&path) {
+        let create = || Database::builder().set_cache_size(CACHE).create(&path);
+        let database = match create() {
+            Err(error)
+                if !matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) && never_begun(&path) =>
+            {
+                fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+                create()
+            }
+            opened => opened,
+        };
+        let database = match database {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(Error::Foreign {
@@ -292,6 +303,13 @@ fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
     }
 }
 
+/// Whether the file at `path` is what a kill in the middle of its making leaves: the database begins its file with
+/// zeros, and puts its own mark there when everything else is written. `create` would take it for another program's.
+fn never_begun(path: &Path) -> bool {
+    let mut first = [1; 9];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == [0; 9]
+}
+
 #[cfg(test)]
 mod tests {
     use fedper_core::params::Spec;
@@ -299,6 +317,24 @@ mod tests {
     use super::*;
 
     const SCOPE: Scope<'_> = Scope { federation: "f", algorithm: "fedper" };
+
+    #[test]
+    fn a_kill_in_the_making_of_the_file_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        // The database's own header, all but the mark that it writes last.
+        drop(Store::open(dir.path()).unwrap());
+        let mut made = fs::read(&path).unwrap();
+        made[..9].fill(0);
+        fs::write(&path, &made).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
+        drop(store);
+        // What is not ours stays.
+        fs::write(&path, "years of work").unwrap();
+        assert!(Store::open(dir.path()).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"years of work");
+    }
 
     #[test]
     fn a_round_asked_for_again_begins_where_it_began() {

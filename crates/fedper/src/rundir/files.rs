@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -27,9 +27,7 @@ pub(super) fn replace_with(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
+    let temporary = temporary(path).ok_or(io::ErrorKind::InvalidInput)?;
     let written = File::create(&temporary)
         .and_then(|file| {
             let mut out = BufWriter::with_capacity(1 << 16, file);
@@ -42,6 +40,13 @@ pub(super) fn replace_with(
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Where a file is while [`replace_with`] writes it. A process that is killed there leaves it behind.
+pub(super) fn temporary(path: &Path) -> Option<PathBuf> {
+    let mut name = path.file_name()?.to_owned();
+    name.push(".tmp");
+    Some(path.with_file_name(name))
 }
 
 /// Hands every line of a `.jsonl` file to `each`.

@@ -56,16 +56,24 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Begins a run in `path`, which must not exist or be empty.
+    /// Begins a run in `path`, which must not exist or be empty. What a run leaves that was killed before its
+    /// configuration was written is nothing.
     ///
     /// # Errors
     /// [`Error::Config`] if `path` holds something, [`Error::File`] if it cannot be written.
     pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
+        let unwritten = files::temporary(&path.join(CONFIG));
         match fs::read_dir(path) {
             Ok(mut entries) => {
-                if entries.next().is_some() {
+                if path.join(CONFIG).exists() {
                     return Err(Error::Config(format!(
-                        "{0} is not empty: choose another --out, or go on with a run that is there: fedper run --resume {0}",
+                        "there is a run in {0}: choose another --out, or go on with it: fedper run --resume {0}",
+                        path.display()
+                    )));
+                }
+                if entries.any(|entry| entry.map_or(true, |entry| Some(entry.path()) != unwritten)) {
+                    return Err(Error::Config(format!(
+                        "{} is not empty: choose another --out",
                         path.display()
                     )));
                 }

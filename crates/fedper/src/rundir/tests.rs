@@ -22,6 +22,16 @@ fn nothing_is_overwritten() {
 }
 
 #[test]
+fn a_run_killed_before_its_configuration_was_written_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml.tmp"), "model = 'm").unwrap();
+    drop(RunDir::create(dir.path(), &experiment(1)).unwrap());
+    assert!(!dir.path().join("config.toml.tmp").exists());
+    let error = RunDir::create(dir.path(), &experiment(1)).err().unwrap().to_string();
+    assert!(error.contains("fedper run --resume"), "{error}");
+}
+
+#[test]
 fn what_a_crash_appended_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");

@@ -67,9 +67,11 @@ pub fn whole_and_killed(config: &Path, whole: &Path, killed: &Path) {
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         sleep(time.mul_f64(0.1 * f64::from(tenths)).max(Duration::from_millis(5)));
         let _ = child.kill();
-        if child.wait().unwrap().success() {
+        let status = child.wait().unwrap();
+        if status.success() {
             break;
         }
+        assert_eq!(status.code(), None, "it failed by itself");
         kills += 1;
         command = if killed.join("config.toml").exists() {
             let mut command = fedper(&["run", "--quiet", "--resume"]);
