@@ -2,23 +2,8 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Output;
-
-use common::fedper;
+use common::{fedper, stderr, stdout, text};
 use fedper::rundir::records::PartitionRecord;
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A run that takes a moment.
 const SMALL: [&str; 14] = [

@@ -4,21 +4,9 @@ mod common;
 
 use std::path::Path;
 
-use common::fedper;
+use common::{fedper, stderr, stdout, text};
 use fedper_core::params::{Layout, Params, Spec};
 use fedper_nn::weights::{read_safetensors, write_safetensors};
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn stdout(output: &std::process::Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &std::process::Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
 
 #[test]
 fn the_summary_of_a_network_tells_what_is_sent() {

@@ -5,16 +5,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{assert_same, fedper, results, run, whole_and_killed};
+use common::{assert_same, fedper, results, run, text, whole_and_killed};
 use fedper::rundir::read_summary;
 use fedper::rundir::records::{NewClientRecord, NewClients};
 
 const SMALL: &str = "model = 'mlp'\nclients = 6\nsamples_per_client = 60\nrounds = 3\nbatch_size = 10\nalgorithm = \
                      ['fedper', 'fedavg', 'local']\n";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn records(dir: &Path) -> Vec<NewClientRecord> {
     let lines = std::fs::read_to_string(dir.join("new_clients.jsonl")).unwrap();

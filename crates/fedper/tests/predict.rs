@@ -3,23 +3,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::Output;
 
-use common::fedper;
+use common::{fedper, stderr, stdout, text};
 use fedper::rundir::records::PartitionRecord;
 use image::{DynamicImage, GrayImage};
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
 
 /// A run of a moment on embedded images.
 fn run(out: &Path) {

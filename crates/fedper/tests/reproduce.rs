@@ -1,18 +1,18 @@
 //! `fedper reproduce` as a process: a figure from nothing, killed and taken up again, not run twice.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use common::stderr;
 
 fn reproduce(out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedper"));
     command.args(["reproduce", "--scale", "smoke", "--out"]).arg(out).args(more);
     command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]

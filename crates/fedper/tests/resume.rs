@@ -2,12 +2,11 @@
 
 mod common;
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::{assert_same, fedper, results};
+use common::{assert_same, fedper, results, text};
 use fedper_core::seed::{self, Purpose};
 
 const KILLS: usize = 20;
@@ -36,10 +35,6 @@ fn args<'a>(out: &'a str, seed: &'a str) -> Vec<&'a str> {
         "--out",
         out,
     ]
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]

@@ -2,17 +2,11 @@
 
 mod common;
 
-use std::path::Path;
-
-use common::{assert_same, fedper, results, run, weights, whole_and_killed};
+use common::{assert_same, fedper, results, run, text, weights, whole_and_killed};
 use fedper::rundir::read_summary;
 
 const MLP: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 40\nbatch_size = 10\nalgorithm = ['fedper', \
                    'fedavg-ft']\n";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 #[test]
 fn a_schedule_changes_the_rounds_it_says_and_no_others() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,6 +41,18 @@ pub fn with_options(
     let experiment = Experiment::prepare(&settings(text)).unwrap();
     let mut run_dir = RunDir::create(dir, &experiment).unwrap();
     simulator::run(&experiment, &mut run_dir, options, observer).unwrap()
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// The program, without anything of the surrounding environment that could change what it prints.
