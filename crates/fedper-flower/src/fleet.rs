@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::{FlowerError, Malformed};
 use crate::identity::Identity;
 use crate::message::{Incoming, Outgoing};
-use crate::object::{ObjectId, Objects};
+use crate::object::{ObjectId, Objects, Tree};
 use crate::proto::{self, Body, Node};
 use crate::retry::{Link, Polling, in_parallel};
 
@@ -105,8 +105,8 @@ impl Fleet {
         }
     }
 
-    /// The objects of a message, of at most `most` bytes in all. Those in `known` are not fetched again: an object's name
-    /// says what it is. Waits while they are still on their way.
+    /// The objects of a message, of at most `most` bytes in all. What follows from those of the `last` message is not fetched
+    /// (see [`Objects::derive`]). Waits while they are still on their way.
     ///
     /// # Errors
     /// [`FlowerError::Gone`] if they will not come, [`Malformed`] if they are not what they should be.
@@ -114,12 +114,15 @@ impl Fleet {
         &self,
         node: u64,
         message: &Incoming,
-        known: &Objects,
+        last: Option<(&Tree, &Objects)>,
         most: u64,
     ) -> Result<Objects, FlowerError> {
-        let (there, wanted): (Vec<ObjectId>, Vec<ObjectId>) =
-            message.tree.deepest_first().into_iter().partition(|&id| known.bytes(id).is_some());
-        let there = known.only(&there);
+        let mut there = Objects::default();
+        if let Some((tree, objects)) = last {
+            there.derive(&message.tree, tree, objects);
+        }
+        let mut wanted = message.tree.deepest_first();
+        wanted.retain(|&id| there.bytes(id).is_none());
         let bytes = there.total_bytes();
         let objects = Mutex::new((there, bytes));
         in_parallel(&wanted, |&id| {

@@ -18,6 +18,9 @@ use crate::error::Malformed;
 /// The largest body of a [`Kind::ArrayChunk`], in bytes.
 pub const CHUNK: usize = 5_242_880;
 
+/// Objects that name others are small. Larger ones are not derived but fetched, in bytes.
+const MOST_DERIVED: usize = 1 << 20;
+
 /// The name of an object: the SHA-256 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId([u8; 32]);
@@ -122,6 +125,24 @@ pub fn encode(kind: Kind, children: &[ObjectId], body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{} {} {}\0", kind.name(), ids.join(","), body.len()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// The bytes of an object after the children of `last` have become those of `now`, wherever it names them.
+fn with_children(bytes: &[u8], last: &Tree, now: &Tree) -> Vec<u8> {
+    let names = last.children.iter().zip(&now.children);
+    let names: BTreeMap<String, String> =
+        names.map(|(last, now)| (last.id.to_string(), now.id.to_string())).collect();
+    // In the header they stand between blanks and commas, in a body of JSON between quotation marks.
+    let parts = bytes.split_inclusive(|byte| !byte.is_ascii_hexdigit());
+    let mut out = Vec::with_capacity(bytes.len());
+    for part in parts {
+        let digits = part.len() - usize::from(part.last().is_some_and(|byte| !byte.is_ascii_hexdigit()));
+        let (word, end) = part.split_at(digits);
+        let name = str::from_utf8(word).ok().and_then(|word| names.get(word));
+        out.extend_from_slice(name.map_or(word, |name| name.as_bytes()));
+        out.extend_from_slice(end);
+    }
+    out
 }
 
 impl<'a> Object<'a> {
@@ -258,9 +279,36 @@ impl Objects {
         self.0.values().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Those of these objects that there are.
-    pub fn only(&self, ids: &[ObjectId]) -> Self {
-        Self(ids.iter().filter_map(|id| Some((*id, self.0.get(id)?.clone()))).collect())
+    /// Those that have children in `tree`: what others are derived from, without the arrays' bytes.
+    pub fn parents(&self, tree: &Tree) -> Self {
+        fn walk(tree: &Tree, all: &Objects, out: &mut Objects) {
+            if !tree.children.is_empty() {
+                out.0.extend(all.0.get(&tree.id).map(|bytes| (tree.id, bytes.clone())));
+            }
+            tree.children.iter().for_each(|child| walk(child, all, out));
+        }
+        let mut out = Self::default();
+        walk(tree, self, &mut out);
+        out
+    }
+
+    /// Those of `tree`'s objects that can be told without asking for them, from `last`, a message of the same kind whose
+    /// objects were `known`: what is the same as then, and what has other children now and is otherwise as it was (a record
+    /// with another array, an array with other chunks). An object's name is its hash, so a wrong guess is none. The root is
+    /// never among them: it is sent last, so whoever has it knows that everything was sent.
+    pub fn derive(&mut self, tree: &Tree, last: &Tree, known: &Self) {
+        for (tree, last) in tree.children.iter().zip(&last.children) {
+            self.derive(tree, last, known);
+            let Some(bytes) = known.0.get(&last.id) else { continue };
+            if tree.id == last.id {
+                self.0.insert(tree.id, bytes.clone());
+            } else if !tree.children.is_empty() && bytes.len() <= MOST_DERIVED {
+                let guess = with_children(bytes, last, tree);
+                if ObjectId::of(&guess) == tree.id {
+                    self.0.insert(tree.id, guess.into());
+                }
+            }
+        }
     }
 
     /// Adds all of `other`.
@@ -317,6 +365,58 @@ mod tests {
             ],
         };
         assert_eq!(tree.deepest_first(), [id(1), id(2), id(3), id(9)]);
+    }
+
+    #[test]
+    fn what_only_has_other_children_is_derived() {
+        // A message with one array of two chunks, and settings.
+        let message = |chunks: [&str; 2], settings: &str, names: [&str; 2]| {
+            let mut objects = Objects::default();
+            let leaf = |objects: &mut Objects, kind, body: &str| {
+                Tree::leaf(objects.make(kind, &[], body.as_bytes()))
+            };
+            let over = |objects: &mut Objects, kind, children: Vec<Tree>, body: &str| {
+                let ids: Vec<ObjectId> = children.iter().map(|child| child.id).collect();
+                Tree { id: objects.make(kind, &ids, body.as_bytes()), children }
+            };
+            let chunks = chunks.map(|chunk| leaf(&mut objects, Kind::ArrayChunk, chunk));
+            let array = over(&mut objects, Kind::Array, chunks.into(), r#"{"arraychunk_ids":[0,1]}"#);
+            let body = format!(r#"{{"{}":"{}"}}"#, names[0], array.id);
+            let record = over(&mut objects, Kind::ArrayRecord, vec![array], &body);
+            let config = leaf(&mut objects, Kind::ConfigRecord, settings);
+            let body = format!(r#"{{"arrays":"{}","{}":"{}"}}"#, record.id, names[1], config.id);
+            let dict = over(&mut objects, Kind::RecordDict, vec![record, config], &body);
+            let root = over(&mut objects, Kind::Message, vec![dict], "metadata");
+            (root, objects)
+        };
+        let (last, known) = message(["one", "two"], "round 1", ["base", "config"]);
+        let count = |chunks, settings, names| {
+            let (tree, all) = message(chunks, settings, names);
+            let mut derived = Objects::default();
+            derived.derive(&tree, &last, &known);
+            for (id, bytes) in &derived.0 {
+                assert_eq!(Some(bytes), all.bytes(*id));
+            }
+            assert!(derived.bytes(tree.id).is_none(), "the root is fetched");
+            derived.len()
+        };
+        // Array, record and dict of 7; with one chunk as it was; all of it but the root.
+        assert_eq!(count(["1", "2"], "round 2", ["base", "config"]), 3);
+        assert_eq!(count(["one", "2"], "round 2", ["base", "config"]), 4);
+        assert_eq!(count(["one", "two"], "round 1", ["base", "config"]), 6);
+        let parents = known.parents(&last);
+        assert_eq!((known.len(), parents.len()), (7, 4));
+        // Two chunks that change places, each in the other's.
+        assert_eq!(count(["two", "one"], "round 2", ["base", "config"]), 3);
+        // What is called otherwise is fetched: the record; the dict.
+        assert_eq!(count(["1", "2"], "round 2", ["weights", "config"]), 2);
+        assert_eq!(count(["1", "2"], "round 2", ["base", "settings"]), 2);
+        // Nothing is known of a message of another form.
+        let mut derived = Objects::default();
+        derived.derive(&Tree { id: last.id, children: Vec::new() }, &last, &known);
+        derived.derive(&last, &Tree::leaf(last.id), &known);
+        derived.derive(&last, &last, &Objects::default());
+        assert!(derived.is_empty());
     }
 
     proptest! {

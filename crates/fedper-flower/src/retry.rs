@@ -33,8 +33,8 @@ impl Iterator for Backoff {
 }
 
 /// How often to ask whether something has happened: after a twentieth of the time it has taken so far, so that waiting
-/// takes at most 5 % longer than what is waited for, and a long wait costs few calls. Where a call takes long, after three
-/// times as long: whoever waits leaves most of a busy SuperLink to those who bring something.
+/// takes at most 5 % longer than what is waited for, and a long wait costs few calls. Where a call takes long, after
+/// twice as long: whoever waits leaves most of a busy SuperLink to those who bring something.
 #[derive(Clone, Debug)]
 pub struct Polling {
     since: Instant,
@@ -70,7 +70,7 @@ impl Polling {
 
     /// The pause before the next call.
     pub fn pause(&self) -> Duration {
-        (self.waited() / 20).max(3 * self.call).clamp(Self::LEAST, self.most)
+        (self.waited() / 20).max(2 * self.call).clamp(Self::LEAST, self.most)
     }
 }
 
@@ -165,10 +165,12 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, FlowerError> + Sync,
 ) -> Result<Vec<R>, FlowerError> {
-    const THREADS: usize = 4;
-    if items.len() < 8 {
-        return items.iter().map(work).collect();
-    }
+    // Few items: one is called for while another is worked on.
+    let threads = match items.len() {
+        0..3 => return items.iter().map(work).collect(),
+        3..8 => 2,
+        _ => 4,
+    };
     let next = std::sync::atomic::AtomicUsize::new(0);
     let mut done: Vec<(usize, Result<R, FlowerError>)> = std::thread::scope(|scope| {
         let worker = || {
@@ -187,7 +189,7 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
             }
             out
         };
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(worker)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("work does not panic")).collect()
     });
     done.sort_by_key(|&(i, _)| i);
@@ -212,7 +214,7 @@ mod tests {
         let mut polling = Polling::new(Duration::from_millis(40));
         assert_eq!(polling.pause(), Polling::LEAST);
         polling.ask(|| std::thread::sleep(Duration::from_millis(5)));
-        assert!((15..40).contains(&polling.pause().as_millis()), "{:?}", polling.pause());
+        assert!((10..40).contains(&polling.pause().as_millis()), "{:?}", polling.pause());
         polling.ask(|| std::thread::sleep(Duration::from_millis(20)));
         assert_eq!(polling.pause(), Duration::from_millis(40));
     }

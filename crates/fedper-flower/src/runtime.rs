@@ -203,7 +203,7 @@ impl Runtime {
                 return Err(FlowerError::Gone(id.to_string()));
             }
             if !answer.object_available {
-                return Ok((id, None));
+                return Ok(None);
             }
             let size = answer.object_content.len() as u64;
             let spend = |left: u64| left.checked_sub(size);
@@ -211,22 +211,18 @@ impl Runtime {
             if budget.fetch_update(Relaxed, Relaxed, spend).is_err() {
                 return Err(Malformed::TooLarge { what: "a message", found: most + 1, most }.into());
             }
-            Ok((id, Some(answer.object_content)))
+            Ok(Some(answer.object_content))
         };
         let Some((&first, rest)) = wanted.split_first() else { return Ok(Vec::new()) };
-        let first = get(first)?;
-        if first.1.is_none() {
-            return Ok(wanted.to_vec());
-        }
-        let rest = in_parallel(rest, |&id| get(id))?;
-        let mut missing = Vec::new();
-        for (id, bytes) in std::iter::once(first).chain(rest) {
-            match bytes {
-                Some(bytes) => objects.take(id, bytes)?,
-                None => missing.push(id),
-            }
-        }
-        Ok(missing)
+        let Some(bytes) = get(first)? else { return Ok(wanted.to_vec()) };
+        objects.take(first, bytes)?;
+        let objects = std::sync::Mutex::new(objects);
+        let came = in_parallel(rest, |&id| {
+            let Some(bytes) = get(id)? else { return Ok(false) };
+            objects.lock().expect("no panic while it is held").take(id, bytes)?;
+            Ok(true)
+        })?;
+        Ok(rest.iter().zip(came).filter(|(_, came)| !came).map(|(&id, _)| id).collect())
     }
 
     /// The answer is dealt with; the SuperLink may forget its objects.

@@ -22,7 +22,7 @@ const TEST_CORRECT: &str = "device-test-correct";
 const TEST_LOSS_SUMS: &str = "device-test-loss-sums";
 const FAILURES: &str = "failures";
 /// In answer to `query`: 1 if the node reads a base that is one array.
-const FLAT: &str = "flat-arrays";
+const COMPACT: &str = "compact";
 /// In answer to `query`: why the node takes no part.
 pub(super) const REFUSAL: &str = "refusal";
 
@@ -96,8 +96,8 @@ pub(super) fn failures(failed: &[Failure]) -> Option<Values> {
 pub(super) struct Claim {
     /// The devices that it hosts; `None` if it leaves that to the server.
     pub(super) devices: Option<Vec<DeviceId>>,
-    /// Whether it reads a base that is one array.
-    pub(super) flat: bool,
+    /// Whether it understands questions of few objects (see [`super`]).
+    pub(super) compact: bool,
 }
 
 impl Claim {
@@ -107,13 +107,13 @@ impl Claim {
         if let Some(devices) = &self.devices {
             metrics.set_ints(IDS, ints(devices.iter().map(|device| device.0)));
         }
-        metrics.set_int(FLAT, self.flat.into());
+        metrics.set_int(COMPACT, self.compact.into());
         metrics
     }
 
-    /// What metrics say; whoever says nothing hosts one device and reads arrays by name.
+    /// What metrics say; whoever says nothing hosts one device and gets what Flower's own apps get.
     pub(super) fn of(metrics: &Values) -> Self {
-        Self { devices: listed(metrics), flat: metrics.int(FLAT).is_some_and(|flat| flat > 0) }
+        Self { devices: listed(metrics), compact: metrics.int(COMPACT).is_some_and(|compact| compact > 0) }
     }
 }
 

@@ -62,9 +62,9 @@ fn a_base_in_one_array_is_taken_for_what_it_is() {
 #[test]
 fn what_a_node_says_of_itself_arrives() {
     for claim in [
-        Claim { devices: Some([0, 7].map(DeviceId).to_vec()), flat: true },
-        Claim { devices: Some(Vec::new()), flat: false },
-        Claim { devices: None, flat: true },
+        Claim { devices: Some([0, 7].map(DeviceId).to_vec()), compact: true },
+        Claim { devices: Some(Vec::new()), compact: false },
+        Claim { devices: None, compact: true },
     ] {
         assert_eq!(Claim::of(&claim.to_metrics()), claim);
     }

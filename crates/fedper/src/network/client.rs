@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fedper_flower::error::FlowerError;
 use fedper_flower::fleet::Fleet;
 use fedper_flower::message::{Incoming, Outgoing};
-use fedper_flower::object::Objects;
+use fedper_flower::object::{Objects, Tree};
 use fedper_flower::records::Content;
 use fedper_flower::retry::{Backoff, Polling};
 
@@ -53,7 +53,7 @@ pub fn run(
             node: &node,
             tell,
             last_push: None,
-            last: Objects::default(),
+            last: None,
             unconfirmed: None,
         };
         let result = client.serve(stop);
@@ -115,7 +115,7 @@ struct Client<'a> {
     tell: Tell<'a>,
     last_push: Option<Instant>,
     /// The objects of the last message: the base that is evaluated in a round is the one that the next begins with.
-    last: Objects,
+    last: Option<(Tree, Objects)>,
     /// The last message. Until it is confirmed the SuperLink keeps its objects too, and the next question need not bring
     /// them again.
     unconfirmed: Option<Incoming>,
@@ -186,9 +186,10 @@ impl Client<'_> {
     /// Answers a message. Only what cannot be kept, and the wish to end, is an error here.
     fn deal_with(&mut self, message: Incoming) -> Result<(), Error> {
         let start = Instant::now();
-        let reply = match self.fleet.fetch(self.node(), &message, &self.last, MOST_BYTES) {
+        let last = self.last.as_ref().map(|(tree, objects)| (tree, objects));
+        let reply = match self.fleet.fetch(self.node(), &message, last, MOST_BYTES) {
             Ok(objects) => {
-                self.last = objects.clone();
+                self.last = Some((message.tree.clone(), objects.clone()));
                 match message.content(objects) {
                     Ok(content) => self.answer(&message, &content)?,
                     Err(error) => Reply::Refusal(error.to_string()),

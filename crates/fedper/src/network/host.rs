@@ -85,12 +85,12 @@ impl<'a> Host<'a> {
             // An error would say that the question is not known here.
             let mut config = Values::default();
             config.set_text(answer::REFUSAL, reason);
-            let metrics = Some(Claim { devices: Some(Vec::new()), flat: true }.to_metrics());
+            let metrics = Some(Claim { devices: Some(Vec::new()), compact: true }.to_metrics());
             return Ok(Reply::Content(Content { metrics, config: Some(config), ..Content::default() }));
         }
         if kind == "query" {
             let devices = self.own.devices.clone().map(|devices| devices.map(DeviceId).collect());
-            let metrics = Some(Claim { devices, flat: true }.to_metrics());
+            let metrics = Some(Claim { devices, compact: true }.to_metrics());
             return Ok(Reply::Content(Content { metrics, ..Content::default() }));
         }
         let question = match self.understand(message, content, config) {
@@ -120,7 +120,11 @@ impl<'a> Host<'a> {
         let name = config.text(ALGORITHM).unwrap_or("fedper");
         let strategy =
             strategy::by_name(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
-        let round = config.int(ROUND).and_then(|round| u32::try_from(round).ok()).filter(|&round| round > 0);
+        let round = match config.int(ROUND) {
+            Some(round) => u32::try_from(round).ok(),
+            None => message.metadata.group_id.parse().ok(),
+        };
+        let round = round.filter(|&round| round > 0);
         let round =
             round.ok_or_else(|| format!("the question does not say which round it is (`{ROUND}`)"))?;
         let split = Arc::new(experiment.split(strategy));

@@ -7,7 +7,7 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | `server-round` | 1 for the first round |
+//! | `server-round` | 1 for the first round; a device of this program reads it off the message's group, see below |
 //! | `fedper-federation` | a name that is kept until the federation ends: what devices keep belongs to it |
 //! | `fedper-algorithm` | such as `fedper` |
 //! | `fedper-config` | the experiment, as in `config.toml` |
@@ -18,6 +18,10 @@
 //! to `evaluate` `num-examples`, `accuracy` and `loss`. These are Flower's own conventions: Python's `FedAvg` asks and
 //! answers so. Where the question names devices, lists tell what each of them measured ([`answer`]); a node that hosts
 //! several answers with the mean of their bases, weighted by their samples.
+//!
+//! Every object costs a call, so a node that says it can ([`answer`]) gets less of them: the base as one array, and a
+//! `config` that stays the same from round to round. The SuperLink has that already, and with it all but the message itself
+//! where a base is trained on that was evaluated before.
 
 pub mod answer;
 pub mod client;

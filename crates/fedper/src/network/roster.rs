@@ -23,8 +23,8 @@ enum Hosts {
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     nodes: BTreeMap<u64, Hosts>,
-    /// Those that read a base that is one array.
-    flat: BTreeSet<u64>,
+    /// Those that understand questions of few objects.
+    compact: BTreeSet<u64>,
     /// Whom the server has given a number: it keeps it as long as nobody claims it.
     given: BTreeMap<u64, DeviceId>,
     /// Devices of the federation, counted from 0.
@@ -39,7 +39,7 @@ impl Roster {
     /// Takes over who is online; returns the nodes that are new and to be asked what they host.
     pub(super) fn update(&mut self, online: &BTreeSet<u64>) -> Vec<u64> {
         self.nodes.retain(|node, _| online.contains(node));
-        self.flat.retain(|node| online.contains(node));
+        self.compact.retain(|node| online.contains(node));
         let new: Vec<u64> = online.iter().copied().filter(|node| !self.nodes.contains_key(node)).collect();
         self.nodes.extend(new.iter().map(|&node| (node, Hosts::Asked)));
         new
@@ -53,10 +53,10 @@ impl Roster {
         if !self.nodes.contains_key(&node) {
             return Ok(());
         }
-        if claim.flat {
-            self.flat.insert(node);
+        if claim.compact {
+            self.compact.insert(node);
         } else {
-            self.flat.remove(&node);
+            self.compact.remove(&node);
         }
         let Some(devices) = claim.devices else {
             self.nodes.insert(node, Hosts::Any);
@@ -82,9 +82,9 @@ impl Roster {
         self.nodes.remove(&node);
     }
 
-    /// Whether the node reads a base that is one array.
-    pub(super) fn reads_flat(&self, node: u64) -> bool {
-        self.flat.contains(&node)
+    /// Whether the node understands questions of few objects.
+    pub(super) fn is_compact(&self, node: u64) -> bool {
+        self.compact.contains(&node)
     }
 
     /// How many devices there are.
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn ids(ids: &[u64]) -> Claim {
-        Claim { devices: Some(ids.iter().copied().map(DeviceId).collect()), flat: true }
+        Claim { devices: Some(ids.iter().copied().map(DeviceId).collect()), compact: true }
     }
 
     fn places(roster: &mut Roster) -> Vec<(u64, u64)> {
@@ -144,7 +144,7 @@ mod tests {
         assert!(roster.hosts(11, ids(&[2, 3])).unwrap_err().contains("on node 10"));
         assert!(roster.hosts(11, ids(&[4])).unwrap_err().contains("only 4"));
         roster.hosts(12, Claim::default()).unwrap();
-        assert_eq!([10, 12].map(|node| roster.reads_flat(node)), [true, false]);
+        assert_eq!([10, 12].map(|node| roster.is_compact(node)), [true, false]);
         assert_eq!((roster.count(), places(&mut roster)), (3, vec![(0, 10), (1, 12), (2, 10)]));
         // A claim comes before what was given away.
         roster.hosts(11, ids(&[1])).unwrap();
@@ -152,7 +152,7 @@ mod tests {
         // What was given stays, though a smaller number gets free.
         assert!(roster.update(&[11, 12].into()).is_empty());
         assert_eq!(places(&mut roster), [(1, 11), (3, 12)]);
-        assert!(!roster.reads_flat(10));
+        assert!(!roster.is_compact(10));
         assert_eq!(roster.update(&[10, 11, 12].into()), [10]);
         roster.hosts(99, ids(&[0])).unwrap();
         assert_eq!(roster.count(), 2);

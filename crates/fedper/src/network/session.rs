@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use fedper_core::round::DeviceId;
 use fedper_flower::error::FlowerError;
 use fedper_flower::message::{Incoming, Outgoing};
-use fedper_flower::object::{ObjectId, Objects};
+use fedper_flower::object::{ObjectId, Objects, Tree};
 use fedper_flower::records::{Content, Packed};
 use fedper_flower::retry::Polling;
 use fedper_flower::runtime::{Run, Runtime};
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Query,
     Train,
@@ -80,6 +80,8 @@ pub(super) struct Session<'a> {
     /// By their messages' ids, and until when they are valid.
     questions: BTreeMap<String, (Question, Instant)>,
     arriving: Vec<Arriving>,
+    /// The last answer of each kind, from whatever node: what the next has in common with it need not be fetched.
+    last: BTreeMap<Kind, (Tree, Objects)>,
     /// Answers that are dealt with, which the SuperLink is told when there is nothing better to do.
     done: Vec<Incoming>,
     polling: Polling,
@@ -96,6 +98,7 @@ impl<'a> Session<'a> {
             alive,
             questions: BTreeMap::new(),
             arriving: Vec::new(),
+            last: BTreeMap::new(),
             done: Vec::new(),
             polling: Polling::new(Duration::from_secs(1)),
         })
@@ -168,8 +171,12 @@ impl<'a> Session<'a> {
                         refused(message.error.map(|error| error.reason).unwrap_or_default())
                     }
                     Ok(message) => {
-                        let missing = message.tree.deepest_first();
-                        let objects = Objects::default();
+                        let mut objects = Objects::default();
+                        if let Some((tree, known)) = self.last.get(&question.kind) {
+                            objects.derive(&message.tree, tree, known);
+                        }
+                        let mut missing = message.tree.deepest_first();
+                        missing.retain(|&id| objects.bytes(id).is_none());
                         self.arriving.push(Arriving { question, until, message, objects, missing });
                         continue;
                     }
@@ -180,7 +187,7 @@ impl<'a> Session<'a> {
         }
         let mut still = Vec::new();
         for mut arriving in std::mem::take(&mut self.arriving) {
-            let Arriving { until, message, objects, missing, .. } = &mut arriving;
+            let Arriving { question, until, message, objects, missing } = &mut arriving;
             // Again at once while more of it comes.
             let fetched = loop {
                 match self.runtime.fetch(&self.run, missing, objects, most) {
@@ -204,6 +211,10 @@ impl<'a> Session<'a> {
             };
             self.polling.restart();
             let bytes = objects.total_bytes();
+            if result.is_ok() {
+                let parents = objects.parents(&message.tree);
+                self.last.insert(question.kind, (message.tree.clone(), parents));
+            }
             arrived.push(Arrived { question: arriving.question, result, bytes });
             self.done.push(arriving.message);
         }

@@ -95,7 +95,7 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
                 sleep(Duration::from_millis(20));
                 continue;
             };
-            let Ok(objects) = fleet.fetch(node, &message, &Objects::default(), 1 << 30) else { continue };
+            let Ok(objects) = fleet.fetch(node, &message, None, 1 << 30) else { continue };
             let content = message.content(objects).unwrap();
             let answer = |packed: &Packed| Outgoing::new(message.answer(node), packed);
             if message.metadata.message_type == "query" {

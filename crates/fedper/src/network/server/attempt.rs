@@ -130,14 +130,17 @@ impl Server<'_> {
         let sent = federation.sent(&message.base);
         let mut bytes = 0;
         for (node, devices) in by_node {
+            let compact = self.roster.is_compact(node);
             let mut config = Values::default();
-            config.set_int(ROUND, message.round.into());
+            if !compact {
+                config.set_int(ROUND, message.round.into());
+            }
             config.set_text(FEDERATION, self.network.federation.clone());
             config.set_text(ALGORITHM, strategy.name());
             config.set_text(CONFIG, for_devices(&self.experiment.config));
             config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
             config.set_bool(TEST_LOCALLY, message.test_locally);
-            let arrays = Some(sent.arrays(self.roster.reads_flat(node)));
+            let arrays = Some(sent.arrays(compact));
             let content = Content { arrays, config: Some(config), ..Content::default() }.pack();
             let question = Question { node, kind, devices: devices.clone() };
             match self.session.ask(question, message.round, &content, self.options.round_timeout)? {

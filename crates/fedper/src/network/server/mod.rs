@@ -340,7 +340,7 @@ impl Server<'_> {
             Err(Refused::Error(_)) => Claim::default(),
             Err(Refused::Malformed(reason)) => {
                 (self.tell)(&format!("node {node} refused: {reason}"));
-                Claim { devices: Some(Vec::new()), flat: false }
+                Claim { devices: Some(Vec::new()), compact: false }
             }
         };
         if let Err(reason) = self.roster.hosts(node, claim) {
