@@ -18,8 +18,8 @@ use crate::error::Malformed;
 /// The largest body of a [`Kind::ArrayChunk`], in bytes.
 pub const CHUNK: usize = 5_242_880;
 
-/// Objects that name others are small. Larger ones are not derived but fetched, in bytes.
-const MOST_DERIVED: usize = 1 << 20;
+/// Objects that name others are small: more bytes than these are not tried to be derived in a message.
+const MOST_TRIED: usize = 16 << 20;
 
 /// The name of an object: the SHA-256 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -297,12 +297,19 @@ impl Objects {
     /// with another array, an array with other chunks). An object's name is its hash, so a wrong guess is none. The root is
     /// never among them: it is sent last, so whoever has it knows that everything was sent.
     pub fn derive(&mut self, tree: &Tree, last: &Tree, known: &Self) {
+        self.derive_children(tree, last, known, &mut { MOST_TRIED });
+    }
+
+    fn derive_children(&mut self, tree: &Tree, last: &Tree, known: &Self, left: &mut usize) {
         for (tree, last) in tree.children.iter().zip(&last.children) {
-            self.derive(tree, last, known);
+            self.derive_children(tree, last, known, left);
             let Some(bytes) = known.0.get(&last.id) else { continue };
             if tree.id == last.id {
                 self.0.insert(tree.id, bytes.clone());
-            } else if !tree.children.is_empty() && bytes.len() <= MOST_DERIVED {
+            } else if !tree.children.is_empty()
+                && let Some(rest) = left.checked_sub(bytes.len())
+            {
+                *left = rest;
                 let guess = with_children(bytes, last, tree);
                 if ObjectId::of(&guess) == tree.id {
                     self.0.insert(tree.id, guess.into());

@@ -12,7 +12,7 @@ use fedper_core::params::{Layout, Params, Spec};
 use fedper_core::seed::{self, Purpose};
 use fedper_core::split::Split;
 use fedper_flower::message::Incoming;
-use fedper_flower::object::{Kind, Object, ObjectId};
+use fedper_flower::object::{Kind, Object, ObjectId, Objects, Tree};
 use fedper_flower::records::{ArrayRecord, Content, Packed, Values};
 use fedper_flower::{npy, proto};
 use prost::Message as _;
@@ -159,16 +159,14 @@ fn targets() -> Vec<Target> {
             }),
         });
     }
-    let tree = proto::ObjectTree {
-        object_id: packed.tree.id.to_string(),
-        children: vec![proto::ObjectTree {
-            object_id: packed.tree.children[0].id.to_string(),
-            children: vec![],
-        }],
-    };
+    fn proto_tree(tree: &Tree) -> proto::ObjectTree {
+        let children = tree.children.iter().map(proto_tree).collect();
+        proto::ObjectTree { object_id: tree.id.to_string(), children }
+    }
+    let root = Tree { id: ObjectId::of(b"the message"), children: vec![packed.tree.clone()] };
     let metadata = proto::Metadata {
         run_id: 7,
-        message_id: packed.tree.id.to_string(),
+        message_id: root.id.to_string(),
         message_type: "train".into(),
         ttl: 60.0,
         created_at: 1e9,
@@ -180,12 +178,21 @@ fn targets() -> Vec<Target> {
             content: Some(proto::Empty {}),
             error: None,
         }],
-        message_object_trees: vec![tree],
+        message_object_trees: vec![proto_tree(&root)],
     };
     targets.push(Target {
         name: "announced messages",
         examples: vec![announced.encode_to_vec()],
-        read: Box::new(|bytes| Incoming::from_bytes(bytes).is_ok()),
+        read: Box::new(move |bytes| {
+            let Ok(message) = Incoming::from_bytes(bytes) else { return false };
+            // What follows from a message before it, and from it for one after it.
+            for (now, last) in [(&message.tree, &root), (&root, &message.tree)] {
+                let mut derived = Objects::default();
+                derived.derive(now, last, &packed.objects);
+                assert!(derived.len() <= packed.objects.len());
+            }
+            true
+        }),
     });
     targets
 }
