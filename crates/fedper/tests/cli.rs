@@ -124,7 +124,7 @@ fn a_run_prints_its_table_and_where_its_report_is() {
     let before = std::fs::read(out.join("summary.json")).unwrap();
     let again = fedper(&SMALL).args(["--out", text(&out)]).output().unwrap();
     assert_eq!(again.status.code(), Some(2));
-    assert!(stderr(&again).contains("not empty"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("there is a run in"), "{}", stderr(&again));
     assert_eq!(std::fs::read(out.join("summary.json")).unwrap(), before);
 
     // A device's own network, under its published names.
