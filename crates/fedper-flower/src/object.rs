@@ -18,7 +18,7 @@ use crate::error::Malformed;
 /// The largest body of a [`Kind::ArrayChunk`], in bytes.
 pub const CHUNK: usize = 5_242_880;
 
-/// Objects that name others are small: more bytes than these are not tried to be derived in a message.
+/// Objects that name others are small: so many bytes of them are tried in a message, and no more.
 const MOST_TRIED: usize = 16 << 20;
 
 /// The name of an object: the SHA-256 of its bytes.

@@ -34,7 +34,9 @@ impl LeftOut {
 
     fn photo_counts(&self) -> String {
         let (missing, broken) = (self.missing.len(), self.broken.len());
-        format!("{} photos left out: {missing} missing, {broken} broken", missing + broken)
+        let count = missing + broken;
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} photo{plural} left out: {missing} missing, {broken} broken")
     }
 
     /// The counts, to go behind a sentence; empty if nothing was left out.
