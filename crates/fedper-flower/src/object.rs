@@ -133,9 +133,8 @@ fn with_children(bytes: &[u8], last: &Tree, now: &Tree) -> Vec<u8> {
     let names: BTreeMap<String, String> =
         names.map(|(last, now)| (last.id.to_string(), now.id.to_string())).collect();
     // In the header they stand between blanks and commas, in a body of JSON between quotation marks.
-    let parts = bytes.split_inclusive(|byte| !byte.is_ascii_hexdigit());
     let mut out = Vec::with_capacity(bytes.len());
-    for part in parts {
+    for part in bytes.split_inclusive(|byte| !byte.is_ascii_hexdigit()) {
         let digits = part.len() - usize::from(part.last().is_some_and(|byte| !byte.is_ascii_hexdigit()));
         let (word, end) = part.split_at(digits);
         let name = str::from_utf8(word).ok().and_then(|word| names.get(word));
@@ -297,7 +296,8 @@ impl Objects {
     /// with another array, an array with other chunks). An object's name is its hash, so a wrong guess is none. The root is
     /// never among them: it is sent last, so whoever has it knows that everything was sent.
     pub fn derive(&mut self, tree: &Tree, last: &Tree, known: &Self) {
-        self.derive_children(tree, last, known, &mut { MOST_TRIED });
+        let mut left = MOST_TRIED;
+        self.derive_children(tree, last, known, &mut left);
     }
 
     fn derive_children(&mut self, tree: &Tree, last: &Tree, known: &Self, left: &mut usize) {

@@ -124,9 +124,9 @@ impl<'a> Host<'a> {
             Some(round) => u32::try_from(round).ok(),
             None => message.metadata.group_id.parse().ok(),
         };
-        let round = round.filter(|&round| round > 0);
-        let round =
-            round.ok_or_else(|| format!("the question does not say which round it is (`{ROUND}`)"))?;
+        let round = round
+            .filter(|&round| round > 0)
+            .ok_or_else(|| format!("the question does not say which round it is (`{ROUND}`)"))?;
         let split = Arc::new(experiment.split(strategy));
         let arrays = content.arrays.as_ref().ok_or("the question has no arrays")?;
         let params = arrays.to_params(split.base()).map_err(|error| {
