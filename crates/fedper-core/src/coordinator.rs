@@ -32,7 +32,8 @@ pub struct Plan {
     pub eval_devices: Option<u64>,
     /// How long a round waits for its devices; for ever if `None`.
     pub round_timeout: Option<Duration>,
-    /// A round in which fewer devices answer changes nothing, and is begun again.
+    /// A round in which fewer devices answer changes nothing, and is begun again. An evaluation that fewer answer (or fewer
+    /// than all of those asked) goes on with the devices that were not heard.
     pub min_answers: u64,
 }
 
@@ -87,6 +88,13 @@ pub enum Event {
         /// In which round.
         round: u32,
     },
+    /// A device was not heard; asked again, it may answer.
+    Lost {
+        /// Which one.
+        device: DeviceId,
+        /// In which round.
+        round: u32,
+    },
     /// Time has passed.
     Tick,
 }
@@ -106,6 +114,16 @@ pub enum Action {
         round: u32,
         /// How many answered.
         answered: u32,
+    },
+    /// Too few devices were heard in the evaluation. What was trained stands, and at [`Event::Begin`] the others are asked
+    /// again.
+    TooFewTests {
+        /// Of which round.
+        round: u32,
+        /// How many were heard.
+        heard: u64,
+        /// How many have to be.
+        needed: u64,
     },
     /// There is no further round.
     Finished,
@@ -136,7 +154,7 @@ pub struct Outcome {
 enum Phase {
     Idle,
     Training { out: BTreeSet<DeviceId>, aggregator: Aggregator, answers: BTreeMap<DeviceId, TrainMetrics> },
-    Evaluating { out: BTreeSet<DeviceId> },
+    Evaluating { out: BTreeSet<DeviceId>, lost: BTreeSet<DeviceId>, heard: u64 },
 }
 
 /// The state machine.
@@ -183,7 +201,7 @@ impl Coordinator {
     pub fn awaited(&self) -> Vec<DeviceId> {
         match &self.phase {
             Phase::Idle => Vec::new(),
-            Phase::Training { out, .. } | Phase::Evaluating { out } => out.iter().copied().collect(),
+            Phase::Training { out, .. } | Phase::Evaluating { out, .. } => out.iter().copied().collect(),
         }
     }
 
@@ -194,12 +212,19 @@ impl Coordinator {
             Event::Trained(upload) => self.trained(now, upload),
             Event::TrainedTogether(together) => self.trained_together(now, together),
             Event::Evaluated { device, round, metrics } => self.evaluated(device, round, metrics),
-            Event::Failed { device, round } => self.failed(now, device, round),
+            Event::Failed { device, round } => self.failed(now, device, round, false),
+            Event::Lost { device, round } => self.failed(now, device, round, true),
             Event::Tick => self.tick(now),
         }
     }
 
     fn begin(&mut self, now: Duration) -> Vec<Action> {
+        if let Phase::Evaluating { out, lost, .. } = &mut self.phase
+            && out.is_empty()
+        {
+            *out = std::mem::take(lost);
+            return self.evaluate(now);
+        }
         if !matches!(self.phase, Phase::Idle) {
             return Vec::new();
         }
@@ -274,7 +299,7 @@ impl Coordinator {
         self.train_phase_ends_when_all_answered(now)
     }
 
-    fn failed(&mut self, now: Duration, device: DeviceId, round: u32) -> Vec<Action> {
+    fn failed(&mut self, now: Duration, device: DeviceId, round: u32, again: bool) -> Vec<Action> {
         if round != self.round {
             return Vec::new();
         }
@@ -287,9 +312,14 @@ impl Coordinator {
                 self.outcome.failed += 1;
                 self.train_phase_ends_when_all_answered(now)
             }
-            Phase::Evaluating { out } => {
+            Phase::Evaluating { out, lost, heard } => {
                 if !out.remove(&device) {
                     return Vec::new();
+                }
+                if again {
+                    lost.insert(device);
+                } else {
+                    *heard += 1;
                 }
                 self.round_ends_when_all_evaluated()
             }
@@ -298,10 +328,11 @@ impl Coordinator {
     }
 
     fn evaluated(&mut self, device: DeviceId, round: u32, metrics: EvalMetrics) -> Vec<Action> {
-        let Phase::Evaluating { out } = &mut self.phase else { return Vec::new() };
+        let Phase::Evaluating { out, heard, .. } = &mut self.phase else { return Vec::new() };
         if round != self.round || !out.remove(&device) {
             return Vec::new();
         }
+        *heard += 1;
         self.outcome.tests.insert(device, metrics);
         self.round_ends_when_all_evaluated()
     }
@@ -317,8 +348,8 @@ impl Coordinator {
                 out.clear();
                 self.train_phase_ends_when_all_answered(now)
             }
-            Phase::Evaluating { out } => {
-                out.clear();
+            Phase::Evaluating { out, lost, .. } => {
+                lost.append(out);
                 self.round_ends_when_all_evaluated()
             }
         }
@@ -346,22 +377,32 @@ impl Coordinator {
             self.base = Arc::new(self.strategy.apply(&self.base, mean));
         }
         let devices = if self.plan.evaluates(self.round) { self.plan.evaluated() } else { Vec::new() };
-        self.phase = Phase::Evaluating { out: devices.iter().copied().collect() };
-        self.deadline = self.plan.round_timeout.map(|timeout| now + timeout);
+        let (out, lost) = (devices.into_iter().collect(), BTreeSet::new());
+        self.phase = Phase::Evaluating { out, lost, heard: 0 };
+        self.evaluate(now)
+    }
+
+    fn evaluate(&mut self, now: Duration) -> Vec<Action> {
+        let devices = self.awaited();
         if devices.is_empty() {
             return self.round_ends_when_all_evaluated();
         }
+        self.deadline = self.plan.round_timeout.map(|timeout| now + timeout);
         let message = self.download();
         devices.into_iter().map(|device| Action::Evaluate(device, message.clone())).collect()
     }
 
     fn round_ends_when_all_evaluated(&mut self) -> Vec<Action> {
-        match &self.phase {
-            Phase::Evaluating { out } if out.is_empty() => {}
-            _ => return Vec::new(),
+        let Phase::Evaluating { out, lost, heard } = &self.phase else { return Vec::new() };
+        if !out.is_empty() {
+            return Vec::new();
+        }
+        self.deadline = None;
+        let (heard, needed) = (*heard, self.plan.min_answers.min(heard + lost.len() as u64));
+        if heard < needed {
+            return vec![Action::TooFewTests { round: self.round, heard, needed }];
         }
         self.phase = Phase::Idle;
-        self.deadline = None;
         let outcome = std::mem::replace(&mut self.outcome, Outcome::new(self.round));
         vec![Action::RoundDone(outcome)]
     }

@@ -219,3 +219,37 @@ fn a_round_that_too_few_answer_is_tried_again() {
     assert_eq!((round.round, round.answered, round.failed), (1, 2, 1));
     assert_eq!(coordinator.base().params().values(), [2.0]);
 }
+
+#[test]
+fn an_evaluation_that_too_few_answer_goes_on_with_the_others() {
+    let timeout = Duration::from_secs(5);
+    let plan = Plan { min_answers: 3, round_timeout: Some(timeout), ..plan() };
+    let mut coordinator = Coordinator::new(plan, &FedAvg, base(0.0), 0);
+    coordinator.step(NOW, Event::Begin);
+    for device in 0..3 {
+        coordinator.step(NOW, answer(device, 1, 4.0, 1));
+    }
+    let failed = |device| Event::Failed { device: DeviceId(device), round: 1 };
+    let lost = |device| Event::Lost { device: DeviceId(device), round: 1 };
+    // One answers, one is lost, and one is late.
+    coordinator.step(NOW, tested(0, 1));
+    coordinator.step(NOW, lost(2));
+    assert!(coordinator.step(NOW, tested(2, 1)).is_empty(), "it is not awaited now");
+    let actions = coordinator.step(timeout, Event::Tick);
+    assert!(matches!(actions[..], [Action::TooFewTests { round: 1, heard: 1, needed: 3 }]));
+    assert_eq!((coordinator.base().params().values(), coordinator.round()), (&[4.0][..], 1));
+    assert_eq!((coordinator.deadline(), coordinator.awaited().len()), (None, 0));
+
+    let actions = coordinator.step(timeout, Event::Begin);
+    assert!(matches!(actions[..], [Action::Evaluate(DeviceId(1), _), Action::Evaluate(DeviceId(2), _)]));
+    assert_eq!(coordinator.deadline(), Some(2 * timeout));
+    // One that says no is heard, and not asked again.
+    coordinator.step(timeout, failed(2));
+    let actions = coordinator.step(timeout, lost(1));
+    assert!(matches!(actions[..], [Action::TooFewTests { round: 1, heard: 2, needed: 3 }]));
+    assert_eq!(coordinator.step(timeout, Event::Begin).len(), 1);
+    let round = outcome(coordinator.step(timeout, tested(1, 1)));
+    assert_eq!((round.round, round.answered, round.failed), (1, 3, 0), "training was not repeated");
+    assert_eq!(round.tests.keys().copied().collect::<Vec<_>>(), [DeviceId(0), DeviceId(1)]);
+    assert_eq!(coordinator.step(timeout, Event::Begin).len(), 3, "the next round");
+}

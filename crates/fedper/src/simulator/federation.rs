@@ -138,7 +138,9 @@ impl Federation {
                         }
                         return Ok(records);
                     }
-                    Action::TooFew { .. } => unreachable!("a simulated round may be answered by nobody"),
+                    Action::TooFew { .. } | Action::TooFewTests { .. } => {
+                        unreachable!("a simulated round may be answered by nobody")
+                    }
                     Action::Finished => unreachable!("a round is begun only if there is one"),
                 }
             }

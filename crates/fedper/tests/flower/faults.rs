@@ -89,7 +89,7 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
     let thread = std::thread::spawn(move || {
         let node = fleet.join(None).unwrap();
         let mut late: Vec<Outgoing> = Vec::new();
-        let mut queries = 0;
+        let (mut queries, mut tests) = (0, 0);
         while !fleet.link().is_stopped() {
             let Ok(Some(message)) = fleet.pull(node) else {
                 sleep(Duration::from_millis(20));
@@ -117,6 +117,18 @@ fn misbehave(url: String, script: Vec<&'static str>, specs: Vec<Spec>) -> (Arc<A
             }
             let round = content.config.as_ref().unwrap().int("server-round").unwrap() as usize;
             let fault = script[round - 1];
+            if (message.metadata.message_type.as_str(), fault) == ("evaluate", "unheard") {
+                tests += 1;
+                let mut metrics = Values::default();
+                metrics.set_int("num-examples", 4);
+                metrics.set_float("accuracy", 0.75);
+                let packed = Content { metrics: Some(metrics), ..Content::default() }.pack();
+                // As if it had been killed over the first one.
+                if tests > 1 {
+                    fleet.push(node, &answer(&packed), 0.0).unwrap();
+                }
+                continue;
+            }
             act(&fleet, &raw, node, &message, fault, &specs, &mut late);
         }
     });
@@ -232,7 +244,7 @@ fn act(
             push(&trained(good(), 20, None));
             push(&trained(base(other, 100.0), 20, None));
         }
-        "good" => push(&trained(good(), 20, None)),
+        "good" | "unheard" => push(&trained(good(), 20, None)),
         "zero" => push(&trained(good(), 0, None)),
         "plenty" => push(&trained(good(), 1_000_000_000_000, None)),
         "norm" => push(&trained(base(other, 1e6), 20, None)),
@@ -290,6 +302,34 @@ fn every_fault_is_refused_and_harms_nothing() {
         assert!(expired || line.contains(expected), "`{fault}`: {line}");
         println!("{fault}: {line}");
     }
+}
+
+#[test]
+fn a_device_that_is_not_heard_in_an_evaluation_is_asked_again() {
+    let Some(bin) = venv() else { return };
+    let place = Place::new(bin);
+    let settings = crate::common::settings(CONFIG);
+    let experiment = fedper::experiment::Experiment::prepare(&settings).unwrap();
+    let split = experiment.split(fedper_core::strategy::by_name("fedper").unwrap());
+    let port = free_port();
+    let _superlink = place.plain_superlink(port);
+    let _clients = [0, 1].map(|device| {
+        let device = device.to_string();
+        place.client(&format!("client-{device}"), &url(port), &["--device", &device])
+    });
+    let (stop, thread) = misbehave(url(port), vec!["unheard"], split.base().specs().to_vec());
+    let args = ["--round-timeout", "5", "--min-answers", "3"];
+    let mut server = place.server("run", &url(port), &format!("{CONFIG}rounds = 1"), &args);
+    place.expect_success("run", &mut server, Duration::from_secs(100));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    thread.join().unwrap();
+    let log = place.log("run-server");
+    assert!(log.contains("2 devices were tested, 3 are needed; the others are asked again"), "{log}");
+    let rounds = lines(&place.path("run"), "rounds.jsonl");
+    assert_eq!((rounds.len(), &rounds[0]["devices"], &rounds[0]["failed"]), (1, &3.into(), &0.into()));
+    let devices = lines(&place.path("run"), "devices.jsonl");
+    assert_eq!(devices.len(), 3, "{devices:?}");
+    assert_eq!(devices[2]["accuracy"], 0.75);
 }
 
 #[test]

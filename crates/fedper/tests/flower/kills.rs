@@ -117,7 +117,11 @@ fn kills_at_random_moments_leave_no_trace() {
         let rounds_run: Vec<u64> =
             lines(&place.path(&name), "rounds.jsonl").iter().map(|r| r["round"].as_u64().unwrap()).collect();
         assert_eq!(rounds_run, (1..=rounds as u64).collect::<Vec<_>>(), "each round once");
-        assert_same(&shared_results(&place.path(&name)), &shared_results(&whole));
+        let (ours, theirs) = (shared_results(&place.path(&name)), shared_results(&whole));
+        if ours != theirs {
+            println!("{}", place.log(&format!("{name}-server")));
+        }
+        assert_same(&ours, &theirs);
         federation.clients.iter_mut().for_each(Process::kill);
         let experiment = Experiment::prepare(&settings(&config)).unwrap();
         let split = experiment.split(strategy::by_name("fedper").unwrap());

@@ -20,7 +20,10 @@ use crate::network::settings::{ALGORITHM, CONFIG, DEVICES, FEDERATION, ROUND, TE
 /// What became of an attempt at a round.
 pub(super) enum Attempt {
     Done(Box<Outcome>),
+    /// So many devices trained, and it comes to nothing.
     TooFew(u32),
+    /// So many of those needed were heard in the evaluation. Another attempt asks the others.
+    TooFewTests(u64, u64),
 }
 
 /// Bytes of a round's training, as they travel.
@@ -40,6 +43,7 @@ impl Server<'_> {
         let start = Instant::now();
         let most = 8 * federation.split.base().numel() as u64 + (64 << 20);
         let mut actions = VecDeque::from(federation.coordinator.step(Duration::ZERO, Event::Begin));
+        let mut asked = Kind::Train;
         loop {
             let mut events = Vec::new();
             let mut train: (Vec<DeviceId>, Option<Download>) = (Vec::new(), None);
@@ -59,21 +63,24 @@ impl Server<'_> {
                         return Ok(Attempt::Done(Box::new(outcome)));
                     }
                     Action::TooFew { answered, .. } => return Ok(Attempt::TooFew(answered)),
+                    Action::TooFewTests { heard, needed, .. } => {
+                        return Ok(Attempt::TooFewTests(heard, needed));
+                    }
                     Action::Finished => unreachable!("a round is begun only if there is one"),
                 }
             }
-            let mut asked = false;
+            let mut sent_out = false;
             for (kind, (devices, message)) in [(Kind::Train, train), (Kind::Evaluate, evaluate)] {
                 if let Some(message) = message {
                     // Whoever has not answered the question before has been given up.
                     self.session.forget_round();
                     let sent = self.ask(federation, kind, devices, &message, &mut events)?;
-                    asked = true;
+                    (asked, sent_out) = (kind, true);
                     traffic.down += if kind == Kind::Train { sent } else { 0 };
                 }
             }
             // Nobody has answered what was asked just now.
-            let collected = if asked { Vec::new() } else { self.session.collect(most)? };
+            let collected = if sent_out { Vec::new() } else { self.session.collect(most)? };
             for arrived in collected {
                 if arrived.question.kind == Kind::Query {
                     self.roster_answer(arrived);
@@ -89,7 +96,7 @@ impl Server<'_> {
             if federation.coordinator.deadline().is_some_and(|deadline| start.elapsed() >= deadline) {
                 let late = federation.coordinator.awaited();
                 let seconds = self.options.round_timeout.as_secs_f64();
-                self.fail(federation, &late, &format!("no answer in {seconds} s"));
+                self.fail(federation, asked, &late, &format!("no answer in {seconds} s"));
                 actions.extend(federation.coordinator.step(start.elapsed(), Event::Tick));
             }
             if stop.load(Ordering::Relaxed) {
@@ -150,7 +157,7 @@ impl Server<'_> {
         }
         if !nowhere.is_empty() {
             self.say(strategy, message.round, &nowhere, "on no node that is online");
-            events.extend(nowhere.iter().map(|&device| Event::Failed { device, round: message.round }));
+            events.extend(nowhere.iter().map(|&device| Event::Lost { device, round: message.round }));
         }
         Ok(bytes)
     }
@@ -159,9 +166,12 @@ impl Server<'_> {
     fn judge(&mut self, federation: &Federation, arrived: Arrived, events: &mut Vec<Event>) {
         let round = federation.coordinator.round();
         let Question { node, kind, devices } = arrived.question;
+        let mut is_lost = matches!(arrived.result, Err(Refused::Lost(_)));
         let checked: Result<(Vec<Event>, Vec<Failure>), String> = match (arrived.result, kind) {
             (Err(Refused::Error(reason)), _) => {
                 if reason.contains("not hosted here") {
+                    // Another may host it by now.
+                    is_lost = true;
                     self.roster.forget(node);
                 }
                 Err(reason)
@@ -201,21 +211,25 @@ impl Server<'_> {
             Ok((answers, failed)) => {
                 events.extend(answers);
                 for (device, reason) in failed {
-                    self.fail(federation, &[device], &reason);
+                    self.fail(federation, kind, &[device], &reason);
                     events.push(Event::Failed { device, round });
                 }
             }
             Err(reason) => {
-                self.fail(federation, &devices, &reason);
-                events.extend(devices.into_iter().map(|device| Event::Failed { device, round }));
+                self.fail(federation, kind, &devices, &reason);
+                events.extend(devices.into_iter().map(|device| match is_lost {
+                    true => Event::Lost { device, round },
+                    false => Event::Failed { device, round },
+                }));
             }
         }
     }
 
-    fn fail(&mut self, federation: &Federation, devices: &[DeviceId], reason: &str) {
+    fn fail(&mut self, federation: &Federation, kind: Kind, devices: &[DeviceId], reason: &str) {
         let round = federation.coordinator.round();
         self.say(federation.strategy, round, devices, reason);
-        for _ in devices {
+        let trainings = if kind == Kind::Train { devices.len() } else { 0 };
+        for _ in 0..trainings {
             self.observer.trained(federation.strategy.name(), round, 0);
         }
     }

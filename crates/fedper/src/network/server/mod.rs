@@ -35,7 +35,7 @@ use crate::simulator::{Observer, RunOptions};
 pub struct ServerOptions {
     /// A round begins when so many devices are online.
     pub min_devices: u64,
-    /// A round counts if so many devices answer; otherwise it is begun again.
+    /// A round counts if so many devices answer; otherwise it is begun again, or its evaluation goes on with the others.
     pub min_answers: u64,
     /// How long a round waits for answers to its training, and then to its evaluation.
     pub round_timeout: Duration,
@@ -227,6 +227,7 @@ impl Server<'_> {
         let (base, done) = (federation.coordinator.base().clone(), federation.coordinator.round());
         let name = federation.strategy.name();
         let mut lost = 0;
+        let (mut start, mut traffic) = (Instant::now(), Traffic::default());
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped(format!(
@@ -234,8 +235,6 @@ impl Server<'_> {
                     self.path.display()
                 )));
             }
-            let start = Instant::now();
-            let mut traffic = Traffic::default();
             let result =
                 self.wait_for_devices(stop).and_then(|()| self.attempt(federation, &mut traffic, stop));
             match result {
@@ -252,7 +251,15 @@ impl Server<'_> {
                     ));
                     self.session.forget_round();
                     std::thread::sleep(Duration::from_secs(1));
-                    continue;
+                    (start, traffic) = (Instant::now(), Traffic::default());
+                }
+                Ok(Attempt::TooFewTests(heard, needed)) => {
+                    (self.tell)(&format!(
+                        "{name} round {}: {heard} devices were tested, {needed} are needed; the others are asked again",
+                        done + 1
+                    ));
+                    self.session.forget_round();
+                    std::thread::sleep(Duration::from_secs(1));
                 }
                 Err(Error::Flower(FlowerError::Interrupted)) => {}
                 // The SuperLink has given the run up, or was started anew and does not know it: the round begins again in
@@ -270,6 +277,7 @@ impl Server<'_> {
                     self.looked = None;
                     federation.coordinator =
                         Coordinator::new(federation.plan.clone(), federation.strategy, (*base).clone(), done);
+                    (start, traffic) = (Instant::now(), Traffic::default());
                 }
                 Err(error) => return Err(error),
             }
