@@ -80,8 +80,17 @@ versions! {
     }
 }
 
+/// `v`, or 0 if its exponent is that of 0. The velocities of units that get no gradient shrink step by step to the smallest
+/// numbers there are and stay there, as rounding keeps these from shrinking on; and each product with one of them takes a
+/// processor a hundred cycles or more.
+#[inline(always)]
+pub(crate) fn flush(v: f32) -> f32 {
+    if v.to_bits() & f32::INFINITY.to_bits() == 0 { 0.0 } else { v }
+}
+
 versions! {
-    /// One SGD step as in PyTorch, dampening 0: `v = momentum * v + (g + decay * p)`, `p -= lr * v`.
+    /// One SGD step as in PyTorch, dampening 0: `v = momentum * v + (g + decay * p)`, `p -= lr * v`; but a subnormal
+    /// velocity is 0.
     pub(crate) fn sgd(
         values: &mut [f32],
         velocity: &mut [f32],
@@ -91,7 +100,7 @@ versions! {
         decay: f32,
     ) {
         for ((p, v), &g) in values.iter_mut().zip(velocity).zip(gradient) {
-            *v = momentum * *v + (g + decay * *p);
+            *v = flush(momentum * *v + (g + decay * *p));
             *p -= lr * *v;
         }
     }
@@ -156,6 +165,18 @@ mod tests {
         sgd(&mut with, &mut velocity, &gradient, 0.1, 0.0, 0.01);
         sgd_plain(&mut without, &gradient, 0.1, 0.01);
         assert_eq!(with, without);
+    }
+
+    #[test]
+    fn velocities_without_gradient_end_at_zero() {
+        let (mut p, mut v) = ([1.0; 19], [1.0; 19]);
+        for _ in 0..1000 {
+            sgd(&mut p, &mut v, &[0.0; 19], 0.1, 0.9, 0.0);
+            assert!(v.iter().all(|v| *v == 0.0 || v.is_normal()));
+        }
+        assert_eq!(v, [0.0; 19]);
+        assert!(flush(f32::NAN).is_nan());
+        assert_eq!([1e-37, -1e-37, 1e-39, f32::INFINITY].map(flush), [1e-37, -1e-37, 0.0, f32::INFINITY]);
     }
 
     #[test]

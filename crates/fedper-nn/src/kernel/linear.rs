@@ -149,7 +149,8 @@ unsafe fn step<S: Simd, const VECTORS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
                         let p = S::load(tile.w.as_ptr().add(at));
                         let mut change = S::add(*g, S::mul(decay, p));
                         if sgd.momentum != 0.0 {
-                            change = S::add(S::mul(momentum, S::load(tile.v.as_ptr().add(at))), change);
+                            change =
+                                S::flush(S::add(S::mul(momentum, S::load(tile.v.as_ptr().add(at))), change));
                             S::store(tile.v.as_mut_ptr().add(at), change);
                         }
                         S::store(tile.w.as_mut_ptr().add(at), S::sub(p, S::mul(lr, change)));

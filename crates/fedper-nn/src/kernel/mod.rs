@@ -11,6 +11,7 @@ pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod isa;
 pub(crate) mod linear;
+pub(crate) mod lists;
 pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod simd;
@@ -54,7 +55,7 @@ macro_rules! versions {
             fn plain($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt")]
                 #[allow(clippy::too_many_arguments, reason = "as above")]
                 fn avx512($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
@@ -92,7 +93,7 @@ macro_rules! vectorised {
             }
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt")]
                 fn avx512($($arg: $ty),*) {
                     // SAFETY: compiled for what it uses.
                     unsafe { generic::<$crate::kernel::simd::Avx512>($($arg),*) }

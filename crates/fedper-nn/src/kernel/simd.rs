@@ -24,10 +24,39 @@ pub(crate) trait Simd: Copy {
     unsafe fn prefetch(from: *const f32) {
         let _ = from;
     }
+    /// As [`super::elementwise::flush`].
+    unsafe fn flush(v: Self::V) -> Self::V;
     /// `v` held to `low..=high`; NaN stays NaN, so that a diverged network is seen to have diverged.
     unsafe fn clamp(v: Self::V, low: f32, high: f32) -> Self::V;
     /// `g` where `z` lies strictly between `low` and `high`, else 0.
     unsafe fn pass(g: Self::V, z: Self::V, low: f32, high: f32) -> Self::V;
+    /// Which of 16 bytes are `value`, from the lowest bit on.
+    #[inline(always)]
+    unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
+        bytes.iter().rev().fold(0, |mask, &byte| mask << 1 | u16::from(byte == value))
+    }
+    /// Writes those of `values` that are in `mask` and not zero one after the other, and `at` of each; returns how many.
+    /// All 16 places of both may be written.
+    #[inline(always)]
+    unsafe fn compress(
+        values: &[f32; BLOCK],
+        at: &[u32; BLOCK],
+        mask: u16,
+        to_values: *mut f32,
+        to_at: *mut u32,
+    ) -> usize {
+        let mut len = 0;
+        for (lane, (&value, &at)) in values.iter().zip(at).enumerate() {
+            // Written in any case, as a branch would be mispredicted.
+            // SAFETY: the caller vouches for `BLOCK` places, and fewer values came before this one.
+            unsafe {
+                *to_values.add(len) = value;
+                *to_at.add(len) = at;
+            }
+            len += usize::from(value != 0.0) & usize::from(mask >> lane & 1);
+        }
+        len
+    }
     /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
@@ -45,7 +74,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{BLOCK, Simd};
     use std::arch::x86_64::*;
 
     /// AVX-512F.
@@ -101,6 +130,14 @@ mod x86 {
             unsafe { _mm512_mul_ps(a, b) }
         }
         #[inline(always)]
+        unsafe fn flush(v: __m512) -> __m512 {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let exponent = _mm512_set1_epi32(f32::INFINITY.to_bits() as i32);
+                _mm512_maskz_mov_ps(_mm512_test_epi32_mask(_mm512_castps_si512(v), exponent), v)
+            }
+        }
+        #[inline(always)]
         unsafe fn clamp(v: __m512, low: f32, high: f32) -> __m512 {
             // SAFETY: as in `zero`. Of two operands the second is the result if one is NaN.
             unsafe { _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), v)) }
@@ -112,6 +149,30 @@ mod x86 {
                 let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(z, _mm512_set1_ps(low));
                 let inside = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, z, _mm512_set1_ps(high));
                 _mm512_maskz_mov_ps(inside, g)
+            }
+        }
+        #[inline(always)]
+        unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
+            // SAFETY: as in `zero`.
+            unsafe { equal(bytes, value) }
+        }
+        #[inline(always)]
+        unsafe fn compress(
+            values: &[f32; BLOCK],
+            at: &[u32; BLOCK],
+            mask: u16,
+            to_values: *mut f32,
+            to_at: *mut u32,
+        ) -> usize {
+            // SAFETY: as in `zero`, and the caller vouches for 16 places of both.
+            unsafe {
+                let values = _mm512_loadu_ps(values.as_ptr());
+                let at = _mm512_loadu_si512(at.as_ptr().cast());
+                // NaN is not zero either.
+                let some = _mm512_mask_cmp_ps_mask::<_CMP_NEQ_UQ>(mask, values, _mm512_setzero_ps());
+                _mm512_storeu_ps(to_values, _mm512_maskz_compress_ps(some, values));
+                _mm512_storeu_si512(to_at.cast(), _mm512_maskz_compress_epi32(some, at));
+                some.count_ones() as usize
             }
         }
         #[inline(always)]
@@ -146,6 +207,19 @@ mod x86 {
                     }
                 }
             }
+        }
+    }
+
+    /// As [`Simd::equal`].
+    ///
+    /// # Safety
+    /// Every machine has SSE2.
+    #[inline(always)]
+    unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(value as i8))) as u16
         }
     }
 
@@ -200,6 +274,21 @@ mod x86 {
         unsafe fn mul(a: __m256, b: __m256) -> __m256 {
             // SAFETY: as in `zero`.
             unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
+            // SAFETY: as in `zero`.
+            unsafe { equal(bytes, value) }
+        }
+        #[inline(always)]
+        unsafe fn flush(v: __m256) -> __m256 {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let exponent = _mm256_set1_epi32(f32::INFINITY.to_bits() as i32);
+                let bits = _mm256_and_si256(_mm256_castps_si256(v), exponent);
+                let none = _mm256_cmpeq_epi32(bits, _mm256_setzero_si256());
+                _mm256_andnot_ps(_mm256_castsi256_ps(none), v)
+            }
         }
         #[inline(always)]
         unsafe fn clamp(v: __m256, low: f32, high: f32) -> __m256 {
@@ -263,6 +352,10 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn flush(v: [f32; 4]) -> [f32; 4] {
+        v.map(super::elementwise::flush)
     }
     #[inline(always)]
     unsafe fn clamp(v: [f32; 4], low: f32, high: f32) -> [f32; 4] {

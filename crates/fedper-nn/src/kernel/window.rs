@@ -37,35 +37,46 @@ vectorised! {
         assert!(rows > 0 && last + (rows - 1) * p.line + values <= p.images.len());
         assert!(p.weights.len() >= rows * values * width && (p.bias.is_empty() || p.bias.len() >= width));
         assert!(p.y.len() >= POSITIONS * p.samples * width);
-        for sample in 0..p.samples {
-            if width.is_multiple_of(2 * S::LANES) {
-                vectors::<S, 2>(p, sample);
-            } else {
-                vectors::<S, 1>(p, sample);
-            }
+        let mut sample = 0;
+        while sample < p.samples {
+            // Eight accumulators a sample are just enough to keep the multipliers busy; twice that needs 32 registers.
+            sample += match (width.is_multiple_of(2 * S::LANES), S::LANES == BLOCK && sample + 1 < p.samples) {
+                (true, true) => vectors::<S, 2, 2>(p, sample),
+                (true, false) => vectors::<S, 2, 1>(p, sample),
+                (false, true) => vectors::<S, 1, 2>(p, sample),
+                (false, false) => vectors::<S, 1, 1>(p, sample),
+            };
         }
     }
 }
 
+/// `SAMPLES` samples from `first_sample` on. Returns `SAMPLES`.
+///
 /// # Safety
-/// As asserted in [`convolve_2x2`], and a panel must be whole steps of `VECTORS` vectors; the machine must have `S`.
+/// As asserted in [`convolve_2x2`], a panel must be whole steps of `VECTORS` vectors, and there must be these samples; the
+/// machine must have `S`.
 #[inline(always)]
-unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>, sample: usize) {
+unsafe fn vectors<S: Simd, const VECTORS: usize, const SAMPLES: usize>(
+    p: &mut Window2x2<'_>,
+    first_sample: usize,
+) -> usize {
     let ([rows, values], width, in_block) = (p.extent, p.blocks * BLOCK, BLOCK / S::LANES);
     for first in (0..width / S::LANES).step_by(VECTORS) {
         // SAFETY: the caller vouches for the windows, their weights and biases, and `y`.
         unsafe {
-            let mut sums = [[S::zero(); VECTORS]; POSITIONS];
+            let mut sums = [[[S::zero(); VECTORS]; POSITIONS]; SAMPLES];
             let mut weights = p.weights.as_ptr().add(first * S::LANES);
             for row in 0..rows {
-                let image = p.images.as_ptr().add(sample * p.image + row * p.line);
-                let windows = p.corners.map(|corner| image.add(corner));
+                let images = p.images.as_ptr().add(first_sample * p.image + row * p.line);
+                let windows: [[*const f32; POSITIONS]; SAMPLES] = std::array::from_fn(|sample| {
+                    p.corners.map(|corner| images.add(sample * p.image + corner))
+                });
                 for value in 0..values {
                     let mut right = [S::zero(); VECTORS];
                     for (v, right) in right.iter_mut().enumerate() {
                         *right = S::load(weights.add(v * S::LANES));
                     }
-                    for (sums, window) in sums.iter_mut().zip(windows) {
+                    for (sums, window) in sums.as_flattened_mut().iter_mut().zip(windows.as_flattened()) {
                         let left = S::splat(*window.add(value));
                         for (sum, right) in sums.iter_mut().zip(right) {
                             *sum = S::mul_add(left, right, *sum);
@@ -80,13 +91,15 @@ unsafe fn vectors<S: Simd, const VECTORS: usize>(p: &mut Window2x2<'_>, sample: 
                     true => S::zero(),
                     false => S::load(p.bias.as_ptr().add((first + v) * S::LANES)),
                 };
-                for (position, sums) in sums.iter().enumerate() {
+                for (i, sums) in sums.as_flattened().iter().enumerate() {
+                    let (sample, position) = (first_sample + i / POSITIONS, i % POSITIONS);
                     let row = (block * POSITIONS + position) * p.samples + sample;
                     S::store(p.y.as_mut_ptr().add(row * BLOCK + lane), S::add(bias, sums[v]));
                 }
             }
         }
     }
+    SAMPLES
 }
 
 #[cfg(test)]

@@ -133,7 +133,9 @@ impl Conv {
             Sink::Step(sgd) if !self.weight.is_frozen() => Some(*sgd),
             _ => None,
         };
-        for panel in self.weight.panels() {
+        let mut add = add;
+        // Those that the forward pass has read last come first: some of them are still in the second-level cache.
+        for panel in self.weight.panels().rev() {
             let mut at = panel.start;
             for tap in 0..self.weight.taps {
                 let link = self.links.of(tap, 0..height)[0];
@@ -150,10 +152,11 @@ impl Conv {
                         v,
                         dx: &mut dx[range][link.x * row..][..row],
                     };
-                    linear_tile(&mut tile, add || panel.first > 0, sgd);
+                    linear_tile(&mut tile, add, sgd);
                     at += len;
                 }
             }
+            add = true;
         }
         done(0..self.inputs.blocks, &mut dx[..self.inputs.blocks * stride]);
         match sink {

@@ -9,9 +9,11 @@ use super::weight::Panel;
 use super::{Extent, Scratch, blocks};
 use crate::arch::Op;
 use crate::kernel::elementwise::Activation;
+use crate::kernel::lists::{Lists, Places, Pooled, list_by_channel, list_by_position};
 use crate::kernel::pool::max_of_four;
-use crate::kernel::sparse::{Entry, Gather, Scatter, gather, is_known_width, scatter, take_rows};
+use crate::kernel::sparse::{Gather, Scatter, gather, is_known_width, scatter, take_rows};
 use crate::kernel::transpose::transpose;
+use crate::kernel::window::POSITIONS;
 use crate::kernel::{BLOCK, rows, rows_mut};
 use crate::optim::Sink;
 
@@ -19,8 +21,6 @@ use crate::optim::Sink;
 const CACHED: usize = 10 << 10;
 /// Weights with which lists still pay: their gradient is added to once for every few samples.
 const MAX_WEIGHTS: usize = 256 << 10;
-/// Positions of a window.
-const POSITIONS: usize = 4;
 
 pub(crate) struct PooledConv {
     pub(crate) conv: Conv,
@@ -31,38 +31,11 @@ pub(crate) struct PooledConv {
     side: [usize; 2],
     /// The position of its window that each output came from.
     winner: Vec<u8>,
+    /// The number of the input where each window begins.
+    corners: Vec<usize>,
     /// Samples whose gradients are listed at a time.
     group: usize,
     lists: Lists,
-}
-
-/// Lists of equal capacity, one after the other.
-#[derive(Default)]
-struct Lists {
-    entries: Vec<Entry>,
-    lens: Vec<usize>,
-    capacity: usize,
-}
-
-impl Lists {
-    /// Begins empty lists.
-    fn begin(&mut self, count: usize, capacity: usize) {
-        assert!(count * capacity <= self.entries.len());
-        self.capacity = capacity;
-        self.lens[..count].fill(0);
-    }
-
-    fn get(&self, list: usize) -> &[Entry] {
-        &self.entries[list * self.capacity..][..self.lens[list]]
-    }
-}
-
-/// Appends a value to a list unless it is 0. It is written in any case, as a branch would be mispredicted; that stays within
-/// a list that has room for every value there is.
-#[inline(always)]
-fn append(entries: &mut [Entry], start: usize, len: &mut usize, at: usize, value: f32) {
-    entries[start + *len] = Entry { at: at as u32, value };
-    *len += usize::from(value != 0.0);
 }
 
 impl PooledConv {
@@ -91,7 +64,10 @@ impl PooledConv {
         let pooled = Extent::new(channels, side);
         let group = (CACHED / (conv.inputs.positions * BLOCK)).clamp(1, max_batch);
         let windows = group * pooled.positions;
-        let entry = Entry::default();
+        let mut lists = Lists::default();
+        let channels = pooled.blocks * BLOCK;
+        lists.reserve((windows * POSITIONS).max(channels), windows * channels);
+        let corner = |i| i / side[1] * 2 * window.input[1] + i % side[1] * 2;
         Self {
             conv,
             activation,
@@ -99,12 +75,9 @@ impl PooledConv {
             pooled,
             side,
             winner: vec![0; pooled.capacity(max_batch)],
+            corners: (0..pooled.positions).map(corner).collect(),
             group,
-            lists: Lists {
-                entries: vec![entry; windows * POSITIONS * pooled.blocks * BLOCK],
-                lens: vec![0; (windows * POSITIONS).max(pooled.blocks * BLOCK)],
-                capacity: 0,
-            },
+            lists,
         }
     }
 
@@ -161,27 +134,10 @@ impl PooledConv {
         }
     }
 
-    /// The gradients of the outputs of one window in one sample and block, and which positions they belong to.
-    #[inline(always)]
-    fn outputs<'a>(
-        &'a self,
-        dy: &'a [f32],
-        samples: usize,
-        [window, sample, block]: [usize; 3],
-    ) -> impl Iterator<Item = (f32, usize)> + use<'a> {
-        let at = block * self.pooled.stride(samples) + (window * samples + sample) * BLOCK;
-        let winners = self.winner[at..at + BLOCK].iter();
-        // Every winner is one of four; so the compiler knows.
-        dy[at..at + BLOCK]
-            .iter()
-            .zip(winners)
-            .map(|(&value, &winner)| (value, usize::from(winner) % POSITIONS))
-    }
-
-    /// The input positions of the upper left tap for the positions of a window.
-    fn corners(&self, window: usize) -> [usize; POSITIONS] {
-        let (top, left, width) = (window / self.side[1] * 2, window % self.side[1] * 2, self.window.input[1]);
-        [0, 1, width, width + 1].map(|step| top * width + left + step)
+    /// The gradient of what the pool left, with where it came from.
+    fn pooled<'a>(&'a self, dy: &'a [f32], samples: usize) -> Pooled<'a> {
+        let (plane, blocks) = (self.pooled.stride(samples), self.pooled.blocks);
+        Pooled { dy, winner: &self.winner, plane, blocks, windows: self.pooled.positions, samples }
     }
 
     fn input_gradient(
@@ -194,7 +150,7 @@ impl PooledConv {
     ) {
         let mut lists = std::mem::take(&mut self.lists);
         let inputs = self.conv.inputs;
-        let ([height, width], plane) = (self.window.kernel, inputs.stride(samples));
+        let plane = inputs.stride(samples);
         let (channels, row) = (self.pooled.blocks * BLOCK, samples * BLOCK);
         if !add {
             dx.fill(0.0);
@@ -209,43 +165,21 @@ impl PooledConv {
         }
         for first in (0..samples).step_by(self.group) {
             let group = first..samples.min(first + self.group);
-            lists.begin(self.pooled.positions * group.len() * POSITIONS, channels);
-            let Lists { entries, lens, .. } = &mut lists;
-            let (fours, _) = lens.as_chunks_mut::<POSITIONS>();
-            let places =
-                (0..self.pooled.positions).flat_map(|window| group.clone().map(move |n| (window, n)));
-            let entries = entries.chunks_exact_mut(POSITIONS * channels);
-            for (((window, sample), lens), entries) in places.zip(fours).zip(entries) {
-                for block in 0..self.pooled.blocks {
-                    let outputs = self.outputs(dy, samples, [window, sample, block]);
-                    for (lane, (value, which)) in outputs.enumerate() {
-                        let channel = block * BLOCK + lane;
-                        append(entries, which * channels, &mut lens[which], channel, value);
-                    }
-                }
-            }
+            list_by_position(&self.pooled(dy, samples), group.clone(), &mut lists);
             for panel in self.conv.weight.input_panels() {
-                let weights = &scratch.transposed[transposed(panel)];
-                for (kh, weights) in weights.chunks_exact(weights.len() / height).enumerate() {
-                    let mut list = 0;
-                    for window in 0..self.pooled.positions {
-                        let corners = self.corners(window).map(|corner| corner + kh * self.window.input[1]);
-                        for sample in group.clone() {
-                            for corner in corners {
-                                let entries = lists.get(list);
-                                list += 1;
-                                if entries.is_empty() {
-                                    continue;
-                                }
-                                let dx = &mut dx[panel.first * plane + corner * row + sample * BLOCK..];
-                                let (filter_width, blocks, step) = (width, panel.blocks, row);
-                                let mut row =
-                                    Scatter { entries, weights, filter_width, blocks, dx, step, plane };
-                                scatter(&mut row);
-                            }
-                        }
-                    }
-                }
+                scatter(&mut Scatter {
+                    lists: &lists,
+                    corners: &self.corners,
+                    samples: group.len(),
+                    weights: &scratch.transposed[transposed(panel)],
+                    filter: self.window.kernel,
+                    outputs: channels,
+                    blocks: panel.blocks,
+                    dx: &mut dx[panel.first * plane + first * BLOCK..],
+                    line: self.window.input[1],
+                    step: row,
+                    plane,
+                });
             }
         }
         self.lists = lists;
@@ -295,21 +229,8 @@ impl PooledConv {
         let by_channel = &mut transposed[..channels * inputs.blocks * len];
         for first in (0..samples).step_by(self.group) {
             let group = first..samples.min(first + self.group);
-            lists.begin(channels, group.len() * self.pooled.positions);
-            let Lists { entries, lens, capacity } = &mut lists;
-            for window in 0..self.pooled.positions {
-                let corners = self.corners(window);
-                for (i, sample) in group.clone().enumerate() {
-                    let places = corners.map(|corner| i * image + corner * BLOCK);
-                    for (block, lens) in lens[..channels].chunks_exact_mut(BLOCK).enumerate() {
-                        let outputs = self.outputs(dy, samples, [window, sample, block]);
-                        for (lane, ((value, which), len)) in outputs.zip(lens).enumerate() {
-                            let start = (block * BLOCK + lane) * *capacity;
-                            append(entries, start, len, places[which], value);
-                        }
-                    }
-                }
-            }
+            let places = Places { corners: &self.corners, line: self.window.input[1], image };
+            list_by_channel(&self.pooled(dy, samples), group.clone(), places, &mut lists);
             for block in 0..inputs.blocks {
                 let x = &images[(block * samples + first) * image..][..group.len() * image];
                 for channel in 0..channels {
