@@ -2,25 +2,39 @@
 //! a layer whose weights do not stay in the cache costs as much as reading and writing them, so they are touched once, and
 //! as one stream.
 
+use std::mem::MaybeUninit;
+
 use super::simd::Simd;
 use super::{BLOCK, vectorised};
 use crate::optim::Sgd;
 
-/// [`BLOCK`] inputs by one panel of outputs.
+/// All inputs by one panel of outputs.
 #[derive(Debug)]
-pub(crate) struct Tile<'a> {
-    /// A row for each sample.
+pub(crate) struct Panel<'a> {
+    /// Inputs, and their gradient: a row of [`BLOCK`] for each sample, `samples` of them from each of these places on.
     pub(crate) x: &'a [f32],
+    pub(crate) dx: &'a mut [f32],
+    pub(crate) places: &'a [usize],
+    pub(crate) samples: usize,
     /// The gradient of the panel's outputs, from its first block on; the next block lies `dy_plane` further on.
     pub(crate) dy: &'a [f32],
     pub(crate) dy_plane: usize,
     /// Blocks of the panel.
     pub(crate) blocks: usize,
-    /// Weights and velocities, [`BLOCK`] rows of the panel.
+    /// Weights and velocities, [`BLOCK`] rows of the panel for each place.
     pub(crate) w: &'a mut [f32],
     pub(crate) v: &'a mut [f32],
-    /// The gradient of the inputs, a row for each sample.
-    pub(crate) dx: &'a mut [f32],
+}
+
+/// The inputs of one place.
+struct Tile<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dy_plane: usize,
+    blocks: usize,
+    w: &'a mut [f32],
+    v: &'a mut [f32],
+    dx: &'a mut [f32],
 }
 
 impl Tile<'_> {
@@ -29,32 +43,75 @@ impl Tile<'_> {
     }
 }
 
+/// Blocks of the widest panel.
+const MAX_BLOCKS: usize = 2;
+
+/// A tile's weights with inputs and outputs exchanged: `[output][16]`.
+#[repr(align(64))]
+struct Transposed([MaybeUninit<[f32; BLOCK]>; MAX_BLOCKS * BLOCK]);
+
 vectorised! {
     /// `dx[n][i] (+)= sum over o of dy[n][o] * w[i][o]`, and then, with `sgd`, the step of `w` against its gradient
     /// `sum over n of x[n][i] * dy[n][o]`, as [`super::elementwise::sgd`] does it.
-    pub(crate) fn linear_tile<S>(tile: &mut Tile<'_>, add: bool, sgd: Option<&Sgd>) {
-        let rows = tile.samples() * BLOCK;
-        let panel = tile.blocks * BLOCK * BLOCK;
-        assert!(tile.blocks > 0 && tile.dy.len() >= (tile.blocks - 1) * tile.dy_plane + rows);
-        assert!(tile.dx.len() == rows && tile.w.len() == panel && tile.v.len() == panel);
-        // Accumulators are a row of `dx`; half of the registers hold them.
-        let most = if S::LANES == BLOCK { 10 } else if 2 * S::LANES == BLOCK { 5 } else { 2 };
-        let velocities = sgd.is_some_and(|sgd| sgd.momentum != 0.0);
+    pub(crate) fn linear_panel<S>(panel: &mut Panel<'_>, add: bool, sgd: Option<&Sgd>) {
+        let (rows, len) = (panel.samples * BLOCK, panel.blocks * BLOCK * BLOCK);
+        assert!((1..=MAX_BLOCKS).contains(&panel.blocks));
+        assert!(panel.dy.len() >= (panel.blocks - 1) * panel.dy_plane + rows);
+        assert!(panel.w.len() == panel.places.len() * len && panel.v.len() == panel.w.len());
+        let tiles = panel.w.chunks_exact_mut(len).zip(panel.v.chunks_exact_mut(len));
+        for ((w, v), &place) in tiles.zip(panel.places) {
+            let (x, dx) = (&panel.x[place..place + rows], &mut panel.dx[place..place + rows]);
+            let mut tile =
+                Tile { x, dy: panel.dy, dy_plane: panel.dy_plane, blocks: panel.blocks, w, v, dx };
+            linear_tile::<S>(&mut tile, add, sgd);
+        }
+    }
+}
+
+/// # Safety
+/// The tile's slices must be as [`linear_panel`] makes them, and the machine must have `S`.
+#[inline(always)]
+unsafe fn linear_tile<S: Simd>(tile: &mut Tile<'_>, add: bool, sgd: Option<&Sgd>) {
+    // SAFETY: passed on to the caller; weights are transposed before they are read.
+    unsafe {
+        // All at once, while no accumulator needs a register.
+        let mut transposed = Transposed([MaybeUninit::uninit(); MAX_BLOCKS * BLOCK]);
+        for (block, to) in transposed.0.chunks_exact_mut(BLOCK).take(tile.blocks).enumerate() {
+            let from = tile.w.as_ptr().add(block * BLOCK);
+            // A width that the compiler knows.
+            match tile.blocks {
+                1 => S::transpose(from, BLOCK, to.as_mut_ptr().cast(), BLOCK),
+                _ => S::transpose(from, 2 * BLOCK, to.as_mut_ptr().cast(), BLOCK),
+            }
+        }
+        // Accumulators are two for each row of `dx`; more than half of the registers hold them.
+        let most = if S::LANES == BLOCK {
+            10
+        } else if 2 * S::LANES == BLOCK {
+            5
+        } else {
+            2
+        };
         let mut row = 0;
         while row < tile.samples() {
             row += match most.min(tile.samples() - row) {
-                10 => input_rows::<S, 10>(tile, row, add, velocities),
-                5..10 => input_rows::<S, 5>(tile, row, add, velocities),
-                2..5 => input_rows::<S, 2>(tile, row, add, velocities),
-                _ => input_rows::<S, 1>(tile, row, add, velocities),
+                10 => input_rows::<S, 10>(tile, &transposed, row, add),
+                5..10 => input_rows::<S, 5>(tile, &transposed, row, add),
+                2..5 => input_rows::<S, 2>(tile, &transposed, row, add),
+                _ => input_rows::<S, 1>(tile, &transposed, row, add),
             };
         }
-        if let Some(sgd) = sgd {
-            if (tile.blocks * BLOCK).is_multiple_of(2 * S::LANES) {
-                step::<S, 2>(tile, sgd);
-            } else {
-                step::<S, 1>(tile, sgd);
-            }
+        let Some(sgd) = sgd else { return };
+        let wide = (tile.blocks * BLOCK).is_multiple_of(2 * S::LANES);
+        match (tile.samples(), wide, S::LANES == BLOCK) {
+            // The output gradients of so many samples fit into the registers.
+            (10, true, true) if sgd.weight_decay == 0.0 => step_in_registers::<S, 10, 2, false>(tile, sgd),
+            (10, true, true) => step_in_registers::<S, 10, 2, true>(tile, sgd),
+            // Accumulators are a vector for each input and vector of outputs.
+            (_, true, true) => step::<S, 2, 8>(tile, sgd),
+            (_, true, false) => step::<S, 2, 4>(tile, sgd),
+            (_, false, true) => step::<S, 1, 16>(tile, sgd),
+            (_, false, false) => step::<S, 1, 8>(tile, sgd),
         }
     }
 }
@@ -62,45 +119,29 @@ vectorised! {
 /// Rows `row..row + ROWS` of `dx`. Returns `ROWS`.
 ///
 /// # Safety
-/// The tile's slices must be as long as [`linear_tile`] wants them, and the machine must have `S`.
+/// The tile's slices must be as [`linear_panel`] makes them, its weights must be in `transposed`, and the machine
+/// must have `S`.
 #[inline(always)]
 unsafe fn input_rows<S: Simd, const ROWS: usize>(
     tile: &mut Tile<'_>,
+    transposed: &Transposed,
     row: usize,
     add: bool,
-    velocities: bool,
 ) -> usize {
     const { assert!(BLOCK.is_multiple_of(S::LANES)) };
-    let width = tile.blocks * BLOCK;
-    // SAFETY: the caller vouches for the lengths of the slices.
+    // SAFETY: the caller vouches for the lengths of the slices and for what is in `transposed`.
     unsafe {
-        let mut transposed = [[[0.0; BLOCK]; 2]; BLOCK / 2];
-        for part in 0..BLOCK / S::LANES {
+        for lane in (0..BLOCK).step_by(S::LANES) {
             // Two chains for each row, of even and odd outputs, lose less to rounding than one.
             let mut sums = [[S::zero(); 2]; ROWS];
             for block in 0..tile.blocks {
-                S::transpose(
-                    tile.w.as_ptr().add(block * BLOCK),
-                    width,
-                    transposed.as_mut_ptr().cast(),
-                    BLOCK,
-                );
                 let dy = tile.dy.as_ptr().add(block * tile.dy_plane + row * BLOCK);
-                for (o, [even, odd]) in transposed.iter().enumerate() {
-                    // The next tile, two lines at a time of weights and, if they are used, of velocities.
-                    if part == 0 && row == 0 {
-                        let line = tile.w.len() + (block * BLOCK / 2 + o) * 2 * BLOCK;
-                        for line in [line, line + BLOCK] {
-                            S::prefetch(tile.w.as_ptr().wrapping_add(line));
-                            if velocities {
-                                S::prefetch(tile.v.as_ptr().wrapping_add(line));
-                            }
-                        }
-                    }
-                    let even = S::load(even.as_ptr().add(part * S::LANES));
-                    let odd = S::load(odd.as_ptr().add(part * S::LANES));
+                let weights = transposed.0.as_ptr().add(block * BLOCK).cast::<f32>().add(lane);
+                for o in (0..BLOCK).step_by(2) {
+                    let even = S::load(weights.add(o * BLOCK));
+                    let odd = S::load(weights.add((o + 1) * BLOCK));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let dy = dy.add(r * BLOCK + 2 * o);
+                        let dy = dy.add(r * BLOCK + o);
                         sums[0] = S::mul_add(S::splat(*dy), even, sums[0]);
                         sums[1] = S::mul_add(S::splat(*dy.add(1)), odd, sums[1]);
                     }
@@ -108,7 +149,7 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(
             }
             for (r, [even, odd]) in sums.into_iter().enumerate() {
                 let sum = S::add(even, odd);
-                let to = tile.dx.as_mut_ptr().add((row + r) * BLOCK + part * S::LANES);
+                let to = tile.dx.as_mut_ptr().add((row + r) * BLOCK + lane);
                 S::store(to, if add { S::add(S::load(to), sum) } else { sum });
             }
         }
@@ -116,13 +157,58 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(
     ROWS
 }
 
-/// Inputs whose weights are changed at a time.
-const INPUTS: usize = 4;
+/// Changes the weights with all output gradients in registers: `SAMPLES` rows of `VECTORS` vectors, which are the panel.
+///
+/// # Safety
+/// As [`input_rows`].
+#[inline(always)]
+unsafe fn step_in_registers<S: Simd, const SAMPLES: usize, const VECTORS: usize, const DECAY: bool>(
+    tile: &mut Tile<'_>,
+    sgd: &Sgd,
+) {
+    // SAFETY: the caller vouches for the lengths of the slices.
+    unsafe {
+        let (lr, momentum, decay) = (S::splat(sgd.lr), S::splat(sgd.momentum), S::splat(sgd.weight_decay));
+        let dy: [[S::V; VECTORS]; SAMPLES] = std::array::from_fn(|n| {
+            std::array::from_fn(|v| {
+                let (block, lane) = (v * S::LANES / BLOCK, v * S::LANES % BLOCK);
+                S::load(tile.dy.as_ptr().add(block * tile.dy_plane + n * BLOCK + lane))
+            })
+        });
+        for input in 0..BLOCK {
+            // Two chains, of even and odd samples.
+            let mut sums = [[S::zero(); VECTORS]; 2];
+            for (n, dy) in dy.iter().enumerate() {
+                let x = S::splat(*tile.x.as_ptr().add(n * BLOCK + input));
+                for (sum, &dy) in sums[n % 2].iter_mut().zip(dy) {
+                    *sum = S::mul_add(x, dy, *sum);
+                }
+            }
+            let [even, odd] = sums;
+            for (v, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+                let at = (input * VECTORS + v) * S::LANES;
+                let p = S::load(tile.w.as_ptr().add(at));
+                let mut change = S::add(even, odd);
+                if DECAY {
+                    change = S::add(change, S::mul(decay, p));
+                }
+                if sgd.momentum != 0.0 {
+                    let velocity = S::load(tile.v.as_ptr().add(at));
+                    change = S::flush(S::add(S::mul(momentum, velocity), change));
+                    S::store(tile.v.as_mut_ptr().add(at), change);
+                }
+                S::store(tile.w.as_mut_ptr().add(at), S::sub(p, S::mul(lr, change)));
+            }
+        }
+    }
+}
 
+/// Changes the weights, those of `INPUTS` inputs at a time.
+///
 /// # Safety
 /// As [`input_rows`], and a panel must be whole steps of `VECTORS` vectors.
 #[inline(always)]
-unsafe fn step<S: Simd, const VECTORS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
+unsafe fn step<S: Simd, const VECTORS: usize, const INPUTS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
     let (width, in_block) = (tile.blocks * BLOCK, BLOCK / S::LANES);
     // SAFETY: the caller vouches for the lengths of the slices.
     unsafe {
@@ -149,8 +235,8 @@ unsafe fn step<S: Simd, const VECTORS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
                         let p = S::load(tile.w.as_ptr().add(at));
                         let mut change = S::add(*g, S::mul(decay, p));
                         if sgd.momentum != 0.0 {
-                            change =
-                                S::flush(S::add(S::mul(momentum, S::load(tile.v.as_ptr().add(at))), change));
+                            let velocity = S::load(tile.v.as_ptr().add(at));
+                            change = S::flush(S::add(S::mul(momentum, velocity), change));
                             S::store(tile.v.as_mut_ptr().add(at), change);
                         }
                         S::store(tile.w.as_mut_ptr().add(at), S::sub(p, S::mul(lr, change)));
@@ -168,40 +254,49 @@ mod tests {
     use crate::testing::noise;
 
     #[test]
-    fn a_tile_matches_plain_loops() {
-        for (samples, blocks, momentum, add, steps) in [
-            (1, 1, 0.0, false, true),
-            (2, 2, 0.9, true, true),
-            (3, 1, 0.9, false, true),
-            (7, 2, 0.0, true, true),
-            (10, 2, 0.9, false, true),
-            (23, 1, 0.9, true, false),
+    fn a_panel_matches_plain_loops() {
+        for (samples, blocks, [momentum, weight_decay], add, steps) in [
+            (1, 1, [0.0, 0.01], false, true),
+            (2, 2, [0.9, 0.0], true, true),
+            (3, 1, [0.9, 0.01], false, true),
+            (7, 2, [0.0, 0.0], true, true),
+            (10, 2, [0.9, 0.01], false, true),
+            (10, 2, [0.9, 0.0], true, true),
+            (10, 2, [0.0, 0.01], true, true),
+            (10, 1, [0.9, 0.01], true, true),
+            (23, 1, [0.9, 0.01], true, false),
+            (26, 2, [0.9, 0.01], true, true),
         ] {
             let (width, dy_plane) = (blocks * BLOCK, (samples + 3) * BLOCK);
-            let (x, dy) = (noise(samples * BLOCK, 1), noise(blocks * dy_plane, 2));
-            let (w, v) = (noise(BLOCK * width, 3), noise(BLOCK * width, 4));
-            let dx = noise(samples * BLOCK, 5);
-            let sgd = Sgd { lr: 0.1, momentum, weight_decay: 0.01 };
+            // In no order, with something between them.
+            let places = [2, 0, 1].map(|i| i * (samples + 2) * BLOCK);
+            let inputs = places.len() * BLOCK;
+            let x = noise(places.len() * (samples + 2) * BLOCK, 1);
+            let (dy, dx) = (noise(blocks * dy_plane, 2), noise(x.len(), 5));
+            let (w, v) = (noise(inputs * width, 3), noise(inputs * width, 4));
+            let sgd = Sgd { lr: 0.1, momentum, weight_decay };
             let dy_at = |n: usize, o: usize| dy[o / BLOCK * dy_plane + n * BLOCK + o % BLOCK];
+            let at = |n: usize, i: usize| places[i / BLOCK] + n * BLOCK + i % BLOCK;
 
             let (mut new_w, mut new_v, mut new_dx) = (w.clone(), v.clone(), dx.clone());
             let (w_, v_, dx_) = (&mut new_w[..], &mut new_v[..], &mut new_dx[..]);
-            let mut tile = Tile { x: &x, dy: &dy, dy_plane, blocks, w: w_, v: v_, dx: dx_ };
-            linear_tile(&mut tile, add, steps.then_some(&sgd));
+            let mut panel =
+                Panel { x: &x, dx: dx_, places: &places, samples, dy: &dy, dy_plane, blocks, w: w_, v: v_ };
+            linear_panel(&mut panel, add, steps.then_some(&sgd));
 
             let close = |found: f32, expected: f32| (found - expected).abs() < 1e-5 * (1.0 + expected.abs());
-            for n in 0..samples {
-                for i in 0..BLOCK {
-                    let sum: f32 = (0..width).map(|o| dy_at(n, o) * w[i * width + o]).sum();
-                    let before = if add { dx[n * BLOCK + i] } else { 0.0 };
-                    assert!(close(new_dx[n * BLOCK + i], before + sum));
-                }
+            let mut expected_dx = dx;
+            for (n, i) in (0..samples).flat_map(|n| (0..inputs).map(move |i| (n, i))) {
+                let sum: f32 = (0..width).map(|o| dy_at(n, o) * w[i * width + o]).sum();
+                let before = if add { expected_dx[at(n, i)] } else { 0.0 };
+                expected_dx[at(n, i)] = before + sum;
             }
+            assert!(new_dx.iter().zip(&expected_dx).all(|(&f, &e)| close(f, e)));
             let (mut expected_w, mut expected_v) = (w, v);
             if steps {
-                let gradient: Vec<f32> = (0..BLOCK * width)
-                    .map(|at| (0..samples).map(|n| x[n * BLOCK + at / width] * dy_at(n, at % width)).sum())
-                    .collect();
+                let gradient = |i: usize, o: usize| (0..samples).map(|n| x[at(n, i)] * dy_at(n, o)).sum();
+                let gradient: Vec<f32> =
+                    (0..inputs * width).map(|j| gradient(j / width, j % width)).collect();
                 if momentum == 0.0 {
                     elementwise::sgd_plain(&mut expected_w, &gradient, sgd.lr, sgd.weight_decay);
                 } else {

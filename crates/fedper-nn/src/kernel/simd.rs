@@ -179,31 +179,28 @@ mod x86 {
         unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
             // SAFETY: as in `zero`, and the caller vouches for 16 rows of 16 values of both.
             unsafe {
-                let rows: [__m512; 16] = std::array::from_fn(|i| _mm512_loadu_ps(from.add(i * from_width)));
-                // Within quarters: pairs of rows, then fours. `fours[4 i + k]` then holds, in quarter q, column
-                // 4 q + k of rows 4 i to 4 i + 3.
-                let pairs: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
-                    0 => _mm512_unpacklo_ps(rows[i], rows[i + 1]),
-                    _ => _mm512_unpackhi_ps(rows[i - 1], rows[i]),
-                });
-                let double = |v| _mm512_castps_pd(v);
-                let fours: [__m512; 16] = std::array::from_fn(|i| {
-                    let (upper, lower) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
-                    _mm512_castpd_ps(match i % 2 {
-                        0 => _mm512_unpacklo_pd(double(pairs[upper]), double(pairs[lower])),
-                        _ => _mm512_unpackhi_pd(double(pairs[upper]), double(pairs[lower])),
-                    })
-                });
-                // Quarters of four vectors become those of one.
-                for k in 0..4 {
-                    let [a, b, c, d] = [0, 4, 8, 12].map(|i| fours[i + k]);
-                    let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
-                    let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
-                    for (q, [left, right]) in [even, odd].into_iter().enumerate() {
-                        let first = _mm512_shuffle_f32x4::<0x88>(left, right);
-                        let second = _mm512_shuffle_f32x4::<0xdd>(left, right);
-                        _mm512_storeu_ps(to.add((4 * q + k) * to_width), first);
-                        _mm512_storeu_ps(to.add((4 * q + k + 8) * to_width), second);
+                // Four columns at a time: vector `j` is made of these columns of rows j, 4 + j, 8 + j and 12 + j, a quarter
+                // each; loading quarters leaves only the exchange within them.
+                for column in (0..16).step_by(4) {
+                    let quarter = |row: usize| _mm_loadu_ps(from.add(row * from_width + column));
+                    let [a, b, c, d] = std::array::from_fn(|j| {
+                        let v = _mm512_castps128_ps512(quarter(j));
+                        let v = _mm512_insertf32x4::<1>(v, quarter(4 + j));
+                        let v = _mm512_insertf32x4::<2>(v, quarter(8 + j));
+                        _mm512_insertf32x4::<3>(v, quarter(12 + j))
+                    });
+                    let low =
+                        [_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d)].map(|v| _mm512_castps_pd(v));
+                    let high =
+                        [_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d)].map(|v| _mm512_castps_pd(v));
+                    let columns = [
+                        _mm512_unpacklo_pd(low[0], low[1]),
+                        _mm512_unpackhi_pd(low[0], low[1]),
+                        _mm512_unpacklo_pd(high[0], high[1]),
+                        _mm512_unpackhi_pd(high[0], high[1]),
+                    ];
+                    for (k, v) in columns.into_iter().enumerate() {
+                        _mm512_storeu_ps(to.add((column + k) * to_width), _mm512_castpd_ps(v));
                     }
                 }
             }

@@ -4,10 +4,10 @@ use fedper_core::params::Params;
 
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
-use super::{Done, Extent, Scratch};
+use super::{Done, Extent, Scratch, blocks};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::kernel::linear::{Tile, linear_tile};
+use crate::kernel::linear::{Panel as LinearPanel, linear_panel};
 use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
@@ -30,6 +30,8 @@ pub(crate) struct Conv {
     pub(super) alive: Vec<bool>,
     /// Whether every tap has exactly one link, as in a linear layer.
     linked_once: bool,
+    /// Where the inputs of a linear layer's taps lie, block by block.
+    places: Vec<usize>,
     pub(super) kernel: &'static Kernel,
 }
 
@@ -58,6 +60,7 @@ impl Conv {
             backward: window.backward(),
             links,
             alive,
+            places: Vec::with_capacity(if linked_once { window.taps() * blocks(channels[0]) } else { 0 }),
             linked_once,
             kernel,
         }
@@ -133,31 +136,31 @@ impl Conv {
             Sink::Step(sgd) if !self.weight.is_frozen() => Some(*sgd),
             _ => None,
         };
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        for tap in 0..self.weight.taps {
+            let link = self.links.of(tap, 0..height)[0];
+            places.extend((0..self.inputs.blocks).map(|block| block * stride + link.x * row));
+        }
         let mut add = add;
         // Those that the forward pass has read last come first: some of them are still in the second-level cache.
         for panel in self.weight.panels().rev() {
-            let mut at = panel.start;
-            for tap in 0..self.weight.taps {
-                let link = self.links.of(tap, 0..height)[0];
-                for block in 0..self.inputs.blocks {
-                    let len = BLOCK * panel.width();
-                    let (w, v) = self.weight.tile(at..at + len);
-                    let range = self.inputs.range(block, samples);
-                    let mut tile = Tile {
-                        x: &x[range.clone()][link.x * row..][..row],
-                        dy: &dy[panel.first * dy_plane..],
-                        dy_plane,
-                        blocks: panel.blocks,
-                        w,
-                        v,
-                        dx: &mut dx[range][link.x * row..][..row],
-                    };
-                    linear_tile(&mut tile, add, sgd);
-                    at += len;
-                }
-            }
+            let (w, v) = self.weight.tile(panel.start..panel.start + places.len() * BLOCK * panel.width());
+            let mut part = LinearPanel {
+                x,
+                dx: &mut *dx,
+                places: &places,
+                samples,
+                dy: &dy[panel.first * dy_plane..],
+                dy_plane,
+                blocks: panel.blocks,
+                w,
+                v,
+            };
+            linear_panel(&mut part, add, sgd);
             add = true;
         }
+        self.places = places;
         done(0..self.inputs.blocks, &mut dx[..self.inputs.blocks * stride]);
         match sink {
             Sink::Step(_) => self.bias_gradient(dy, samples, sink),

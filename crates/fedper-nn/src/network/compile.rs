@@ -28,7 +28,7 @@ pub(crate) enum Layer {
     /// [`Layer::Stem`] and the max-pool after it.
     PooledStem(PooledStem),
     /// [`Layer::Conv`] and the max-pool after it.
-    PooledConv(PooledConv),
+    PooledConv(Box<PooledConv>),
     Depthwise(Depthwise, Activation),
     Norm(Norm),
     Activation(Activation),
@@ -228,7 +228,7 @@ impl Compiler {
                         let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernel);
                         let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
                         after = after.after(pool).expect("validated");
-                        from = self.node(Layer::PooledConv(conv), from, after);
+                        from = self.node(Layer::PooledConv(Box::new(conv)), from, after);
                         (rest, shape) = (&next[used + 1..], after);
                         continue;
                     }
