@@ -176,19 +176,17 @@ unsafe fn step_in_registers<S: Simd, const SAMPLES: usize, const VECTORS: usize,
             })
         });
         for input in 0..BLOCK {
-            // Two chains, of even and odd samples.
-            let mut sums = [[S::zero(); VECTORS]; 2];
+            let mut sums = [S::zero(); VECTORS];
+            // In their order, which gives the bits that the gradient has elsewhere.
             for (n, dy) in dy.iter().enumerate() {
                 let x = S::splat(*tile.x.as_ptr().add(n * BLOCK + input));
-                for (sum, &dy) in sums[n % 2].iter_mut().zip(dy) {
+                for (sum, &dy) in sums.iter_mut().zip(dy) {
                     *sum = S::mul_add(x, dy, *sum);
                 }
             }
-            let [even, odd] = sums;
-            for (v, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+            for (v, mut change) in sums.into_iter().enumerate() {
                 let at = (input * VECTORS + v) * S::LANES;
                 let p = S::load(tile.w.as_ptr().add(at));
-                let mut change = S::add(even, odd);
                 if DECAY {
                     change = S::add(change, S::mul(decay, p));
                 }

@@ -133,19 +133,13 @@ pub fn weights(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 pub fn assert_same(left: &BTreeMap<String, Vec<u8>>, right: &BTreeMap<String, Vec<u8>>) {
     assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>());
     for (name, bytes) in left {
-        let lines = |bytes: &[u8]| bytes.split(|&b| b == b'\n').map(<[u8]>::to_owned).collect::<Vec<_>>();
-        let (ours, theirs) = (lines(bytes), lines(&right[name]));
-        let first = ours.iter().zip(&theirs).position(|(a, b)| a != b);
-        let first = first.unwrap_or(ours.len().min(theirs.len()));
-        let show = |lines: &[Vec<u8>]| {
-            lines.get(first).map(|line| String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned())
+        if bytes == &right[name] {
+            continue;
+        }
+        let (Ok(ours), Ok(theirs)) = (str::from_utf8(bytes), str::from_utf8(&right[name])) else {
+            panic!("{name} differs");
         };
-        assert!(
-            bytes == &right[name],
-            "{name} differs in line {}: {:?}, {:?}",
-            first + 1,
-            show(&ours),
-            show(&theirs)
-        );
+        let first = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+        panic!("{name} differs: {first:?}, {} and {} lines", ours.lines().count(), theirs.lines().count());
     }
 }
