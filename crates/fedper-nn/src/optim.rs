@@ -7,7 +7,7 @@ use crate::kernel::elementwise::{sgd, sgd_plain};
 
 /// Stochastic gradient descent with momentum (dampening 0) and L2 weight decay, as PyTorch's `torch.optim.SGD`:
 /// `v = momentum * v + (g + weight_decay * p)`, `p -= lr * v`, `v` zero at first. Weight decay applies to every trainable
-/// parameter.
+/// parameter. Unlike there, a `v` that has become subnormal is 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// The learning rate.
