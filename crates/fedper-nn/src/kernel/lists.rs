@@ -14,6 +14,8 @@ pub(crate) struct Lists {
     at: Vec<u32>,
     /// Where each list begins and ends.
     parts: Vec<[usize; 2]>,
+    /// How many lists there are; further parts are of other lists.
+    count: usize,
     /// All places are below it.
     reach: usize,
 }
@@ -59,7 +61,7 @@ impl Lists {
     }
 
     pub(crate) fn get(&self, list: usize) -> List<'_> {
-        let [start, end] = self.parts[list];
+        let [start, end] = self.parts[..self.count][list];
         List { values: &self.values[start..end], at: &self.at[start..end], reach: self.reach }
     }
 
@@ -108,7 +110,7 @@ impl Pooled<'_> {
 vectorised! {
     /// A list for each window, sample of `group` and position, in this order: places are channels.
     pub(crate) fn list_by_position<S>(pooled: &Pooled<'_>, group: Range<usize>, lists: &mut Lists) {
-        lists.reach = pooled.blocks * BLOCK;
+        (lists.count, lists.reach) = (pooled.windows * group.len() * POSITIONS, pooled.blocks * BLOCK);
         let (mut list, mut end) = (0, 0);
         for window in 0..pooled.windows {
             for sample in group.clone() {
@@ -152,9 +154,9 @@ vectorised! {
         let last = corners.iter().max().map_or(0, |corner| corner + line + 1) * BLOCK;
         let reach = last + group.len().saturating_sub(1) * image + 1;
         assert!(u32::try_from(reach).is_ok());
-        lists.reach = reach;
+        (lists.count, lists.reach) = (pooled.blocks * BLOCK, reach);
         let room = pooled.windows * group.len() + BLOCK;
-        for (channel, part) in lists.parts[..pooled.blocks * BLOCK].iter_mut().enumerate() {
+        for (channel, part) in lists.parts[..lists.count].iter_mut().enumerate() {
             *part = [channel * room; 2];
         }
         let (right, down) = (BLOCK as u32, (line * BLOCK) as u32);
