@@ -50,11 +50,15 @@ impl Plan {
         seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
     }
 
+    /// How many devices are evaluated.
+    pub fn evaluations(&self) -> u64 {
+        self.eval_devices.unwrap_or(self.devices).min(self.devices)
+    }
+
     /// The devices that are evaluated, in order.
     pub fn evaluated(&self) -> Vec<DeviceId> {
-        let count = self.eval_devices.unwrap_or(self.devices).min(self.devices);
         let mut rng = seed::derive(self.seed, Purpose::Evaluation, SERVER, 0);
-        seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
+        seed::sample(&mut rng, self.devices, self.evaluations()).into_iter().map(DeviceId).collect()
     }
 
     /// Whether `round` ends with an evaluation.
@@ -154,7 +158,7 @@ pub struct Outcome {
 enum Phase {
     Idle,
     Training { out: BTreeSet<DeviceId>, aggregator: Aggregator, answers: BTreeMap<DeviceId, TrainMetrics> },
-    Evaluating { out: BTreeSet<DeviceId>, lost: BTreeSet<DeviceId>, heard: u64 },
+    Evaluating { out: BTreeSet<DeviceId>, lost: BTreeSet<DeviceId> },
 }
 
 /// The state machine.
@@ -219,7 +223,7 @@ impl Coordinator {
     }
 
     fn begin(&mut self, now: Duration) -> Vec<Action> {
-        if let Phase::Evaluating { out, lost, .. } = &mut self.phase
+        if let Phase::Evaluating { out, lost } = &mut self.phase
             && out.is_empty()
         {
             *out = std::mem::take(lost);
@@ -312,14 +316,12 @@ impl Coordinator {
                 self.outcome.failed += 1;
                 self.train_phase_ends_when_all_answered(now)
             }
-            Phase::Evaluating { out, lost, heard } => {
+            Phase::Evaluating { out, lost } => {
                 if !out.remove(&device) {
                     return Vec::new();
                 }
                 if again {
                     lost.insert(device);
-                } else {
-                    *heard += 1;
                 }
                 self.round_ends_when_all_evaluated()
             }
@@ -328,11 +330,10 @@ impl Coordinator {
     }
 
     fn evaluated(&mut self, device: DeviceId, round: u32, metrics: EvalMetrics) -> Vec<Action> {
-        let Phase::Evaluating { out, heard, .. } = &mut self.phase else { return Vec::new() };
+        let Phase::Evaluating { out, .. } = &mut self.phase else { return Vec::new() };
         if round != self.round || !out.remove(&device) {
             return Vec::new();
         }
-        *heard += 1;
         self.outcome.tests.insert(device, metrics);
         self.round_ends_when_all_evaluated()
     }
@@ -348,7 +349,7 @@ impl Coordinator {
                 out.clear();
                 self.train_phase_ends_when_all_answered(now)
             }
-            Phase::Evaluating { out, lost, .. } => {
+            Phase::Evaluating { out, lost } => {
                 lost.append(out);
                 self.round_ends_when_all_evaluated()
             }
@@ -377,8 +378,7 @@ impl Coordinator {
             self.base = Arc::new(self.strategy.apply(&self.base, mean));
         }
         let devices = if self.plan.evaluates(self.round) { self.plan.evaluated() } else { Vec::new() };
-        let (out, lost) = (devices.into_iter().collect(), BTreeSet::new());
-        self.phase = Phase::Evaluating { out, lost, heard: 0 };
+        self.phase = Phase::Evaluating { out: devices.into_iter().collect(), lost: BTreeSet::new() };
         self.evaluate(now)
     }
 
@@ -393,12 +393,13 @@ impl Coordinator {
     }
 
     fn round_ends_when_all_evaluated(&mut self) -> Vec<Action> {
-        let Phase::Evaluating { out, lost, heard } = &self.phase else { return Vec::new() };
+        let Phase::Evaluating { out, lost } = &self.phase else { return Vec::new() };
         if !out.is_empty() {
             return Vec::new();
         }
         self.deadline = None;
-        let (heard, needed) = (*heard, self.plan.min_answers.min(heard + lost.len() as u64));
+        let all = self.plan.evaluations();
+        let (heard, needed) = (all - lost.len() as u64, self.plan.min_answers.min(all));
         if heard < needed {
             return vec![Action::TooFewTests { round: self.round, heard, needed }];
         }

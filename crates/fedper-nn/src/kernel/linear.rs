@@ -157,6 +157,44 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(
     ROWS
 }
 
+/// A step of SGD, a vector at a time.
+struct Step<S: Simd> {
+    lr: S::V,
+    momentum: Option<S::V>,
+    decay: S::V,
+}
+
+impl<S: Simd> Step<S> {
+    /// # Safety
+    /// The machine must have `S`.
+    #[inline(always)]
+    unsafe fn new(sgd: &Sgd) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let momentum = (sgd.momentum != 0.0).then(|| S::splat(sgd.momentum));
+            Self { lr: S::splat(sgd.lr), momentum, decay: S::splat(sgd.weight_decay) }
+        }
+    }
+
+    /// Changes a vector of weights and velocities by their gradient `g`; `DECAY` is whether there is weight decay.
+    ///
+    /// # Safety
+    /// As [`Step::new`], and a vector must lie at both pointers.
+    #[inline(always)]
+    unsafe fn apply<const DECAY: bool>(&self, w: *mut f32, v: *mut f32, g: S::V) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let p = S::load(w);
+            let mut change = if DECAY { S::add(g, S::mul(self.decay, p)) } else { g };
+            if let Some(momentum) = self.momentum {
+                change = S::flush(S::add(S::mul(momentum, S::load(v)), change));
+                S::store(v, change);
+            }
+            S::store(w, S::sub(p, S::mul(self.lr, change)));
+        }
+    }
+}
+
 /// Changes the weights with all output gradients in registers: `SAMPLES` rows of `VECTORS` vectors, which are the panel.
 ///
 /// # Safety
@@ -168,7 +206,7 @@ unsafe fn step_in_registers<S: Simd, const SAMPLES: usize, const VECTORS: usize,
 ) {
     // SAFETY: the caller vouches for the lengths of the slices.
     unsafe {
-        let (lr, momentum, decay) = (S::splat(sgd.lr), S::splat(sgd.momentum), S::splat(sgd.weight_decay));
+        let change = Step::<S>::new(sgd);
         let dy: [[S::V; VECTORS]; SAMPLES] = std::array::from_fn(|n| {
             std::array::from_fn(|v| {
                 let (block, lane) = (v * S::LANES / BLOCK, v * S::LANES % BLOCK);
@@ -184,18 +222,9 @@ unsafe fn step_in_registers<S: Simd, const SAMPLES: usize, const VECTORS: usize,
                     *sum = S::mul_add(x, dy, *sum);
                 }
             }
-            for (v, mut change) in sums.into_iter().enumerate() {
+            for (v, g) in sums.into_iter().enumerate() {
                 let at = (input * VECTORS + v) * S::LANES;
-                let p = S::load(tile.w.as_ptr().add(at));
-                if DECAY {
-                    change = S::add(change, S::mul(decay, p));
-                }
-                if sgd.momentum != 0.0 {
-                    let velocity = S::load(tile.v.as_ptr().add(at));
-                    change = S::flush(S::add(S::mul(momentum, velocity), change));
-                    S::store(tile.v.as_mut_ptr().add(at), change);
-                }
-                S::store(tile.w.as_mut_ptr().add(at), S::sub(p, S::mul(lr, change)));
+                change.apply::<DECAY>(tile.w.as_mut_ptr().add(at), tile.v.as_mut_ptr().add(at), g);
             }
         }
     }
@@ -210,7 +239,7 @@ unsafe fn step<S: Simd, const VECTORS: usize, const INPUTS: usize>(tile: &mut Ti
     let (width, in_block) = (tile.blocks * BLOCK, BLOCK / S::LANES);
     // SAFETY: the caller vouches for the lengths of the slices.
     unsafe {
-        let (lr, momentum, decay) = (S::splat(sgd.lr), S::splat(sgd.momentum), S::splat(sgd.weight_decay));
+        let change = Step::<S>::new(sgd);
         for first in (0..BLOCK).step_by(INPUTS) {
             for vector in (0..width / S::LANES).step_by(VECTORS) {
                 let mut sums = [[S::zero(); VECTORS]; INPUTS];
@@ -230,14 +259,7 @@ unsafe fn step<S: Simd, const VECTORS: usize, const INPUTS: usize>(tile: &mut Ti
                 for (i, sums) in sums.iter().enumerate() {
                     for (v, g) in sums.iter().enumerate() {
                         let at = (first + i) * width + (vector + v) * S::LANES;
-                        let p = S::load(tile.w.as_ptr().add(at));
-                        let mut change = S::add(*g, S::mul(decay, p));
-                        if sgd.momentum != 0.0 {
-                            let velocity = S::load(tile.v.as_ptr().add(at));
-                            change = S::flush(S::add(S::mul(momentum, velocity), change));
-                            S::store(tile.v.as_mut_ptr().add(at), change);
-                        }
-                        S::store(tile.w.as_mut_ptr().add(at), S::sub(p, S::mul(lr, change)));
+                        change.apply::<true>(tile.w.as_mut_ptr().add(at), tile.v.as_mut_ptr().add(at), *g);
                     }
                 }
             }

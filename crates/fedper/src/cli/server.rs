@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// Begin a round when so many devices are online [default: all of the experiment's]
     #[arg(long, value_name = "COUNT")]
     min_devices: Option<u64>,
-    /// Count a round if so many devices answer; otherwise begin it again, or ask those whose tests are missing once more
+    /// Count a round if so many devices answer; otherwise begin it again, or ask again for the tests that are missing
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     min_answers: u64,
     /// How long a round waits for answers to its training, and then to its evaluation, in seconds

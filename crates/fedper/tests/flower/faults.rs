@@ -43,6 +43,14 @@ const FAULTS: [(&str, &str); 14] = [
     ("strangers", "names other devices than were asked"),
 ];
 
+/// The base's parameters in the experiment of [`CONFIG`].
+fn base_specs() -> Vec<Spec> {
+    let settings = crate::common::settings(CONFIG);
+    let experiment = fedper::experiment::Experiment::prepare(&settings).unwrap();
+    let split = experiment.split(fedper_core::strategy::by_name("fedper").unwrap());
+    split.base().specs().to_vec()
+}
+
 fn base(specs: Vec<Spec>, value: f32) -> ArrayRecord {
     let layout = Layout::new(specs).unwrap();
     let mut params = Params::zeros(layout.clone());
@@ -284,10 +292,7 @@ fn run(place: &Place, name: &str, script: Vec<&'static str>, specs: &[Spec]) -> 
 fn every_fault_is_refused_and_harms_nothing() {
     let Some(bin) = venv() else { return };
     let place = Place::new(bin);
-    let settings = crate::common::settings(CONFIG);
-    let experiment = fedper::experiment::Experiment::prepare(&settings).unwrap();
-    let split = experiment.split(fedper_core::strategy::by_name("fedper").unwrap());
-    let specs = split.base().specs();
+    let specs = &base_specs()[..];
     // The same federation where the third node says that it will not, or answers once.
     let honest = FAULTS.iter().map(|fault| if fault.1.is_empty() { "good" } else { "error" });
     let (good, _) = run(&place, "absent", honest.collect(), specs);
@@ -308,16 +313,13 @@ fn every_fault_is_refused_and_harms_nothing() {
 fn a_device_that_is_not_heard_in_an_evaluation_is_asked_again() {
     let Some(bin) = venv() else { return };
     let place = Place::new(bin);
-    let settings = crate::common::settings(CONFIG);
-    let experiment = fedper::experiment::Experiment::prepare(&settings).unwrap();
-    let split = experiment.split(fedper_core::strategy::by_name("fedper").unwrap());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     let _clients = [0, 1].map(|device| {
         let device = device.to_string();
         place.client(&format!("client-{device}"), &url(port), &["--device", &device])
     });
-    let (stop, thread) = misbehave(url(port), vec!["unheard"], split.base().specs().to_vec());
+    let (stop, thread) = misbehave(url(port), vec!["unheard"], base_specs());
     let args = ["--round-timeout", "5", "--min-answers", "3"];
     let mut server = place.server("run", &url(port), &format!("{CONFIG}rounds = 1"), &args);
     place.expect_success("run", &mut server, Duration::from_secs(100));
