@@ -18,6 +18,7 @@ pub(crate) mod simd;
 pub(crate) mod sparse;
 pub(crate) mod transpose;
 pub(crate) mod window;
+pub(crate) mod winograd;
 
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
 pub(crate) const BLOCK: usize = 16;

@@ -4,6 +4,7 @@ use fedper_core::params::Params;
 
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
+use super::winograd::Winograd;
 use super::{Done, Extent, Scratch, blocks};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
@@ -32,6 +33,8 @@ pub(crate) struct Conv {
     linked_once: bool,
     /// Where the inputs of a linear layer's taps lie, block by block.
     places: Vec<usize>,
+    /// If it is computed by tiles.
+    winograd: Option<Winograd>,
     pub(super) kernel: &'static Kernel,
 }
 
@@ -62,6 +65,7 @@ impl Conv {
             alive,
             places: Vec::with_capacity(if linked_once { window.taps() * blocks(channels[0]) } else { 0 }),
             linked_once,
+            winograd: Winograd::new(window, channels, groups),
             kernel,
         }
     }
@@ -69,10 +73,28 @@ impl Conv {
     pub(crate) fn reserve(&self, scratch: &mut Scratch, input_gradient: bool) {
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
         scratch.reserve(self.weight.panel_len(), transposed);
+        if self.winograd.is_some() {
+            Winograd::reserve(scratch, [self.inputs.blocks, self.outputs.blocks]);
+        }
     }
 
-    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
+    pub(crate) fn forward(
+        &mut self,
+        x: &[f32],
+        y: &mut [f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        mut done: impl Done,
+    ) {
         let bias = self.bias.as_mut().map(Bias::refresh);
+        if let Some(winograd) = &self.winograd {
+            let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
+            Winograd::forward_filters(&self.weight, scratch);
+            let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
+            winograd.product(self.kernel, sides, panels, x, y, samples, start, scratch);
+            done(0..self.outputs.blocks, y);
+            return;
+        }
         let values = self.weight.values();
         for panel in self.weight.panels() {
             let start = match bias {
@@ -99,6 +121,13 @@ impl Conv {
     ) {
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
+        if let Some(winograd) = &self.winograd {
+            Winograd::backward_filters(&self.weight, &self.alive, scratch);
+            let (sides, panels) = ([self.outputs, self.inputs], self.weight.input_panels());
+            winograd.turned().product(self.kernel, sides, panels, dy, dx, samples, start, scratch);
+            done(0..self.inputs.blocks, dx);
+            return;
+        }
         for panel in self.weight.input_panels() {
             let transposed = &mut scratch.transposed[..];
             self.weight.transpose(panel, &self.alive, transposed);
@@ -202,6 +231,17 @@ impl Conv {
         sink: &mut Sink<'_>,
     ) {
         let taps = self.weight.taps;
+        if let Some(winograd) = &self.winograd {
+            let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
+            winograd.outer(self.kernel, sides, panels, x, dy, samples, scratch);
+            for panel in self.weight.panels() {
+                let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
+                Winograd::gradient(&self.weight, panel, &scratch.filters, gradient);
+                self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
+            }
+            self.bias_gradient(dy, samples, sink);
+            return;
+        }
         let height = self.links.rows();
         // As many rows of outputs at a time as make a good outer product; every tap passes over them while they are in
         // the cache.

@@ -17,6 +17,7 @@ pub(crate) mod pooled_conv;
 pub(crate) mod pooled_stem;
 pub(crate) mod stem;
 pub(crate) mod weight;
+pub(crate) mod winograd;
 
 use std::ops::Range;
 
@@ -90,6 +91,11 @@ pub(crate) struct Scratch {
     pub(crate) outputs: Buffer,
     /// Inputs of a convolution, sample by sample.
     pub(crate) inputs: Buffer,
+    /// Inputs and outputs of a convolution, and its weights, as [`winograd`] multiplies them.
+    pub(crate) points: [Buffer; 2],
+    pub(crate) filters: Buffer,
+    /// Never written.
+    pub(crate) zeros: Buffer,
 }
 
 impl Scratch {
@@ -103,6 +109,13 @@ impl Scratch {
     pub(crate) fn reserve_pooled(&mut self, outputs: usize, inputs: usize) {
         grow(&mut self.outputs, outputs);
         grow(&mut self.inputs, inputs);
+    }
+
+    /// As [`Scratch::reserve`].
+    pub(crate) fn reserve_points(&mut self, points: usize, filters: usize, zeros: usize) {
+        self.points.iter_mut().for_each(|buffer| grow(buffer, points));
+        grow(&mut self.filters, filters);
+        grow(&mut self.zeros, zeros);
     }
 }
 

@@ -93,8 +93,8 @@ impl PooledConv {
         let outputs = self.conv.outputs;
         let (row, width, range) = (samples * BLOCK, self.window.output()[1], self.activation.range());
         let (pooled, winner, side) = (self.pooled, &mut self.winner, self.side);
-        let full = &mut scratch.outputs[..outputs.len(samples)];
-        self.conv.forward(x, full, samples, |blocks, part| {
+        let mut full = std::mem::take(&mut scratch.outputs);
+        self.conv.forward(x, &mut full[..outputs.len(samples)], samples, scratch, |blocks, part| {
             for (i, block) in blocks.enumerate() {
                 let from = &part[outputs.range(i, samples)];
                 let at = pooled.range(block, samples);
@@ -106,6 +106,7 @@ impl PooledConv {
                 }
             }
         });
+        scratch.outputs = full;
     }
 
     /// The backward pass of the last [`PooledConv::forward`]: `dx (+)=` the gradient of the input, then that of the

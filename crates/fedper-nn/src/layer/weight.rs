@@ -46,7 +46,11 @@ impl Panel {
 }
 
 /// `count` blocks in panels of up to `panel_blocks`; a panel's weights are `rows` rows.
-fn panels(count: usize, panel_blocks: usize, rows: usize) -> impl DoubleEndedIterator<Item = Panel> {
+fn panels(
+    count: usize,
+    panel_blocks: usize,
+    rows: usize,
+) -> impl DoubleEndedIterator<Item = Panel> + Clone {
     (0..count).step_by(panel_blocks).map(move |first| Panel {
         first,
         blocks: panel_blocks.min(count - first),
@@ -71,7 +75,7 @@ impl Weight {
         Self { parameter, groups, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
     }
 
-    pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + use<> {
+    pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + Clone + use<> {
         panels(blocks(self.outputs), self.panel_blocks, self.taps * self.rows)
     }
 
@@ -90,7 +94,7 @@ impl Weight {
     }
 
     /// Panels of input channels, for [`Weight::transpose`].
-    pub(crate) fn input_panels(&self) -> impl Iterator<Item = Panel> + use<> {
+    pub(crate) fn input_panels(&self) -> impl Iterator<Item = Panel> + Clone + use<> {
         panels(self.rows / BLOCK, self.panel_blocks, 0)
     }
 
