@@ -73,8 +73,8 @@ impl Conv {
     pub(crate) fn reserve(&self, scratch: &mut Scratch, input_gradient: bool) {
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
         scratch.reserve(self.weight.panel_len(), transposed);
-        if self.winograd.is_some() {
-            Winograd::reserve(scratch, [self.inputs.blocks, self.outputs.blocks]);
+        if let Some(winograd) = &self.winograd {
+            winograd.reserve(scratch, [self.inputs.blocks, self.outputs.blocks]);
         }
     }
 
@@ -89,7 +89,7 @@ impl Conv {
         let bias = self.bias.as_mut().map(Bias::refresh);
         if let Some(winograd) = &self.winograd {
             let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
-            Winograd::forward_filters(&self.weight, scratch);
+            winograd.forward_filters(&self.weight, scratch);
             let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
             winograd.product(self.kernel, sides, panels, x, y, samples, start, scratch);
             done(0..self.outputs.blocks, y);
@@ -122,7 +122,7 @@ impl Conv {
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
         if let Some(winograd) = &self.winograd {
-            Winograd::backward_filters(&self.weight, &self.alive, scratch);
+            winograd.backward_filters(&self.weight, &self.alive, scratch);
             let (sides, panels) = ([self.outputs, self.inputs], self.weight.input_panels());
             winograd.turned().product(self.kernel, sides, panels, dy, dx, samples, start, scratch);
             done(0..self.inputs.blocks, dx);
@@ -236,7 +236,7 @@ impl Conv {
             winograd.outer(self.kernel, sides, panels, x, dy, samples, scratch);
             for panel in self.weight.panels() {
                 let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
-                Winograd::gradient(&self.weight, panel, &scratch.filters, gradient);
+                winograd.gradient(&self.weight, panel, &scratch.filters, gradient);
                 self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
             self.bias_gradient(dy, samples, sink);

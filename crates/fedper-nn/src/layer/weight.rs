@@ -46,11 +46,7 @@ impl Panel {
 }
 
 /// `count` blocks in panels of up to `panel_blocks`; a panel's weights are `rows` rows.
-fn panels(
-    count: usize,
-    panel_blocks: usize,
-    rows: usize,
-) -> impl DoubleEndedIterator<Item = Panel> + Clone {
+fn panels(count: usize, panel_blocks: usize, rows: usize) -> impl DoubleEndedIterator<Item = Panel> + Clone {
     (0..count).step_by(panel_blocks).map(move |first| Panel {
         first,
         blocks: panel_blocks.min(count - first),

@@ -1,4 +1,4 @@
-//! A 3x3 convolution of stride 1 by Winograd's minimal filtering: tiles of 2x2 outputs, a matrix product for each point of
+//! A convolution of stride 1 by Winograd's minimal filtering: tiles of a few outputs, a matrix product for each point of
 //! [`crate::kernel::winograd`]. All samples of a tile are rows of these products; so are as many tiles as the
 //! second-level cache holds.
 
@@ -8,23 +8,25 @@ use super::{Extent, Scratch, blocks};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::winograd::{
-    OUTPUTS, POINTS, Side, TAPS, Tile, filter_gradients, filters, inputs, output_gradients, outputs,
+    OUTPUTS, Scheme, Side, Tile, filter_gradients, filters, inputs, output_gradients, outputs,
 };
 
 /// Channels from which on transforms cost little beside the products.
 const MIN_CHANNELS: usize = 32;
-/// Weights up to which reading more of them (16 for 9) costs little beside the products.
-const MAX_WEIGHTS: usize = 1 << 20;
+/// Transformed weights up to which writing and reading them costs little beside the products.
+const MAX_FILTERS: usize = 3 << 19;
 /// How many products of a direct convolution cost as much as one of these, with its share of the transforms.
 const COST: f64 = 1.25;
 
-/// Rows of activations, of one block, that are worked on at a time, and how many they are at least.
-const BLOCK_ROWS: usize = 512;
+/// Rows of inputs or outputs in all points and blocks that are worked on at a time, so that they stay in the second-level
+/// cache; and rows that there are at least, so that weights are read for enough of them.
+const CHUNK: usize = 8192;
 const MIN_ROWS: usize = 64;
 
 /// How the tiles of a convolution lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Winograd {
+    scheme: Scheme,
     input: [usize; 2],
     output: [usize; 2],
     padding: usize,
@@ -47,10 +49,10 @@ impl Chunk {
     }
 
     /// Where a tile of the chunk lies in its points.
-    fn tile(&self, tile: usize, blocks: usize) -> Tile {
+    fn tile(&self, scheme: Scheme, tile: usize, blocks: usize) -> Tile {
         let (points, samples) = (self.points(blocks), self.samples.len());
         let first = (tile - self.tiles.start) * samples * BLOCK;
-        Tile { point: points.len(samples), plane: points.stride(samples), first }
+        Tile { scheme, point: points.len(samples), plane: points.stride(samples), first }
     }
 
     /// The chunk's samples of activations.
@@ -67,22 +69,30 @@ impl Chunk {
 }
 
 /// Rows of a chunk at most.
-fn chunk_rows(blocks: usize) -> usize {
-    (BLOCK_ROWS / blocks).max(MIN_ROWS)
+fn chunk_rows(points: usize, blocks: usize) -> usize {
+    (CHUNK / points / blocks).max(MIN_ROWS)
 }
 
 impl Winograd {
-    /// If a convolution can be computed so, and is faster then.
+    /// If a convolution can be computed so, and is faster then: as the number of products says. It does not depend on the
+    /// batch, so neither do results.
     pub(crate) fn new(window: &Window, channels: [usize; 2], groups: usize) -> Option<Self> {
-        let weights = channels.map(|channels| blocks(channels) * BLOCK).iter().product::<usize>();
-        let fits = window.kernel == [TAPS; 2] && window.stride == 1 && window.padding < TAPS && groups == 1;
-        let worth = channels.into_iter().all(|c| c >= MIN_CHANNELS) && weights * TAPS * TAPS <= MAX_WEIGHTS;
-        if !fits || !worth {
-            return None;
-        }
-        let own = Self { input: window.input, output: window.output(), padding: window.padding };
+        let matrix = channels.map(|channels| blocks(channels) * BLOCK).iter().product::<usize>();
+        let own = |scheme: Scheme| {
+            let fits = window.kernel == [scheme.taps(); 2]
+                && window.stride == 1
+                && window.padding < scheme.taps()
+                && groups == 1
+                && channels.into_iter().all(|c| c >= MIN_CHANNELS)
+                && matrix * scheme.points() <= MAX_FILTERS;
+            let (input, output) = (window.input, window.output());
+            fits.then_some(Self { scheme, input, output, padding: window.padding })
+        };
         let direct: usize = window.forward().runs.iter().map(|run| run.len * run.taps.len()).sum();
-        ((own.tiles() * POINTS) as f64 * COST < direct as f64).then_some(own)
+        // The weights, which small planes have to spread over few tiles, count as one tile more.
+        let products = |own: &Self| (own.tiles() + 1) * own.scheme.points();
+        let best = Scheme::ALL.into_iter().filter_map(own).min_by_key(products)?;
+        (products(&best) as f64 * COST < direct as f64).then_some(best)
     }
 
     fn columns(&self) -> usize {
@@ -105,7 +115,12 @@ impl Winograd {
 
     /// What computes the input's gradient from the output's.
     pub(crate) fn turned(&self) -> Self {
-        Self { input: self.output, output: self.input, padding: TAPS - 1 - self.padding }
+        Self {
+            scheme: self.scheme,
+            input: self.output,
+            output: self.input,
+            padding: self.scheme.taps() - 1 - self.padding,
+        }
     }
 
     fn chunks(&self, samples: usize, rows: usize) -> impl Iterator<Item = Chunk> + use<> {
@@ -120,14 +135,15 @@ impl Winograd {
     }
 
     /// Reserves what both passes need.
-    pub(crate) fn reserve(scratch: &mut Scratch, [from, to]: [usize; 2]) {
-        let rows = chunk_rows(from.min(to));
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, [from, to]: [usize; 2]) {
+        let count = self.scheme.points();
+        let rows = chunk_rows(count, from.min(to));
         let points = Extent { blocks: from.max(to), positions: 1 }.capacity(rows);
-        scratch.reserve_points(POINTS * points, POINTS * from * to * BLOCK * BLOCK, rows * BLOCK);
+        scratch.reserve_points(count * points, count * from * to * BLOCK * BLOCK, rows * BLOCK);
     }
 
     /// `y = start + x * weights`, where `scratch.filters` holds the weights of all panels, in order, for each point.
-    #[allow(clippy::too_many_arguments, reason = "private to layers, and called from two places")]
+    #[allow(clippy::too_many_arguments, reason = "private to layers; what a product touches")]
     pub(crate) fn product(
         &self,
         kernel: &Kernel,
@@ -140,17 +156,19 @@ impl Winograd {
         scratch: &mut Scratch,
     ) {
         let Scratch { points: [u, m], filters, zeros, .. } = scratch;
+        let (scheme, points) = (self.scheme, self.scheme.points());
         let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
-        for chunk in self.chunks(samples, chunk_rows(from.blocks.min(to.blocks))) {
+        for chunk in self.chunks(samples, chunk_rows(points, from.blocks.min(to.blocks))) {
             let (x_side, y_side) =
                 (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
             for tile in chunk.tiles.clone() {
-                let to = chunk.tile(tile, from.blocks);
+                let to = chunk.tile(scheme, tile, from.blocks);
                 inputs(x, &x_side, self.input_corner(tile), zeros, u, &to);
             }
-            let [left, right] = [from.blocks, to.blocks].map(|blocks| chunk.tile(chunk.tiles.start, blocks));
-            assert!(u.len() >= POINTS * left.point && m.len() >= POINTS * right.point);
-            for point in 0..POINTS {
+            let [left, right] =
+                [from.blocks, to.blocks].map(|blocks| chunk.tile(scheme, chunk.tiles.start, blocks));
+            assert!(u.len() >= points * left.point && m.len() >= points * right.point);
+            for point in 0..points {
                 let filters = &filters[point * matrix..][..matrix];
                 for panel in panels.clone() {
                     let b = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
@@ -168,35 +186,36 @@ impl Winograd {
                 }
             }
             for tile in chunk.tiles.clone() {
-                outputs(m, &chunk.tile(tile, to.blocks), y, &y_side, self.corner(tile), start);
+                outputs(m, &chunk.tile(scheme, tile, to.blocks), y, &y_side, self.corner(tile), start);
             }
         }
     }
 
     /// The weights of all panels for each point.
-    pub(crate) fn forward_filters(weight: &Weight, scratch: &mut Scratch) {
+    pub(crate) fn forward_filters(&self, weight: &Weight, scratch: &mut Scratch) {
         let matrix = weight.values().len() / weight.taps;
         for panel in weight.panels() {
             let len = weight.rows * panel.width();
             let to = &mut scratch.filters[panel.start / weight.taps..];
-            filters(&weight.values()[panel.start..], len, false, to, matrix);
+            filters(self.scheme, &weight.values()[panel.start..], len, false, to, matrix);
         }
     }
 
     /// The same for the input's gradient.
-    pub(crate) fn backward_filters(weight: &Weight, alive: &[bool], scratch: &mut Scratch) {
+    pub(crate) fn backward_filters(&self, weight: &Weight, alive: &[bool], scratch: &mut Scratch) {
         let matrix = weight.values().len() / weight.taps;
         let outputs = matrix / weight.rows;
         let Scratch { transposed, filters: to, .. } = scratch;
         for panel in weight.input_panels() {
             weight.transpose(panel, alive, transposed);
             let to = &mut to[panel.first * BLOCK * outputs..];
-            filters(transposed, outputs * panel.width(), true, to, matrix);
+            filters(self.scheme, transposed, outputs * panel.width(), true, to, matrix);
         }
     }
 
     /// The products of input and output gradient for each point: the weights' gradient before its transform, as
     /// [`Winograd::forward_filters`] has the weights.
+    #[allow(clippy::too_many_arguments, reason = "as above")]
     pub(crate) fn outer(
         &self,
         kernel: &Kernel,
@@ -208,20 +227,22 @@ impl Winograd {
         scratch: &mut Scratch,
     ) {
         let Scratch { points: [u, m], filters, zeros, .. } = scratch;
+        let (scheme, points) = (self.scheme, self.scheme.points());
         let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
-        filters[..POINTS * matrix].fill(0.0);
-        for chunk in self.chunks(samples, chunk_rows(from.blocks.min(to.blocks))) {
+        filters[..points * matrix].fill(0.0);
+        for chunk in self.chunks(samples, chunk_rows(points, from.blocks.min(to.blocks))) {
             let (x_side, y_side) =
                 (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
             for tile in chunk.tiles.clone() {
-                let at = chunk.tile(tile, from.blocks);
+                let at = chunk.tile(scheme, tile, from.blocks);
                 inputs(x, &x_side, self.input_corner(tile), zeros, u, &at);
-                let at = chunk.tile(tile, to.blocks);
+                let at = chunk.tile(scheme, tile, to.blocks);
                 output_gradients(dy, &y_side, self.corner(tile), zeros, m, &at);
             }
-            let [left, right] = [from.blocks, to.blocks].map(|blocks| chunk.tile(chunk.tiles.start, blocks));
-            assert!(u.len() >= POINTS * left.point && m.len() >= POINTS * right.point);
-            for point in 0..POINTS {
+            let [left, right] =
+                [from.blocks, to.blocks].map(|blocks| chunk.tile(scheme, chunk.tiles.start, blocks));
+            assert!(u.len() >= points * left.point && m.len() >= points * right.point);
+            for point in 0..points {
                 let filters = &mut filters[point * matrix..][..matrix];
                 for panel in panels.clone() {
                     let dw = &mut filters[panel.first * BLOCK * inner..][..inner * panel.width()];
@@ -244,9 +265,179 @@ impl Winograd {
     }
 
     /// The gradient of one panel of weights from [`Winograd::outer`]'s products.
-    pub(crate) fn gradient(weight: &Weight, panel: Panel, products: &[f32], gradient: &mut [f32]) {
+    pub(crate) fn gradient(&self, weight: &Weight, panel: Panel, products: &[f32], gradient: &mut [f32]) {
         let matrix = weight.values().len() / weight.taps;
         let len = weight.rows * panel.width();
-        filter_gradients(&products[panel.start / weight.taps..], matrix, gradient, len);
+        filter_gradients(self.scheme, &products[panel.start / weight.taps..], matrix, gradient, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::Sink;
+    use crate::testing::noise;
+    use fedper_core::params::{Layout, Params, Spec};
+
+    /// A convolution of one size, with plain loops for its three results.
+    struct Case {
+        window: Window,
+        channels: [usize; 2],
+        samples: usize,
+        x: Vec<f32>,
+        w: Vec<f32>,
+        dy: Vec<f32>,
+    }
+
+    impl Case {
+        fn sides(&self) -> [Extent; 2] {
+            [
+                Extent::new(self.channels[0], self.window.input),
+                Extent::new(self.channels[1], self.window.output()),
+            ]
+        }
+
+        /// Calls `visit` with where each product's input, weight (as in PyTorch) and output lie.
+        fn products(&self, mut visit: impl FnMut(usize, usize, usize)) {
+            let [inputs, outputs] = self.sides();
+            let at = |side: Extent, channel: usize, position: usize, sample: usize| {
+                let row = position * self.samples + sample;
+                channel / BLOCK * side.stride(self.samples) + row * BLOCK + channel % BLOCK
+            };
+            let walk = self.window.forward();
+            for run in &walk.runs {
+                for (i, tap) in
+                    (0..run.len).flat_map(|i| walk.taps[run.taps.clone()].iter().map(move |t| (i, t)))
+                {
+                    for sample in 0..self.samples {
+                        for (o, c) in
+                            (0..self.channels[1]).flat_map(|o| (0..self.channels[0]).map(move |c| (o, c)))
+                        {
+                            let w = (o * self.channels[0] + c) * self.window.taps() + tap.tap;
+                            visit(at(inputs, c, tap.from + i, sample), w, at(outputs, o, run.to + i, sample));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+        let scale = expected.iter().fold(1e-3f64, |max, value| max.max(value.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < tolerance * scale,
+                "{what}: {found} is not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn tiles_match_plain_loops() {
+        for (kernel, input, padding, channels, samples) in [
+            (3, [4, 4], 1, [16, 16], 1),
+            (3, [7, 5], 1, [17, 33], 3),
+            (3, [6, 9], 0, [33, 20], 2),
+            (3, [5, 4], 2, [16, 48], 70),
+            (5, [6, 6], 0, [32, 16], 1),
+            (5, [9, 7], 2, [17, 40], 3),
+            (5, [8, 5], 4, [16, 33], 2),
+        ] {
+            let window = Window { input, kernel: [kernel; 2], stride: 1, padding };
+            let scheme = Scheme::ALL.into_iter().find(|scheme| scheme.taps() == kernel).unwrap();
+            let winograd = Winograd { scheme, input, output: window.output(), padding };
+            let sides = [Extent::new(channels[0], input), Extent::new(channels[1], window.output())];
+            // What fills up the last block is zero.
+            let activations = |side: Extent, channels: usize, seed: u64| {
+                let mut values = noise(side.len(samples), seed);
+                for channel in channels..side.blocks * BLOCK {
+                    let plane = side.range(channel / BLOCK, samples);
+                    values[plane].iter_mut().skip(channel % BLOCK).step_by(BLOCK).for_each(|v| *v = 0.0);
+                }
+                values
+            };
+            let layout =
+                Layout::new(vec![Spec::trainable("w", [channels[1], channels[0], kernel * kernel])]).unwrap();
+            let params = Params::from_values(layout.clone(), noise(layout.numel(), 3)).unwrap();
+            let case = Case {
+                window,
+                channels,
+                samples,
+                x: activations(sides[0], channels[0], 1),
+                w: params.values().to_vec(),
+                dy: activations(sides[1], channels[1], 2),
+            };
+            let bias = noise(sides[1].blocks * BLOCK, 4);
+            let before = noise(sides[0].len(samples), 5);
+            let [mut y, mut dx] = sides.map(|side| vec![0.0; side.len(samples)]).map(|v: Vec<f64>| v);
+            std::mem::swap(&mut y, &mut dx);
+            let mut dw = vec![0.0; case.w.len()];
+            for (block, row) in bias.chunks(BLOCK).enumerate() {
+                let plane = sides[1].range(block, samples);
+                y[plane].iter_mut().enumerate().for_each(|(i, y)| *y = f64::from(row[i % BLOCK]));
+            }
+            for block in 0..sides[0].blocks {
+                let plane = sides[0].range(block, samples);
+                dx[plane.clone()].iter_mut().zip(&before[plane]).for_each(|(dx, b)| *dx = f64::from(*b));
+            }
+            case.products(|x_at, w_at, y_at| {
+                let [x, w, dy] = [case.x[x_at], case.w[w_at], case.dy[y_at]].map(f64::from);
+                y[y_at] += x * w;
+                dx[x_at] += dy * w;
+                dw[w_at] += x * dy;
+            });
+            for kernel in Kernel::available() {
+                let mut weight = Weight::new("w".into(), channels, 1, window.taps(), true, kernel);
+                weight.load(&params);
+                let mut scratch = Scratch::default();
+                scratch.reserve(weight.panel_len(), weight.transposed_len());
+                winograd.reserve(&mut scratch, sides.map(|side| side.blocks));
+                let planes = |side: Extent, values: &[f32]| {
+                    (0..side.blocks)
+                        .flat_map(|b| values[side.range(b, samples)].to_vec())
+                        .collect::<Vec<f32>>()
+                };
+                let exact = |side: Extent, values: &[f64]| {
+                    (0..side.blocks)
+                        .flat_map(|b| values[side.range(b, samples)].to_vec())
+                        .collect::<Vec<f64>>()
+                };
+                // Larger tiles lose more to rounding.
+                let tolerance = if scheme == Scheme::F2x3 { 1e-6 } else { 5e-6 };
+                let what = format!("{winograd:?} {channels:?} {samples}");
+
+                let mut found = noise(sides[1].len(samples), 6);
+                winograd.forward_filters(&weight, &mut scratch);
+                let start = Start::Row(bias.as_ptr());
+                winograd.product(
+                    kernel,
+                    sides,
+                    weight.panels(),
+                    &case.x,
+                    &mut found,
+                    samples,
+                    start,
+                    &mut scratch,
+                );
+                close(&planes(sides[1], &found), &exact(sides[1], &y), tolerance, &what);
+
+                let mut found = before.clone();
+                let (turned, back) = (winograd.turned(), [sides[1], sides[0]]);
+                winograd.backward_filters(&weight, &vec![true; window.taps()], &mut scratch);
+                let panels = weight.input_panels();
+                turned.product(kernel, back, panels, &case.dy, &mut found, samples, Start::Add, &mut scratch);
+                close(&planes(sides[0], &found), &exact(sides[0], &dx), tolerance, &what);
+
+                winograd.outer(kernel, sides, weight.panels(), &case.x, &case.dy, samples, &mut scratch);
+                let mut out = params.clone();
+                for panel in weight.panels() {
+                    let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
+                    winograd.gradient(&weight, panel, &scratch.filters, gradient);
+                    let alive = vec![true; window.taps()];
+                    weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
+                }
+                close(out.values(), &dw, tolerance, &what);
+            }
+        }
     }
 }
