@@ -1,6 +1,6 @@
-//! The backward pass of a linear layer and its SGD step in one walk over the weights, tile by tile in the order they lie:
-//! a layer whose weights do not stay in the cache costs as much as reading and writing them, so they are touched once, and
-//! as one stream.
+//! A linear layer of few samples: a layer whose weights do not stay in the cache costs as much as reading and writing them.
+//! So they lie in tiles `[output][input]`, whose rows are vectors of inputs, and the backward pass and its SGD step walk over
+//! them once, as one stream: without exchanging rows and columns anywhere.
 
 use std::mem::MaybeUninit;
 
@@ -8,153 +8,350 @@ use super::simd::Simd;
 use super::{BLOCK, vectorised};
 use crate::optim::Sgd;
 
-/// All inputs by one panel of outputs.
-#[derive(Debug)]
-pub(crate) struct Panel<'a> {
-    /// Inputs, and their gradient: a row of [`BLOCK`] for each sample, `samples` of them from each of these places on.
-    pub(crate) x: &'a [f32],
-    pub(crate) dx: &'a mut [f32],
-    pub(crate) places: &'a [usize],
-    pub(crate) samples: usize,
-    /// The gradient of the panel's outputs, from its first block on; the next block lies `dy_plane` further on.
-    pub(crate) dy: &'a [f32],
-    pub(crate) dy_plane: usize,
-    /// Blocks of the panel.
+/// The weights from one or two blocks of inputs, at one position, to all outputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    /// Where the first block of inputs lies: a row of [`BLOCK`] for each sample.
+    pub(crate) x: usize,
+    /// Where the weights begin: `[output][blocks * BLOCK]`.
+    pub(crate) w: usize,
     pub(crate) blocks: usize,
-    /// Weights and velocities, [`BLOCK`] rows of the panel for each place.
-    pub(crate) w: &'a mut [f32],
-    pub(crate) v: &'a mut [f32],
 }
 
-/// The inputs of one place.
-struct Tile<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    dy_plane: usize,
-    blocks: usize,
-    w: &'a mut [f32],
-    v: &'a mut [f32],
-    dx: &'a mut [f32],
+/// Inputs and weights of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) x: &'a [f32],
+    /// From one block of inputs to the next.
+    pub(crate) plane: usize,
+    pub(crate) samples: usize,
+    pub(crate) tiles: &'a [Tile],
+    /// Whole blocks.
+    pub(crate) outputs: usize,
 }
 
-impl Tile<'_> {
-    fn samples(&self) -> usize {
-        self.x.len() / BLOCK
-    }
-}
-
-/// Blocks of the widest panel.
-const MAX_BLOCKS: usize = 2;
-
-/// A tile's weights with inputs and outputs exchanged: `[output][16]`.
-#[repr(align(64))]
-struct Transposed([MaybeUninit<[f32; BLOCK]>; MAX_BLOCKS * BLOCK]);
-
-vectorised! {
-    /// `dx[n][i] (+)= sum over o of dy[n][o] * w[i][o]`, and then, with `sgd`, the step of `w` against its gradient
-    /// `sum over n of x[n][i] * dy[n][o]`, as [`super::elementwise::sgd`] does it.
-    pub(crate) fn linear_panel<S>(panel: &mut Panel<'_>, add: bool, sgd: Option<&Sgd>) {
-        let (rows, len) = (panel.samples * BLOCK, panel.blocks * BLOCK * BLOCK);
-        assert!((1..=MAX_BLOCKS).contains(&panel.blocks));
-        assert!(panel.dy.len() >= (panel.blocks - 1) * panel.dy_plane + rows);
-        assert!(panel.w.len() == panel.places.len() * len && panel.v.len() == panel.w.len());
-        let tiles = panel.w.chunks_exact_mut(len).zip(panel.v.chunks_exact_mut(len));
-        for ((w, v), &place) in tiles.zip(panel.places) {
-            let (x, dx) = (&panel.x[place..place + rows], &mut panel.dx[place..place + rows]);
-            let mut tile =
-                Tile { x, dy: panel.dy, dy_plane: panel.dy_plane, blocks: panel.blocks, w, v, dx };
-            linear_tile::<S>(&mut tile, add, sgd);
+impl Inputs<'_> {
+    /// # Panics
+    /// If a tile's inputs or weights are not among so many.
+    fn check(&self, weights: usize) {
+        assert!(self.outputs.is_multiple_of(BLOCK));
+        for tile in self.tiles {
+            assert!((1..=2).contains(&tile.blocks) && tile.w + tile.blocks * BLOCK * self.outputs <= weights);
+            let last = tile.x + (tile.blocks - 1) * self.plane;
+            assert!(last + self.samples * BLOCK <= self.x.len());
         }
     }
 }
 
-/// # Safety
-/// The tile's slices must be as [`linear_panel`] makes them, and the machine must have `S`.
-#[inline(always)]
-unsafe fn linear_tile<S: Simd>(tile: &mut Tile<'_>, add: bool, sgd: Option<&Sgd>) {
-    // SAFETY: passed on to the caller; weights are transposed before they are read.
-    unsafe {
-        // All at once, while no accumulator needs a register.
-        let mut transposed = Transposed([MaybeUninit::uninit(); MAX_BLOCKS * BLOCK]);
-        for (block, to) in transposed.0.chunks_exact_mut(BLOCK).take(tile.blocks).enumerate() {
-            let from = tile.w.as_ptr().add(block * BLOCK);
-            // A width that the compiler knows.
-            match tile.blocks {
-                1 => S::transpose(from, BLOCK, to.as_mut_ptr().cast(), BLOCK),
-                _ => S::transpose(from, 2 * BLOCK, to.as_mut_ptr().cast(), BLOCK),
-            }
-        }
-        // Accumulators are two for each row of `dx`; more than half of the registers hold them.
-        let most = if S::LANES == BLOCK {
-            10
-        } else if 2 * S::LANES == BLOCK {
-            5
-        } else {
-            2
-        };
-        let mut row = 0;
-        while row < tile.samples() {
-            row += match most.min(tile.samples() - row) {
-                10 => input_rows::<S, 10>(tile, &transposed, row, add),
-                5..10 => input_rows::<S, 5>(tile, &transposed, row, add),
-                2..5 => input_rows::<S, 2>(tile, &transposed, row, add),
-                _ => input_rows::<S, 1>(tile, &transposed, row, add),
+/// Inputs of all samples that should stay in the first-level cache while weights pass by.
+const CACHED: usize = 5 << 10;
+/// Outputs whose products are added up in one chain, see [`super::gemm`].
+const CHAIN: usize = 128;
+/// How many rows of weights ahead the forward pass asks for.
+const AHEAD: usize = 4;
+
+/// How many rows of weights and velocities ahead the backward pass asks for.
+const EARLY: usize = 32;
+
+/// Samples that are worked on at a time: with two accumulators each they fill more than half of the registers.
+const fn most<S: Simd>() -> usize {
+    match BLOCK / S::LANES {
+        1 => 10,
+        2 => 5,
+        _ => 2,
+    }
+}
+
+/// Calls a function for `count` samples in groups that it is compiled for.
+macro_rules! in_groups {
+    ($s:ident, $count:expr, |$first:ident| $function:ident($($arg:expr),*)) => {
+        let mut $first = 0;
+        while $first < $count {
+            $first += match most::<$s>().min($count - $first) {
+                10.. => { $function::<$s, 10>($($arg),*); 10 }
+                5..10 => { $function::<$s, 5>($($arg),*); 5 }
+                2..5 => { $function::<$s, 2>($($arg),*); 2 }
+                _ => { $function::<$s, 1>($($arg),*); 1 }
             };
         }
-        let Some(sgd) = sgd else { return };
-        let wide = (tile.blocks * BLOCK).is_multiple_of(2 * S::LANES);
-        match (tile.samples(), wide, S::LANES == BLOCK) {
-            // The output gradients of so many samples fit into the registers.
-            (10, true, true) if sgd.weight_decay == 0.0 => step_in_registers::<S, 10, 2, false>(tile, sgd),
-            (10, true, true) => step_in_registers::<S, 10, 2, true>(tile, sgd),
-            // Accumulators are a vector for each input and vector of outputs.
-            (_, true, true) => step::<S, 2, 8>(tile, sgd),
-            (_, true, false) => step::<S, 2, 4>(tile, sgd),
-            (_, false, true) => step::<S, 1, 16>(tile, sgd),
-            (_, false, false) => step::<S, 1, 8>(tile, sgd),
-        }
+    };
+}
+
+vectorised! {
+    /// `y[n][o] = bias[o] + sum over i of x[n][i] * w[o][i]`; blocks of `y` lie `y_plane` apart.
+    pub(crate) fn forward<S>(inputs: &Inputs<'_>, w: &[f32], bias: &[f32], y: &mut [f32], y_plane: usize) {
+        inputs.check(w.len());
+        assert!(bias.len() >= inputs.outputs && inputs.outputs > 0);
+        assert!(y.len() >= (inputs.outputs / BLOCK - 1) * y_plane + inputs.samples * BLOCK);
+        in_groups!(S, inputs.samples, |row| forward_rows(inputs, w, bias, y, y_plane, row));
     }
 }
 
-/// Rows `row..row + ROWS` of `dx`. Returns `ROWS`.
-///
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Square([MaybeUninit<[f32; BLOCK]>; BLOCK]);
+
 /// # Safety
-/// The tile's slices must be as [`linear_panel`] makes them, its weights must be in `transposed`, and the machine
-/// must have `S`.
+/// As asserted in [`forward`], and there must be `ROWS` samples from `row` on; the machine must have `S`.
 #[inline(always)]
-unsafe fn input_rows<S: Simd, const ROWS: usize>(
-    tile: &mut Tile<'_>,
-    transposed: &Transposed,
+unsafe fn forward_rows<S: Simd, const ROWS: usize>(
+    inputs: &Inputs<'_>,
+    w: &[f32],
+    bias: &[f32],
+    y: &mut [f32],
+    y_plane: usize,
     row: usize,
-    add: bool,
-) -> usize {
-    const { assert!(BLOCK.is_multiple_of(S::LANES)) };
-    // SAFETY: the caller vouches for the lengths of the slices and for what is in `transposed`.
-    unsafe {
-        for lane in (0..BLOCK).step_by(S::LANES) {
-            // Two chains for each row, of even and odd outputs, lose less to rounding than one.
-            let mut sums = [[S::zero(); 2]; ROWS];
-            for block in 0..tile.blocks {
-                let dy = tile.dy.as_ptr().add(block * tile.dy_plane + row * BLOCK);
-                let weights = transposed.0.as_ptr().add(block * BLOCK).cast::<f32>().add(lane);
-                for o in (0..BLOCK).step_by(2) {
-                    let even = S::load(weights.add(o * BLOCK));
-                    let odd = S::load(weights.add((o + 1) * BLOCK));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let dy = dy.add(r * BLOCK + o);
-                        sums[0] = S::mul_add(S::splat(*dy), even, sums[0]);
-                        sums[1] = S::mul_add(S::splat(*dy.add(1)), odd, sums[1]);
+) {
+    let part = (CACHED / (ROWS * 2 * BLOCK)).max(1);
+    // Of each sample and output, a vector whose lanes remain to be added up.
+    let mut sums = [Square([MaybeUninit::uninit(); BLOCK]); ROWS];
+    for (number, tiles) in inputs.tiles.chunks(part).enumerate() {
+        for block in 0..inputs.outputs / BLOCK {
+            for o in (0..BLOCK).step_by(2) {
+                // SAFETY: the caller vouches for the tiles' weights and inputs.
+                unsafe {
+                    let mut pair = [[S::zero(); 2]; ROWS];
+                    for tile in tiles {
+                        let w = w.as_ptr().add(tile.w + (block * BLOCK + o) * tile.blocks * BLOCK);
+                        let x = inputs.x.as_ptr().add(tile.x + row * BLOCK);
+                        match tile.blocks {
+                            1 => products::<S, ROWS, 1>(&mut pair, x, inputs.plane, w),
+                            _ => products::<S, ROWS, 2>(&mut pair, x, inputs.plane, w),
+                        }
+                    }
+                    for (sums, pair) in sums.iter_mut().zip(pair) {
+                        for (sums, sum) in sums.0[o..].iter_mut().zip(pair) {
+                            // Shorter vectors leave the rest of a row alone: what it becomes is not read.
+                            S::store(sums.as_mut_ptr().cast(), sum);
+                        }
                     }
                 }
             }
-            for (r, [even, odd]) in sums.into_iter().enumerate() {
-                let sum = S::add(even, odd);
-                let to = tile.dx.as_mut_ptr().add((row + r) * BLOCK + lane);
-                S::store(to, if add { S::add(S::load(to), sum) } else { sum });
+            for (r, sums) in sums.iter().enumerate() {
+                let mut lanes = Square([MaybeUninit::uninit(); BLOCK]);
+                // SAFETY: both are squares; the caller vouches for `y` and `bias`.
+                unsafe {
+                    S::transpose(sums.0.as_ptr().cast(), BLOCK, lanes.0.as_mut_ptr().cast(), BLOCK);
+                    let to = y.as_mut_ptr().add(block * y_plane + (row + r) * BLOCK);
+                    for v in (0..BLOCK).step_by(S::LANES) {
+                        let mut four = [S::zero(); 4];
+                        for (lane, values) in lanes.0.iter().enumerate().take(S::LANES) {
+                            four[lane % 4] =
+                                S::add(four[lane % 4], S::load(values.as_ptr().cast::<f32>().add(v)));
+                        }
+                        let sum = S::add(S::add(four[0], four[1]), S::add(four[2], four[3]));
+                        let start = match number {
+                            0 => S::load(bias.as_ptr().add(block * BLOCK + v)),
+                            _ => S::load(to.add(v)),
+                        };
+                        S::store(to.add(v), S::add(start, sum));
+                    }
+                }
             }
         }
     }
-    ROWS
+}
+
+/// Adds the products of one tile's inputs and two rows of its weights.
+///
+/// # Safety
+/// There must be `BLOCKS` blocks of `ROWS` samples from `x` on, `plane` apart, and two rows of weights; the machine must have
+/// `S`.
+#[inline(always)]
+unsafe fn products<S: Simd, const ROWS: usize, const BLOCKS: usize>(
+    pair: &mut [[S::V; 2]; ROWS],
+    x: *const f32,
+    plane: usize,
+    w: *const f32,
+) {
+    let width = BLOCKS * BLOCK;
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for line in (0..2 * width).step_by(BLOCK) {
+            S::prefetch(w.wrapping_add(AHEAD * width + line));
+        }
+        for block in 0..BLOCKS {
+            for v in (0..BLOCK).step_by(S::LANES) {
+                let lane = block * BLOCK + v;
+                let weights = [S::load(w.add(lane)), S::load(w.add(width + lane))];
+                for (r, pair) in pair.iter_mut().enumerate() {
+                    let x = S::load(x.add(block * plane + r * BLOCK + v));
+                    for (sum, weights) in pair.iter_mut().zip(weights) {
+                        *sum = S::mul_add(x, weights, *sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `dx[n][i] (+)= sum over o of dy[o][n] * w[o][i]`, and then, with `sgd`, the step of `w` and the velocities `v` against
+    /// the gradient `sum over n of x[n][i] * dy[o][n]`, as [`super::elementwise::sgd`] does it.
+    ///
+    /// # Shapes
+    /// `dy` `[output][sample]`, `dx` as the inputs.
+    pub(crate) fn backward<S>(
+        inputs: &Inputs<'_>,
+        dy: &[f32],
+        dx: &mut [f32],
+        add: bool,
+        w: &mut [f32],
+        v: &mut [f32],
+        sgd: Option<&Sgd>,
+    ) {
+        inputs.check(w.len());
+        assert!(dx.len() >= inputs.x.len() && v.len() == w.len());
+        assert!(dy.len() >= inputs.outputs * inputs.samples);
+        // Those that the forward pass has read last come first: some of them are still in the second-level cache.
+        for tile in inputs.tiles.iter().rev() {
+            let width = tile.blocks * BLOCK;
+            for lane in (0..width).step_by(S::LANES) {
+                let at = tile.x + lane / BLOCK * inputs.plane + lane % BLOCK;
+                let mut lanes = Lanes {
+                    x: inputs.x.as_ptr().add(at),
+                    dx: dx.as_mut_ptr().add(at),
+                    add,
+                    dy,
+                    samples: inputs.samples,
+                    outputs: inputs.outputs,
+                    w: w.as_mut_ptr().add(tile.w + lane),
+                    v: v.as_mut_ptr().add(tile.w + lane),
+                    width,
+                };
+                match (sgd, inputs.samples, S::LANES == BLOCK) {
+                    // Inputs and sums of so many samples fit into the registers.
+                    (Some(sgd), 10, true) if sgd.weight_decay == 0.0 => {
+                        at_once::<S, 10, false>(&mut lanes, sgd);
+                    }
+                    (Some(sgd), 10, true) => at_once::<S, 10, true>(&mut lanes, sgd),
+                    _ => {
+                        in_groups!(S, inputs.samples, |row| input_rows(&mut lanes, row));
+                        if let Some(sgd) = sgd {
+                            step::<S>(&mut lanes, sgd);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A vector of inputs of every sample, and of weights of every output.
+struct Lanes<'a> {
+    /// Samples [`BLOCK`] apart.
+    x: *const f32,
+    dx: *mut f32,
+    add: bool,
+    dy: &'a [f32],
+    samples: usize,
+    outputs: usize,
+    /// Outputs `width` apart.
+    w: *mut f32,
+    v: *mut f32,
+    width: usize,
+}
+
+impl Lanes<'_> {
+    /// Adds to the input gradient of a sample, or sets it at first.
+    ///
+    /// # Safety
+    /// The machine must have `S`.
+    #[inline(always)]
+    unsafe fn put<S: Simd>(&self, sample: usize, first: bool, sum: S::V) {
+        // SAFETY: there is a vector for each sample.
+        unsafe {
+            let to = self.dx.add(sample * BLOCK);
+            S::store(to, if first && !self.add { sum } else { S::add(S::load(to), sum) });
+        }
+    }
+}
+
+/// Both at once: each weight's vector is read once, and each output gradient is used twice.
+///
+/// # Safety
+/// `lanes` must be as [`backward`] makes them, with `ROWS` samples; the machine must have `S`. So for the functions below.
+#[inline(always)]
+unsafe fn at_once<S: Simd, const ROWS: usize, const DECAY: bool>(lanes: &mut Lanes<'_>, sgd: &Sgd) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let change = Step::<S>::new(sgd);
+        let x: [S::V; ROWS] = std::array::from_fn(|n| S::load(lanes.x.add(n * BLOCK)));
+        for first in (0..lanes.outputs).step_by(CHAIN) {
+            let mut sums = [S::zero(); ROWS];
+            for o in first..lanes.outputs.min(first + CHAIN) {
+                let dy = lanes.dy.as_ptr().add(o * ROWS);
+                let w = S::load(lanes.w.add(o * lanes.width));
+                S::prefetch(lanes.w.wrapping_add((o + EARLY) * lanes.width));
+                S::prefetch(lanes.v.wrapping_add((o + EARLY) * lanes.width));
+                let mut g = S::zero();
+                for (n, (sum, &x)) in sums.iter_mut().zip(&x).enumerate() {
+                    let dy = S::splat(*dy.add(n));
+                    *sum = S::mul_add(dy, w, *sum);
+                    g = S::mul_add(dy, x, g);
+                }
+                let at = o * lanes.width;
+                change.apply::<DECAY>(lanes.w.add(at), lanes.v.add(at), g);
+            }
+            for (n, &sum) in sums.iter().enumerate() {
+                lanes.put::<S>(n, first == 0, sum);
+            }
+        }
+    }
+}
+
+/// The input gradient of `ROWS` samples from `row` on.
+///
+/// # Safety
+/// As [`at_once`].
+#[inline(always)]
+unsafe fn input_rows<S: Simd, const ROWS: usize>(lanes: &mut Lanes<'_>, row: usize) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for first in (0..lanes.outputs).step_by(CHAIN) {
+            let mut sums = [S::zero(); ROWS];
+            for o in first..lanes.outputs.min(first + CHAIN) {
+                let dy = lanes.dy.as_ptr().add(o * lanes.samples + row);
+                let w = S::load(lanes.w.add(o * lanes.width));
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::mul_add(S::splat(*dy.add(n)), w, *sum);
+                }
+            }
+            for (n, &sum) in sums.iter().enumerate() {
+                lanes.put::<S>(row + n, first == 0, sum);
+            }
+        }
+    }
+}
+
+/// The step of the weights.
+///
+/// # Safety
+/// As [`at_once`].
+#[inline(always)]
+unsafe fn step<S: Simd>(lanes: &mut Lanes<'_>, sgd: &Sgd) {
+    const OUTPUTS: usize = 8;
+    // SAFETY: passed on to the caller; outputs are whole blocks.
+    unsafe {
+        let change = Step::<S>::new(sgd);
+        for first in (0..lanes.outputs).step_by(OUTPUTS) {
+            let mut sums = [S::zero(); OUTPUTS];
+            for n in 0..lanes.samples {
+                let x = S::load(lanes.x.add(n * BLOCK));
+                for (o, sum) in sums.iter_mut().enumerate() {
+                    let dy = lanes.dy.as_ptr().add((first + o) * lanes.samples + n);
+                    *sum = S::mul_add(S::splat(*dy), x, *sum);
+                }
+            }
+            for (o, &g) in sums.iter().enumerate() {
+                let at = (first + o) * lanes.width;
+                match sgd.weight_decay == 0.0 {
+                    true => change.apply::<false>(lanes.w.add(at), lanes.v.add(at), g),
+                    false => change.apply::<true>(lanes.w.add(at), lanes.v.add(at), g),
+                }
+            }
+        }
+    }
 }
 
 /// A step of SGD, a vector at a time.
@@ -195,135 +392,103 @@ impl<S: Simd> Step<S> {
     }
 }
 
-/// Changes the weights with all output gradients in registers: `SAMPLES` rows of `VECTORS` vectors, which are the panel.
-///
-/// # Safety
-/// As [`input_rows`].
-#[inline(always)]
-unsafe fn step_in_registers<S: Simd, const SAMPLES: usize, const VECTORS: usize, const DECAY: bool>(
-    tile: &mut Tile<'_>,
-    sgd: &Sgd,
-) {
-    // SAFETY: the caller vouches for the lengths of the slices.
-    unsafe {
-        let change = Step::<S>::new(sgd);
-        let dy: [[S::V; VECTORS]; SAMPLES] = std::array::from_fn(|n| {
-            std::array::from_fn(|v| {
-                let (block, lane) = (v * S::LANES / BLOCK, v * S::LANES % BLOCK);
-                S::load(tile.dy.as_ptr().add(block * tile.dy_plane + n * BLOCK + lane))
-            })
-        });
-        for input in 0..BLOCK {
-            let mut sums = [S::zero(); VECTORS];
-            // In their order, which gives the bits that the gradient has elsewhere.
-            for (n, dy) in dy.iter().enumerate() {
-                let x = S::splat(*tile.x.as_ptr().add(n * BLOCK + input));
-                for (sum, &dy) in sums.iter_mut().zip(dy) {
-                    *sum = S::mul_add(x, dy, *sum);
-                }
-            }
-            for (v, g) in sums.into_iter().enumerate() {
-                let at = (input * VECTORS + v) * S::LANES;
-                change.apply::<DECAY>(tile.w.as_mut_ptr().add(at), tile.v.as_mut_ptr().add(at), g);
-            }
-        }
-    }
-}
-
-/// Changes the weights, those of `INPUTS` inputs at a time.
-///
-/// # Safety
-/// As [`input_rows`], and a panel must be whole steps of `VECTORS` vectors.
-#[inline(always)]
-unsafe fn step<S: Simd, const VECTORS: usize, const INPUTS: usize>(tile: &mut Tile<'_>, sgd: &Sgd) {
-    let (width, in_block) = (tile.blocks * BLOCK, BLOCK / S::LANES);
-    // SAFETY: the caller vouches for the lengths of the slices.
-    unsafe {
-        let change = Step::<S>::new(sgd);
-        for first in (0..BLOCK).step_by(INPUTS) {
-            for vector in (0..width / S::LANES).step_by(VECTORS) {
-                let mut sums = [[S::zero(); VECTORS]; INPUTS];
-                for n in 0..tile.samples() {
-                    let mut dy = [S::zero(); VECTORS];
-                    for (v, dy) in dy.iter_mut().enumerate() {
-                        let (block, lane) = ((vector + v) / in_block, (vector + v) % in_block * S::LANES);
-                        *dy = S::load(tile.dy.as_ptr().add(block * tile.dy_plane + n * BLOCK + lane));
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let x = S::splat(*tile.x.as_ptr().add(n * BLOCK + first + i));
-                        for (sum, dy) in sums.iter_mut().zip(dy) {
-                            *sum = S::mul_add(x, dy, *sum);
-                        }
-                    }
-                }
-                for (i, sums) in sums.iter().enumerate() {
-                    for (v, g) in sums.iter().enumerate() {
-                        let at = (first + i) * width + (vector + v) * S::LANES;
-                        change.apply::<true>(tile.w.as_mut_ptr().add(at), tile.v.as_mut_ptr().add(at), *g);
-                    }
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::elementwise;
     use crate::testing::noise;
 
+    /// Tiles of two blocks and of one, their inputs in no order and with something between them.
+    fn tiles(samples: usize, outputs: usize) -> (Vec<Tile>, usize, usize) {
+        let plane = (samples + 2) * BLOCK;
+        let mut w = 0;
+        let tiles = [(3, 2), (0, 2), (2, 1)].map(|(place, blocks)| {
+            let tile = Tile { x: place * plane, w, blocks };
+            w += blocks * BLOCK * outputs;
+            tile
+        });
+        (tiles.to_vec(), plane, w)
+    }
+
+    /// Every input of every tile: where a sample's value lies, and the weight to an output.
+    fn inputs(tiles: &[Tile], plane: usize) -> Vec<(usize, Tile, usize)> {
+        let all = tiles.iter().flat_map(|tile| (0..tile.blocks * BLOCK).map(move |i| (*tile, i)));
+        all.map(|(tile, i)| (tile.x + i / BLOCK * plane + i % BLOCK, tile, i)).collect()
+    }
+
+    fn weight(tile: Tile, i: usize, o: usize) -> usize {
+        tile.w + o * tile.blocks * BLOCK + i
+    }
+
+    fn close(found: f32, expected: f32) -> bool {
+        (found - expected).abs() < 1e-5 * (1.0 + expected.abs())
+    }
+
     #[test]
-    fn a_panel_matches_plain_loops() {
-        for (samples, blocks, [momentum, weight_decay], add, steps) in [
-            (1, 1, [0.0, 0.01], false, true),
-            (2, 2, [0.9, 0.0], true, true),
-            (3, 1, [0.9, 0.01], false, true),
-            (7, 2, [0.0, 0.0], true, true),
-            (10, 2, [0.9, 0.01], false, true),
-            (10, 2, [0.9, 0.0], true, true),
-            (10, 2, [0.0, 0.01], true, true),
-            (10, 1, [0.9, 0.01], true, true),
-            (23, 1, [0.9, 0.01], true, false),
-            (26, 2, [0.9, 0.01], true, true),
-        ] {
-            let (width, dy_plane) = (blocks * BLOCK, (samples + 3) * BLOCK);
-            // In no order, with something between them.
-            let places = [2, 0, 1].map(|i| i * (samples + 2) * BLOCK);
-            let inputs = places.len() * BLOCK;
-            let x = noise(places.len() * (samples + 2) * BLOCK, 1);
-            let (dy, dx) = (noise(blocks * dy_plane, 2), noise(x.len(), 5));
-            let (w, v) = (noise(inputs * width, 3), noise(inputs * width, 4));
-            let sgd = Sgd { lr: 0.1, momentum, weight_decay };
-            let dy_at = |n: usize, o: usize| dy[o / BLOCK * dy_plane + n * BLOCK + o % BLOCK];
-            let at = |n: usize, i: usize| places[i / BLOCK] + n * BLOCK + i % BLOCK;
-
-            let (mut new_w, mut new_v, mut new_dx) = (w.clone(), v.clone(), dx.clone());
-            let (w_, v_, dx_) = (&mut new_w[..], &mut new_v[..], &mut new_dx[..]);
-            let mut panel =
-                Panel { x: &x, dx: dx_, places: &places, samples, dy: &dy, dy_plane, blocks, w: w_, v: v_ };
-            linear_panel(&mut panel, add, steps.then_some(&sgd));
-
-            let close = |found: f32, expected: f32| (found - expected).abs() < 1e-5 * (1.0 + expected.abs());
-            let mut expected_dx = dx;
-            for (n, i) in (0..samples).flat_map(|n| (0..inputs).map(move |i| (n, i))) {
-                let sum: f32 = (0..width).map(|o| dy_at(n, o) * w[i * width + o]).sum();
-                let before = if add { expected_dx[at(n, i)] } else { 0.0 };
-                expected_dx[at(n, i)] = before + sum;
+    fn the_forward_pass_matches_plain_loops() {
+        for (samples, outputs) in [(1, 16), (2, 48), (3, 16), (9, 32), (10, 32), (23, 16), (200, 16)] {
+            let (tiles, plane, weights) = tiles(samples, outputs);
+            let (x, w) = (noise(5 * plane, 1), noise(weights, 2));
+            let (bias, y_plane) = (noise(outputs, 3), (samples + 1) * BLOCK);
+            let before = noise(outputs / BLOCK * y_plane, 4);
+            let mut y = before.clone();
+            forward(&Inputs { x: &x, plane, samples, tiles: &tiles, outputs }, &w, &bias, &mut y, y_plane);
+            for (at, &found) in y.iter().enumerate() {
+                let (n, o) = (at % y_plane / BLOCK, at / y_plane * BLOCK + at % BLOCK);
+                if n == samples {
+                    assert_eq!(found, before[at]);
+                    continue;
+                }
+                let products = inputs(&tiles, plane)
+                    .into_iter()
+                    .map(|(place, tile, i)| x[place + n * BLOCK] * w[weight(tile, i, o)]);
+                assert!(close(found, bias[o] + products.sum::<f32>()));
             }
-            assert!(new_dx.iter().zip(&expected_dx).all(|(&f, &e)| close(f, e)));
-            let (mut expected_w, mut expected_v) = (w, v);
-            if steps {
-                let gradient = |i: usize, o: usize| (0..samples).map(|n| x[at(n, i)] * dy_at(n, o)).sum();
-                let gradient: Vec<f32> =
-                    (0..inputs * width).map(|j| gradient(j / width, j % width)).collect();
-                if momentum == 0.0 {
-                    elementwise::sgd_plain(&mut expected_w, &gradient, sgd.lr, sgd.weight_decay);
-                } else {
-                    let Sgd { lr, momentum, weight_decay } = sgd;
-                    elementwise::sgd(&mut expected_w, &mut expected_v, &gradient, lr, momentum, weight_decay);
+        }
+    }
+
+    #[test]
+    fn the_backward_pass_matches_plain_loops() {
+        for (samples, outputs, [momentum, weight_decay], add, steps) in [
+            (1, 16, [0.0, 0.01], false, true),
+            (2, 32, [0.9, 0.0], true, true),
+            (3, 16, [0.9, 0.01], false, true),
+            (7, 32, [0.0, 0.0], true, true),
+            (10, 160, [0.9, 0.01], false, true),
+            (10, 32, [0.9, 0.0], true, true),
+            (10, 144, [0.0, 0.01], true, true),
+            (23, 16, [0.9, 0.01], true, false),
+            (26, 272, [0.9, 0.01], true, true),
+        ] {
+            let (tiles, plane, weights) = tiles(samples, outputs);
+            let (x, dy, before) = (noise(5 * plane, 1), noise(outputs * samples, 2), noise(5 * plane, 5));
+            let (w, v) = (noise(weights, 3), noise(weights, 4));
+            let sgd = Sgd { lr: 0.1, momentum, weight_decay };
+            let (mut new_w, mut new_v, mut dx) = (w.clone(), v.clone(), before.clone());
+            let layer = Inputs { x: &x, plane, samples, tiles: &tiles, outputs };
+            backward(&layer, &dy, &mut dx, add, &mut new_w, &mut new_v, steps.then_some(&sgd));
+
+            let mut expected_dx = before;
+            let mut gradient = vec![0.0; weights];
+            for (place, tile, i) in inputs(&tiles, plane) {
+                for n in 0..samples {
+                    let at = place + n * BLOCK;
+                    let products = (0..outputs).map(|o| dy[o * samples + n] * w[weight(tile, i, o)]);
+                    expected_dx[at] = if add { expected_dx[at] } else { 0.0 } + products.sum::<f32>();
+                }
+                for o in 0..outputs {
+                    let products = (0..samples).map(|n| x[place + n * BLOCK] * dy[o * samples + n]);
+                    gradient[weight(tile, i, o)] = products.sum();
                 }
             }
+            let (mut expected_w, mut expected_v) = (w, v);
+            if steps && momentum == 0.0 {
+                elementwise::sgd_plain(&mut expected_w, &gradient, sgd.lr, sgd.weight_decay);
+            } else if steps {
+                let Sgd { lr, momentum, weight_decay } = sgd;
+                elementwise::sgd(&mut expected_w, &mut expected_v, &gradient, lr, momentum, weight_decay);
+            }
+            assert!(dx.iter().zip(&expected_dx).all(|(&f, &e)| close(f, e)));
             assert!(new_w.iter().zip(&expected_w).all(|(&f, &e)| close(f, e)));
             assert!(new_v.iter().zip(&expected_v).all(|(&f, &e)| close(f, e)));
         }

@@ -205,13 +205,7 @@ macro_rules! twice {
 #[inline(always)]
 unsafe fn load_points<S: Simd, const SIDE: usize>(from: *const f32, point: usize) -> [[S::V; SIDE]; SIDE] {
     // SAFETY: passed on to the caller.
-    unsafe {
-        let mut values = [[S::zero(); SIDE]; SIDE];
-        for (i, value) in values.iter_mut().flatten().enumerate() {
-            *value = S::load(from.add(i * point));
-        }
-        values
-    }
+    unsafe { std::array::from_fn(|i| std::array::from_fn(|j| S::load(from.add((i * SIDE + j) * point)))) }
 }
 
 /// # Safety
@@ -220,8 +214,11 @@ unsafe fn load_points<S: Simd, const SIDE: usize>(from: *const f32, point: usize
 unsafe fn store_points<S: Simd, const SIDE: usize>(to: *mut f32, point: usize, values: [[S::V; SIDE]; SIDE]) {
     // SAFETY: passed on to the caller.
     unsafe {
-        for (i, &value) in values.iter().flatten().enumerate() {
-            S::store(to.add(i * point), value);
+        // Two loops, which the compiler unrolls: flattened they would go through memory.
+        for (i, row) in values.iter().enumerate() {
+            for (j, &value) in row.iter().enumerate() {
+                S::store(to.add((i * SIDE + j) * point), value);
+            }
         }
     }
 }
@@ -322,10 +319,8 @@ unsafe fn inputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usi
         for v in (0..side.len).step_by(S::LANES) {
             // SAFETY: `side` and `tile` lie in `x` and `to`; `zeros` are enough.
             unsafe {
-                let mut square = [[S::zero(); SIDE]; SIDE];
-                for (value, (from, _)) in square.iter_mut().flatten().zip(from.iter().flatten()) {
-                    *value = S::load(from.add(v));
-                }
+                let square: [[S::V; SIDE]; SIDE] =
+                    std::array::from_fn(|i| std::array::from_fn(|j| S::load(from[i][j].0.add(v))));
                 let points = twice!(S, square, SIDE => SIDE, P::input::<S>);
                 store_points::<S, SIDE>(to.add(v), tile.point, points);
             }
@@ -368,17 +363,19 @@ unsafe fn outputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: us
             unsafe {
                 let square = load_points::<S, SIDE>(from.add(v), tile.point);
                 let values = twice!(S, square, SIDE => OUTPUTS, P::combine::<S, OUTPUTS>);
-                for (&value, &(place, plane)) in values.iter().flatten().zip(places.iter().flatten()) {
-                    if place.is_null() {
-                        continue;
+                for (values, places) in values.iter().zip(&places) {
+                    for (&value, &(place, plane)) in values.iter().zip(places) {
+                        if place.is_null() {
+                            continue;
+                        }
+                        let to = place.cast_mut().add(block * plane + v);
+                        let value = match start {
+                            Start::Zero => value,
+                            Start::Add => S::add(S::load(to), value),
+                            Start::Row(row) => S::add(S::load(row.add(block * BLOCK + v % BLOCK)), value),
+                        };
+                        S::store(to, value);
                     }
-                    let to = place.cast_mut().add(block * plane + v);
-                    let value = match start {
-                        Start::Zero => value,
-                        Start::Add => S::add(S::load(to), value),
-                        Start::Row(row) => S::add(S::load(row.add(block * BLOCK + v % BLOCK)), value),
-                    };
-                    S::store(to, value);
                 }
             }
         }
@@ -415,10 +412,9 @@ unsafe fn output_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const
         for v in (0..side.len).step_by(S::LANES) {
             // SAFETY: as in `inputs_of`.
             unsafe {
-                let mut square = [[S::zero(); OUTPUTS]; OUTPUTS];
-                for (value, (from, plane)) in square.iter_mut().flatten().zip(from.iter().flatten()) {
-                    *value = S::load(from.add(block * plane + v));
-                }
+                let square: [[S::V; OUTPUTS]; OUTPUTS] = std::array::from_fn(|i| {
+                    std::array::from_fn(|j| S::load(from[i][j].0.add(block * from[i][j].1 + v)))
+                });
                 let points = twice!(S, square, OUTPUTS => SIDE, P::evaluate::<S, OUTPUTS>);
                 store_points::<S, SIDE>(to.add(v), tile.point, points);
             }
@@ -454,11 +450,13 @@ unsafe fn filters_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: us
     for v in (0..len).step_by(S::LANES) {
         // SAFETY: as asserted in `filters`.
         unsafe {
-            let mut square = [[S::zero(); TAPS]; TAPS];
-            for (tap, value) in square.iter_mut().flatten().enumerate() {
-                let tap = if turned { TAPS * TAPS - 1 - tap } else { tap };
-                *value = S::load(w.as_ptr().add(tap * len + v));
-            }
+            let square: [[S::V; TAPS]; TAPS] = std::array::from_fn(|i| {
+                std::array::from_fn(|j| {
+                    let tap = i * TAPS + j;
+                    let tap = if turned { TAPS * TAPS - 1 - tap } else { tap };
+                    S::load(w.as_ptr().add(tap * len + v))
+                })
+            });
             let points = twice!(S, square, TAPS => SIDE, P::filter::<S, TAPS>);
             store_points::<S, SIDE>(to.as_mut_ptr().add(v), point, points);
         }
@@ -492,8 +490,10 @@ unsafe fn filter_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const
         unsafe {
             let square = load_points::<S, SIDE>(points.as_ptr().add(v), point);
             let taps = twice!(S, square, SIDE => TAPS, P::filter_gradient::<S, TAPS>);
-            for (tap, &value) in taps.iter().flatten().enumerate() {
-                S::store(dw.as_mut_ptr().add(tap * len + v), value);
+            for (i, row) in taps.iter().enumerate() {
+                for (j, &value) in row.iter().enumerate() {
+                    S::store(dw.as_mut_ptr().add((i * TAPS + j) * len + v), value);
+                }
             }
         }
     }

@@ -1,24 +1,21 @@
-//! Convolution over blocked activations; also the linear layer, as a convolution whose kernel covers the whole input.
+//! Convolution over blocked activations.
 
 use fedper_core::params::Params;
 
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
 use super::winograd::Winograd;
-use super::{Done, Extent, Scratch, blocks};
+use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::kernel::linear::{Panel as LinearPanel, linear_panel};
 use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
 /// Stretches of rows that one call of the outer product adds up.
 const MAX_STRETCHES: usize = 64;
-/// Samples up to which the input gradient of a linear layer is taken from the weights as they lie.
-const FEW_ROWS: usize = 32;
 
-/// A convolution, or a linear layer. Groups are a dense convolution whose other weights are zero.
+/// A convolution. Groups are a dense convolution whose other weights are zero.
 pub(crate) struct Conv {
     pub(super) weight: Weight,
     pub(super) bias: Option<Bias>,
@@ -29,10 +26,8 @@ pub(crate) struct Conv {
     links: Links,
     /// Which taps ever meet the input.
     pub(super) alive: Vec<bool>,
-    /// Whether every tap has exactly one link, as in a linear layer.
+    /// Whether every tap has exactly one link, as in a pointwise convolution.
     linked_once: bool,
-    /// Where the inputs of a linear layer's taps lie, block by block.
-    places: Vec<usize>,
     /// If it is computed by tiles.
     winograd: Option<Winograd>,
     pub(super) kernel: &'static Kernel,
@@ -63,7 +58,6 @@ impl Conv {
             backward: window.backward(),
             links,
             alive,
-            places: Vec::with_capacity(if linked_once { window.taps() * blocks(channels[0]) } else { 0 }),
             linked_once,
             winograd: Winograd::new(window, channels, groups),
             kernel,
@@ -134,66 +128,6 @@ impl Conv {
             let sides = [self.outputs, self.inputs];
             walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, transposed, start);
             done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
-        }
-    }
-
-    /// Whether [`Conv::linear_backward`] can do it: a single output position, whose taps are all input positions there are,
-    /// and few enough samples that the memory traffic of its weights counts.
-    pub(crate) fn is_linear(&self, samples: usize) -> bool {
-        let whole = self.outputs.positions == 1 && self.weight.taps == self.inputs.positions;
-        whole && self.linked_once && samples <= FEW_ROWS
-    }
-
-    /// [`Conv::input_gradient`] and [`Conv::weight_gradient`] of a linear layer. A step of SGD changes each tile of weights
-    /// right after it was read.
-    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
-    pub(crate) fn linear_backward(
-        &mut self,
-        x: &[f32],
-        dy: &[f32],
-        dx: &mut [f32],
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        mut done: impl Done,
-    ) {
-        let (row, height) = (samples * BLOCK, self.links.rows());
-        let (dy_plane, stride) = (self.outputs.stride(samples), self.inputs.stride(samples));
-        assert!(dy.len() >= self.outputs.len(samples));
-        let sgd = match sink {
-            Sink::Step(sgd) if !self.weight.is_frozen() => Some(*sgd),
-            _ => None,
-        };
-        let mut places = std::mem::take(&mut self.places);
-        places.clear();
-        for tap in 0..self.weight.taps {
-            let link = self.links.of(tap, 0..height)[0];
-            places.extend((0..self.inputs.blocks).map(|block| block * stride + link.x * row));
-        }
-        let mut add = add;
-        // Those that the forward pass has read last come first: some of them are still in the second-level cache.
-        for panel in self.weight.panels().rev() {
-            let (w, v) = self.weight.tile(panel.start..panel.start + places.len() * BLOCK * panel.width());
-            let mut part = LinearPanel {
-                x,
-                dx: &mut *dx,
-                places: &places,
-                samples,
-                dy: &dy[panel.first * dy_plane..],
-                dy_plane,
-                blocks: panel.blocks,
-                w,
-                v,
-            };
-            linear_panel(&mut part, add, sgd);
-            add = true;
-        }
-        self.places = places;
-        done(0..self.inputs.blocks, &mut dx[..self.inputs.blocks * stride]);
-        match sink {
-            Sink::Step(_) => self.bias_gradient(dy, samples, sink),
-            Sink::Keep | Sink::Store(_) => self.weight_gradient(x, dy, samples, scratch, sink),
         }
     }
 
@@ -338,8 +272,8 @@ impl Conv {
 
 /// Computes one panel of `to` at every position from the positions of `from` that its taps name, times weights
 /// `[tap][channels of from][panel width]`. `sides` are those of `from` and `to`.
-#[allow(clippy::too_many_arguments, reason = "private, and called from two places")]
-fn walk_panel(
+#[allow(clippy::too_many_arguments, reason = "what a layer's pass touches")]
+pub(super) fn walk_panel(
     kernel: &Kernel,
     walk: &Walk,
     [from_side, to_side]: [Extent; 2],

@@ -10,6 +10,7 @@
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;
+pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;

@@ -17,6 +17,8 @@ use crate::optim::{Parameter, Sink, of};
 pub(crate) struct Weight {
     parameter: Parameter,
     groups: usize,
+    /// Whether what are inputs here are PyTorch's outputs, and the other way round.
+    exchanged: bool,
     pub(crate) taps: usize,
     /// Rows of a tap: input channels, filled up to whole blocks or not.
     pub(crate) rows: usize,
@@ -68,7 +70,18 @@ impl Weight {
         let rows = if fill_up { blocks(inputs) * BLOCK } else { inputs };
         let len = blocks(outputs) * BLOCK * taps * rows;
         let parameter = Parameter::new(name, len);
-        Self { parameter, groups, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
+        let exchanged = false;
+        Self { parameter, groups, exchanged, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
+    }
+
+    /// As [`Weight::new`], with inputs and outputs exchanged: `[panel of inputs][tap][output][panel width]`.
+    pub(crate) fn exchanged(
+        name: String,
+        [inputs, outputs]: [usize; 2],
+        taps: usize,
+        kernel: &Kernel,
+    ) -> Self {
+        Self { exchanged: true, ..Self::new(name, [outputs, inputs], 1, taps, true, kernel) }
     }
 
     pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + Clone + use<> {
@@ -84,9 +97,9 @@ impl Weight {
         &self.parameter.values
     }
 
-    /// Some weights and their velocities.
-    pub(crate) fn tile(&mut self, range: Range<usize>) -> (&mut [f32], &mut [f32]) {
-        (&mut self.parameter.values[range.clone()], &mut self.parameter.velocity[range])
+    /// All weights and their velocities.
+    pub(crate) fn both(&mut self) -> (&mut [f32], &mut [f32]) {
+        (&mut self.parameter.values, &mut self.parameter.velocity)
     }
 
     /// Panels of input channels, for [`Weight::transpose`].
@@ -202,7 +215,10 @@ impl Weight {
             let group = output / outs;
             for input in 0..ins {
                 let own = (group * ins + input) * width + output - panel.first * BLOCK;
-                let torch = (output * ins + input) * self.taps;
+                let torch = match self.exchanged {
+                    false => output * ins + input,
+                    true => input * outs + output,
+                } * self.taps;
                 for tap in taps.clone() {
                     visit(tap * self.rows * width + own, torch + tap);
                 }
@@ -226,6 +242,11 @@ impl Bias {
             gradient: vec![0.0; outputs],
             padded: vec![0.0; blocks(outputs) * BLOCK],
         }
+    }
+
+    /// The padded values, as last refreshed.
+    pub(crate) fn padded(&self) -> &[f32] {
+        &self.padded
     }
 
     /// The padded values, after the parameter may have changed.

@@ -9,6 +9,7 @@ use crate::layer::Extent;
 use crate::layer::conv::Conv;
 use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
+use crate::layer::linear::Linear;
 use crate::layer::norm::Norm;
 use crate::layer::pool::MaxPool;
 use crate::layer::pooled_conv::PooledConv;
@@ -25,6 +26,7 @@ pub(crate) enum Layer {
     /// A first convolution straight from image-major input.
     Stem(Stem, Activation),
     Conv(Conv, Activation),
+    Linear(Linear, Activation),
     /// [`Layer::Stem`] and the max-pool after it.
     PooledStem(PooledStem),
     /// [`Layer::Conv`] and the max-pool after it.
@@ -45,6 +47,7 @@ impl Layer {
         match self {
             Self::Stem(layer, _) => layer.trainable(visit),
             Self::Conv(layer, _) => layer.trainable(visit),
+            Self::Linear(layer, _) => layer.trainable(visit),
             Self::PooledStem(layer) => layer.stem.trainable(visit),
             Self::PooledConv(layer) => layer.conv.trainable(visit),
             Self::Depthwise(layer, _) => layer.trainable(visit),
@@ -129,9 +132,10 @@ fn fuse(nodes: &mut [Node], slots: usize) {
     for i in 1..nodes.len() {
         let [before, after] = &mut nodes[i - 1..=i] else { unreachable!("two nodes") };
         let computes = |layer: &Layer| match layer {
-            Layer::Stem(_, activation) | Layer::Conv(_, activation) | Layer::Depthwise(_, activation) => {
-                Some(*activation)
-            }
+            Layer::Stem(_, activation)
+            | Layer::Conv(_, activation)
+            | Layer::Linear(_, activation)
+            | Layer::Depthwise(_, activation) => Some(*activation),
             _ => None,
         };
         if let (Some(Activation::Identity), Layer::Norm(_)) = (computes(&before.layer), &after.layer) {
@@ -145,7 +149,9 @@ fn fuse(nodes: &mut [Node], slots: usize) {
             before.stopped = true;
         }
         // The first node to read a slot is the last to add to its gradient.
-        if let (Layer::Norm(_), Layer::Conv(..) | Layer::Depthwise(..)) = (&before.layer, &after.layer) {
+        if let (Layer::Norm(_), Layer::Conv(..) | Layer::Linear(..) | Layer::Depthwise(..)) =
+            (&before.layer, &after.layer)
+        {
             after.completes_norm = after.from == before.to;
         }
     }
@@ -243,8 +249,8 @@ impl Compiler {
                 }
                 Op::Linear { name, out_features, .. } => {
                     let channels = [shape.channels, *out_features];
-                    let conv = Conv::new(name, &window(op, shape), channels, 1, true, self.kernel);
-                    from = self.node(Layer::Conv(conv, follows), from, after);
+                    let layer = Linear::new(name, [shape.height, shape.width], channels, self.kernel);
+                    from = self.node(Layer::Linear(layer, follows), from, after);
                     &next[used..]
                 }
             };

@@ -77,6 +77,7 @@ impl Network {
                 Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
                 Layer::PooledConv(conv) => conv.reserve(&mut scratch, max_batch),
                 Layer::Conv(conv, _) => conv.reserve(&mut scratch, node.gradients.source.is_some()),
+                Layer::Linear(layer, _) => layer.reserve(&mut scratch),
                 _ => {}
             }
         }
@@ -118,6 +119,7 @@ impl Network {
             match &mut node.layer {
                 Layer::Stem(layer, _) => layer.load(params),
                 Layer::Conv(layer, _) => layer.load(params),
+                Layer::Linear(layer, _) => layer.load(params),
                 Layer::PooledStem(layer) => layer.stem.load(params),
                 Layer::PooledConv(layer) => layer.conv.load(params),
                 Layer::Depthwise(layer, _) => layer.load(params),
@@ -138,6 +140,7 @@ impl Network {
             match &node.layer {
                 Layer::Stem(layer, _) => layer.store(params),
                 Layer::Conv(layer, _) => layer.store(params),
+                Layer::Linear(layer, _) => layer.store(params),
                 Layer::PooledStem(layer) => layer.stem.store(params),
                 Layer::PooledConv(layer) => layer.conv.store(params),
                 Layer::Depthwise(layer, _) => layer.store(params),
@@ -154,6 +157,7 @@ impl Network {
             match &mut node.layer {
                 Layer::Stem(layer, _) => layer.reset_velocity(),
                 Layer::Conv(layer, _) => layer.reset_velocity(),
+                Layer::Linear(layer, _) => layer.reset_velocity(),
                 Layer::PooledStem(layer) => layer.stem.reset_velocity(),
                 Layer::PooledConv(layer) => layer.conv.reset_velocity(),
                 Layer::Depthwise(layer, _) => layer.reset_velocity(),

@@ -112,6 +112,9 @@ fn forward_node(
         Layer::Conv(conv, a) => {
             conv.forward(x, y, samples, &mut scratch, |blocks, part| done(*a, blocks, part))
         }
+        Layer::Linear(layer, a) => {
+            layer.forward(x, y, samples, &mut scratch, |blocks, part| done(*a, blocks, part))
+        }
         Layer::PooledStem(stem) => stem.forward(x, y, samples, &mut scratch),
         Layer::PooledConv(conv) => conv.forward(x, y, samples, &mut scratch),
         Layer::Depthwise(conv, a) => conv.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
@@ -225,17 +228,14 @@ fn backward_across(
         // The weights change as soon as their gradient is known, so the input's gradient comes first.
         Layer::Conv(conv, activation) => {
             mask_if(g, z, own(*activation));
-            match dx {
-                Some(dx) if conv.is_linear(samples) => {
-                    conv.linear_backward(x, g, dx, samples, add, &mut scratch, sink, done);
-                }
-                dx => {
-                    if let Some(dx) = dx {
-                        conv.input_gradient(g, dx, samples, add, &mut scratch, done);
-                    }
-                    conv.weight_gradient(x, g, samples, &mut scratch, sink);
-                }
+            if let Some(dx) = dx {
+                conv.input_gradient(g, dx, samples, add, &mut scratch, done);
             }
+            conv.weight_gradient(x, g, samples, &mut scratch, sink);
+        }
+        Layer::Linear(layer, activation) => {
+            mask_if(g, z, own(*activation));
+            layer.backward(x, g, dx, samples, add, &mut scratch, sink, done);
         }
         Layer::Depthwise(conv, activation) => {
             mask_if(g, z, own(*activation));
