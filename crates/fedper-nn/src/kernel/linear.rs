@@ -309,16 +309,19 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(lanes: &mut Lanes<'_>, row: usi
     // SAFETY: passed on to the caller.
     unsafe {
         for first in (0..lanes.outputs).step_by(CHAIN) {
-            let mut sums = [S::zero(); ROWS];
-            for o in first..lanes.outputs.min(first + CHAIN) {
-                let dy = lanes.dy.as_ptr().add(o * lanes.samples + row);
-                let w = S::load(lanes.w.add(o * lanes.width));
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    *sum = S::mul_add(S::splat(*dy.add(n)), w, *sum);
+            // Two chains for each row, of even and odd outputs, lose less to rounding than one.
+            let mut sums = [[S::zero(); 2]; ROWS];
+            for o in (first..lanes.outputs.min(first + CHAIN)).step_by(2) {
+                let w = [0, 1].map(|i| S::load(lanes.w.add((o + i) * lanes.width)));
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    for (i, (sum, w)) in sums.iter_mut().zip(w).enumerate() {
+                        let dy = lanes.dy.as_ptr().add((o + i) * lanes.samples + row + n);
+                        *sum = S::mul_add(S::splat(*dy), w, *sum);
+                    }
                 }
             }
-            for (n, &sum) in sums.iter().enumerate() {
-                lanes.put::<S>(row + n, first == 0, sum);
+            for (n, [even, odd]) in sums.into_iter().enumerate() {
+                lanes.put::<S>(row + n, first == 0, S::add(even, odd));
             }
         }
     }
