@@ -18,10 +18,14 @@ const MAX_FILTERS: usize = 3 << 19;
 /// How many products of a direct convolution cost as much as one of these, with its share of the transforms.
 const COST: f64 = 1.25;
 
-/// Rows of inputs or outputs in all points and blocks that are worked on at a time, so that they stay in the second-level
-/// cache; and rows that there are at least, so that weights are read for enough of them.
-const CHUNK: usize = 8192;
-const MIN_ROWS: usize = 64;
+/// Rows of inputs and outputs, in all points and blocks, that are worked on at a time, so that they and some of the weights
+/// stay in the second-level cache.
+const CHUNK: usize = 4096;
+/// How many rows there are at least: one for so many weights, which are read for each chunk, and not fewer or more than so
+/// many.
+const WEIGHTS_A_ROW: usize = 4096;
+const MIN_ROWS: usize = 14;
+const MAX_ROWS: usize = 64;
 
 /// How the tiles of a convolution lie.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +72,11 @@ impl Chunk {
     }
 }
 
-/// Rows of a chunk at most.
-fn chunk_rows(points: usize, blocks: usize) -> usize {
-    (CHUNK / points / blocks).max(MIN_ROWS)
+/// Rows of a chunk at most, between so many blocks.
+fn chunk_rows(scheme: Scheme, [from, to]: [usize; 2]) -> usize {
+    let points = scheme.points();
+    let least = points * from * to * BLOCK * BLOCK / WEIGHTS_A_ROW;
+    (CHUNK / points / (from + to)).max(least.clamp(MIN_ROWS, MAX_ROWS))
 }
 
 impl Winograd {
@@ -137,7 +143,7 @@ impl Winograd {
     /// Reserves what both passes need.
     pub(crate) fn reserve(&self, scratch: &mut Scratch, [from, to]: [usize; 2]) {
         let count = self.scheme.points();
-        let rows = chunk_rows(count, from.min(to));
+        let rows = chunk_rows(self.scheme, [from, to]);
         let points = Extent { blocks: from.max(to), positions: 1 }.capacity(rows);
         scratch.reserve_points(count * points, count * from * to * BLOCK * BLOCK, rows * BLOCK);
     }
@@ -158,7 +164,7 @@ impl Winograd {
         let Scratch { points: [u, m], filters, zeros, .. } = scratch;
         let (scheme, points) = (self.scheme, self.scheme.points());
         let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
-        for chunk in self.chunks(samples, chunk_rows(points, from.blocks.min(to.blocks))) {
+        for chunk in self.chunks(samples, chunk_rows(scheme, [from.blocks, to.blocks])) {
             let (x_side, y_side) =
                 (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
             for tile in chunk.tiles.clone() {
@@ -230,7 +236,7 @@ impl Winograd {
         let (scheme, points) = (self.scheme, self.scheme.points());
         let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
         filters[..points * matrix].fill(0.0);
-        for chunk in self.chunks(samples, chunk_rows(points, from.blocks.min(to.blocks))) {
+        for chunk in self.chunks(samples, chunk_rows(scheme, [from.blocks, to.blocks])) {
             let (x_side, y_side) =
                 (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
             for tile in chunk.tiles.clone() {
