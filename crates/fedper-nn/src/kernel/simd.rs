@@ -57,6 +57,19 @@ pub(crate) trait Simd: Copy {
         }
         len
     }
+    /// The largest of four, for each of 16 values, and which it was: the first of those that are equal, or the last NaN.
+    #[inline(always)]
+    unsafe fn max_of_four(x: [&[f32; BLOCK]; 4], max: &mut [f32; BLOCK], winner: &mut [u8; BLOCK]) {
+        for (i, (to, winner)) in max.iter_mut().zip(winner).enumerate() {
+            let (mut max, mut tap) = (x[0][i], 0);
+            for (other, x) in (1..).zip([x[1][i], x[2][i], x[3][i]]) {
+                let larger = (x > max) | x.is_nan();
+                max = if larger { x } else { max };
+                tap = if larger { other } else { tap };
+            }
+            (*to, *winner) = (max, tap);
+        }
+    }
     /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
@@ -173,6 +186,22 @@ mod x86 {
                 _mm512_storeu_ps(to_values, _mm512_maskz_compress_ps(some, values));
                 _mm512_storeu_si512(to_at.cast(), _mm512_maskz_compress_epi32(some, at));
                 some.count_ones() as usize
+            }
+        }
+        #[inline(always)]
+        unsafe fn max_of_four(x: [&[f32; BLOCK]; 4], max: &mut [f32; BLOCK], winner: &mut [u8; BLOCK]) {
+            // SAFETY: as in `zero`; 16 values are a vector.
+            unsafe {
+                let (mut largest, mut tap) = (_mm512_loadu_ps(x[0].as_ptr()), _mm_setzero_si128());
+                for (other, x) in (1..).zip([x[1], x[2], x[3]]) {
+                    let x = _mm512_loadu_ps(x.as_ptr());
+                    let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, largest)
+                        | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+                    largest = _mm512_mask_mov_ps(largest, larger, x);
+                    tap = _mm_mask_mov_epi8(tap, larger, _mm_set1_epi8(other));
+                }
+                _mm512_storeu_ps(max.as_mut_ptr(), largest);
+                _mm_storeu_si128(winner.as_mut_ptr().cast(), tap);
             }
         }
         #[inline(always)]
