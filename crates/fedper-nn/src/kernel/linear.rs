@@ -225,6 +225,8 @@ vectorised! {
                         at_once::<S, 10, false>(&mut lanes, sgd);
                     }
                     (Some(sgd), 10, true) => at_once::<S, 10, true>(&mut lanes, sgd),
+                    // The same bits, whether weights change here or later.
+                    (None, 10, true) => input_chains::<S, 10, 1>(&mut lanes, 0),
                     _ => {
                         in_groups!(S, inputs.samples, |row| input_rows(&mut lanes, row));
                         if let Some(sgd) = sgd {
@@ -300,19 +302,29 @@ unsafe fn at_once<S: Simd, const ROWS: usize, const DECAY: bool>(lanes: &mut Lan
     }
 }
 
-/// The input gradient of `ROWS` samples from `row` on.
+/// The input gradient of `ROWS` samples from `row` on: two chains for each, of even and odd outputs, lose less to rounding
+/// than one.
 ///
 /// # Safety
 /// As [`at_once`].
 #[inline(always)]
 unsafe fn input_rows<S: Simd, const ROWS: usize>(lanes: &mut Lanes<'_>, row: usize) {
     // SAFETY: passed on to the caller.
+    unsafe { input_chains::<S, ROWS, 2>(lanes, row) }
+}
+
+/// [`input_rows`] in so many chains.
+///
+/// # Safety
+/// As [`at_once`].
+#[inline(always)]
+unsafe fn input_chains<S: Simd, const ROWS: usize, const CHAINS: usize>(lanes: &mut Lanes<'_>, row: usize) {
+    // SAFETY: passed on to the caller; outputs are whole blocks.
     unsafe {
         for first in (0..lanes.outputs).step_by(CHAIN) {
-            // Two chains for each row, of even and odd outputs, lose less to rounding than one.
-            let mut sums = [[S::zero(); 2]; ROWS];
-            for o in (first..lanes.outputs.min(first + CHAIN)).step_by(2) {
-                let w = [0, 1].map(|i| S::load(lanes.w.add((o + i) * lanes.width)));
+            let mut sums = [[S::zero(); CHAINS]; ROWS];
+            for o in (first..lanes.outputs.min(first + CHAIN)).step_by(CHAINS) {
+                let w: [S::V; CHAINS] = std::array::from_fn(|i| S::load(lanes.w.add((o + i) * lanes.width)));
                 for (n, sums) in sums.iter_mut().enumerate() {
                     for (i, (sum, w)) in sums.iter_mut().zip(w).enumerate() {
                         let dy = lanes.dy.as_ptr().add((o + i) * lanes.samples + row + n);
@@ -320,8 +332,9 @@ unsafe fn input_rows<S: Simd, const ROWS: usize>(lanes: &mut Lanes<'_>, row: usi
                     }
                 }
             }
-            for (n, [even, odd]) in sums.into_iter().enumerate() {
-                lanes.put::<S>(row + n, first == 0, S::add(even, odd));
+            for (n, sums) in sums.into_iter().enumerate() {
+                let sum = sums.into_iter().reduce(|a, b| S::add(a, b)).expect("a chain");
+                lanes.put::<S>(row + n, first == 0, sum);
             }
         }
     }
@@ -470,6 +483,11 @@ mod tests {
             let (mut new_w, mut new_v, mut dx) = (w.clone(), v.clone(), before.clone());
             let layer = Inputs { x: &x, plane, samples, tiles: &tiles, outputs };
             backward(&layer, &dy, &mut dx, add, &mut new_w, &mut new_v, steps.then_some(&sgd));
+
+            // Whether weights change now or later makes no difference to the inputs' gradient.
+            let (mut same_dx, mut same_w, mut same_v) = (before.clone(), w.clone(), v.clone());
+            backward(&layer, &dy, &mut same_dx, add, &mut same_w, &mut same_v, None);
+            assert!(same_dx == dx && same_w == w && same_v == v);
 
             let mut expected_dx = before;
             let mut gradient = vec![0.0; weights];

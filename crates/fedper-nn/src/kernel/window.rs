@@ -102,6 +102,108 @@ unsafe fn vectors<S: Simd, const VECTORS: usize, const SAMPLES: usize>(
     SAMPLES
 }
 
+/// Windows of a row of a max-pool, in the weight gradient of one block of outputs.
+#[derive(Debug)]
+pub(crate) struct Winners<'a> {
+    pub(crate) images: &'a [f32],
+    /// Where the window of the first of four positions begins in an image; the others are a value's `right` and a `line` on.
+    pub(crate) corners: &'a [usize],
+    pub(crate) right: usize,
+    /// As in [`Window2x2`].
+    pub(crate) line: usize,
+    pub(crate) image: usize,
+    pub(crate) samples: usize,
+    pub(crate) extent: [usize; 2],
+    /// The gradient of what the pool left, and the position that each value came from: `[window][sample][16]`.
+    pub(crate) dy: &'a [f32],
+    pub(crate) winner: &'a [u8],
+    /// `[row][value]`, rows of the block `width` apart.
+    pub(crate) dw: &'a mut [f32],
+    pub(crate) width: usize,
+}
+
+/// `dw[row][value][o] += sum over windows, samples of image[where o won][row][value] * dy[o]`: a quarter of the products of
+/// all four positions. Returns whether there is a kernel for it, without which nothing changes.
+pub(crate) fn winners_gradient(p: &mut Winners<'_>) -> bool {
+    let [rows, values] = p.extent;
+    let corner = p.corners.iter().max().copied().unwrap_or(0);
+    let last = p.samples.saturating_sub(1) * p.image + corner + rows * p.line + p.right + values;
+    assert!(last <= p.images.len() && p.right + values <= p.line);
+    let len = p.corners.len() * p.samples * BLOCK;
+    assert!(p.dy.len() >= len && p.winner.len() >= len);
+    assert!(p.dw.len() >= (rows * values - 1) * p.width + BLOCK);
+    #[cfg(target_arch = "x86_64")]
+    if crate::InstructionSet::current() == crate::InstructionSet::Avx512 && p.right + values <= BLOCK {
+        // SAFETY: the machine has AVX-512, and the windows lie on the images (asserted above).
+        unsafe {
+            match p.extent {
+                [3, 3] => avx512::winners::<3, 3>(p, 0),
+                [5, 5] => {
+                    avx512::winners::<3, 5>(p, 0);
+                    avx512::winners::<2, 5>(p, 3);
+                }
+                [3, 9] => (0..3).for_each(|row| avx512::winners::<1, 9>(p, row)),
+                _ => return false,
+            }
+        }
+        return true;
+    }
+    false
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{BLOCK, Winners};
+    use std::arch::x86_64::*;
+
+    /// `ROWS` rows of the gradient from `first_row` on: few enough that their sums and as many values fit into the registers.
+    ///
+    /// # Safety
+    /// As asserted in [`super::winners_gradient`], there must be so many rows, and a row of an image under four windows must
+    /// fit into a vector.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt")]
+    pub(super) unsafe fn winners<const ROWS: usize, const VALUES: usize>(
+        p: &mut Winners<'_>,
+        first_row: usize,
+    ) {
+        let inside = ((1_u32 << (VALUES + p.right)) - 1) as __mmask16;
+        let mut sums = [[_mm512_setzero_ps(); VALUES]; ROWS];
+        for (window, corner) in p.corners.iter().enumerate() {
+            for sample in 0..p.samples {
+                // SAFETY: the caller vouches for windows, gradients and winners; what lies beyond a window is not read.
+                unsafe {
+                    let at = (window * p.samples + sample) * BLOCK;
+                    let g = _mm512_loadu_ps(p.dy.as_ptr().add(at));
+                    let winner = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.winner.as_ptr().add(at).cast()));
+                    // A value of the row above or, 16 on, below.
+                    let below = _mm512_slli_epi32::<4>(_mm512_srli_epi32::<1>(winner));
+                    let is_right = _mm512_test_epi32_mask(winner, _mm512_set1_epi32(1));
+                    let right = _mm512_set1_epi32(p.right as i32);
+                    let first = _mm512_mask_add_epi32(below, is_right, below, right);
+                    let image = p.images.as_ptr().add(sample * p.image + corner + first_row * p.line);
+                    let mut above = _mm512_maskz_loadu_ps(inside, image);
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let below = _mm512_maskz_loadu_ps(inside, image.add((row + 1) * p.line));
+                        let mut index = first;
+                        for sum in sums {
+                            *sum = _mm512_fmadd_ps(_mm512_permutex2var_ps(above, index, below), g, *sum);
+                            index = _mm512_add_epi32(index, _mm512_set1_epi32(1));
+                        }
+                        above = below;
+                    }
+                }
+            }
+        }
+        for (i, &sum) in sums.as_flattened().iter().enumerate() {
+            // SAFETY: the caller vouches for a block of each row of `dw`.
+            unsafe {
+                let to = p.dw.as_mut_ptr().add((first_row * VALUES + i) * p.width);
+                _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), sum));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +249,49 @@ mod tests {
             for (f, e) in y.iter().zip(&expected) {
                 assert!((f - e).abs() < 1e-5 * (1.0 + e.abs()), "{f} is not {e}");
             }
+        }
+    }
+
+    #[test]
+    fn gradients_of_winners_match_plain_loops() {
+        for (extent, right, blocks) in [([5, 5], 1, 2), ([3, 3], 1, 1), ([3, 9], 3, 2), ([4, 5], 1, 1)] {
+            let ([rows, values], samples, width) = (extent, 3, blocks * BLOCK);
+            let line = values + 2 * right + 4;
+            let corners = [0, 2 * right, 2];
+            let image = corners[1] + rows * line + right + values;
+            // Nothing lies behind the last value that a window reads.
+            let images = noise((samples - 1) * image + corners[1] + rows * line + right + values, 1);
+            let len = corners.len() * samples * BLOCK;
+            let dy = noise(len, 2);
+            let winner: Vec<u8> = noise(len, 3).iter().map(|value| (value.to_bits() % 4) as u8).collect();
+            let before = noise(rows * values * width, 4);
+            let mut dw = before.clone();
+            let known = winners_gradient(&mut Winners {
+                images: &images,
+                corners: &corners,
+                right,
+                line,
+                image,
+                samples,
+                extent,
+                dy: &dy,
+                winner: &winner,
+                dw: &mut dw[width - BLOCK..],
+                width,
+            });
+            let mut expected = before;
+            for at in 0..if known { len } else { 0 } {
+                let (row, lane, position) = (at / BLOCK, at % BLOCK, usize::from(winner[at]));
+                let corner = corners[row / samples] + position / 2 * line + position % 2 * right;
+                for i in 0..rows * values {
+                    let value = images[row % samples * image + corner + i / values * line + i % values];
+                    expected[i * width + width - BLOCK + lane] += value * dy[at];
+                }
+            }
+            for (f, e) in dw.iter().zip(&expected) {
+                assert!((f - e).abs() < 1e-5 * (1.0 + e.abs()), "{f} is not {e}");
+            }
+            assert!(extent != [4, 5] || !known);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::kernel::BLOCK;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::OUTER_ROWS;
 use crate::kernel::pool::{max_gradient, max_of_four};
-use crate::kernel::window::{POSITIONS, Window2x2, convolve_2x2};
+use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, winners_gradient};
 use crate::optim::Sink;
 
 /// Terms that one chain may add up, as in the matrix kernel.
@@ -97,6 +97,9 @@ impl PooledStem {
     ) {
         let (down, right) = self.stem.steps();
         let row = samples * BLOCK;
+        if self.gradient_of_winners(images, dy, samples, scratch, sink) {
+            return;
+        }
         let windows = (OUTER_ROWS / (POSITIONS * samples)).clamp(1, OUTER_ROWS / POSITIONS);
         for panel in self.stem.weight.panels() {
             let Scratch { gradient, outputs, .. } = &mut *scratch;
@@ -128,5 +131,60 @@ impl PooledStem {
         if let Some(bias) = &mut self.stem.bias {
             bias.backward(dy, self.pooled, samples, sink);
         }
+    }
+
+    /// [`PooledStem::weight_gradient`] where there is a kernel that needs no gradient of what was pooled; else nothing.
+    fn gradient_of_winners(
+        &mut self,
+        images: &[f32],
+        dy: &[f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+    ) -> bool {
+        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
+        if down != line {
+            return false;
+        }
+        let extent = [self.stem.window.kernel[0], self.stem.window.kernel[1] * self.stem.channels];
+        let windows = (OUTER_ROWS / samples).clamp(1, OUTER_ROWS);
+        for panel in self.stem.weight.panels() {
+            let gradient = self.stem.clear_gradient(panel, &mut scratch.gradient);
+            let images = if self.stem.window.padding > 0 { &self.stem.padded[..] } else { images };
+            for top in 0..self.side[0] {
+                for first in (0..self.side[1]).step_by(windows) {
+                    let count = windows.min(self.side[1] - first);
+                    let mut corners = [0; OUTER_ROWS];
+                    for (i, corner) in corners[..count].iter_mut().enumerate() {
+                        *corner = 2 * top * down + 2 * (first + i) * right;
+                    }
+                    for (i, block) in panel.range().enumerate() {
+                        let at = self.pooled.range(block, samples).start
+                            + (top * self.side[1] + first) * samples * BLOCK;
+                        let known = winners_gradient(&mut Winners {
+                            images,
+                            corners: &corners[..count],
+                            right,
+                            line,
+                            image,
+                            samples,
+                            extent,
+                            dy: &dy[at..],
+                            winner: &self.winner[at..],
+                            dw: &mut gradient[i * BLOCK..],
+                            width: panel.width(),
+                        });
+                        if !known {
+                            return false;
+                        }
+                    }
+                }
+            }
+            self.stem.take_gradient(panel, gradient, sink);
+        }
+        if let Some(bias) = &mut self.stem.bias {
+            bias.backward(dy, self.pooled, samples, sink);
+        }
+        true
     }
 }
