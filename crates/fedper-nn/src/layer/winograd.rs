@@ -84,21 +84,20 @@ impl Winograd {
     /// batch, so neither do results.
     pub(crate) fn new(window: &Window, channels: [usize; 2], groups: usize) -> Option<Self> {
         let matrix = channels.map(|channels| blocks(channels) * BLOCK).iter().product::<usize>();
-        let own = |scheme: Scheme| {
-            let fits = window.kernel == [scheme.taps(); 2]
+        let fits = |scheme: &Scheme| {
+            window.kernel == [scheme.taps(); 2]
                 && window.stride == 1
                 && window.padding < scheme.taps()
                 && groups == 1
                 && channels.into_iter().all(|c| c >= MIN_CHANNELS)
-                && matrix * scheme.points() <= MAX_FILTERS;
-            let (input, output) = (window.input, window.output());
-            fits.then_some(Self { scheme, input, output, padding: window.padding })
+                && matrix * scheme.points() <= MAX_FILTERS
         };
+        let scheme = Scheme::ALL.into_iter().find(fits)?;
+        let own = Self { scheme, input: window.input, output: window.output(), padding: window.padding };
         let direct: usize = window.forward().runs.iter().map(|run| run.len * run.taps.len()).sum();
         // The weights, which small planes have to spread over few tiles, count as one tile more.
-        let products = |own: &Self| (own.tiles() + 1) * own.scheme.points();
-        let best = Scheme::ALL.into_iter().filter_map(own).min_by_key(products)?;
-        (products(&best) as f64 * COST < direct as f64).then_some(best)
+        let products = (own.tiles() + 1) * scheme.points();
+        (products as f64 * COST < direct as f64).then_some(own)
     }
 
     fn columns(&self) -> usize {
