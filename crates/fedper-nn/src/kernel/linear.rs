@@ -103,8 +103,8 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
     row: usize,
 ) {
     let part = (CACHED / (ROWS * 2 * BLOCK)).max(1);
-    // Of each sample and output, a vector whose lanes remain to be added up.
-    let mut sums = [Square([MaybeUninit::uninit(); BLOCK]); ROWS];
+    // Of each sample and output, a vector whose lanes remain to be added up; of shorter vectors, the rest stays zero.
+    let mut sums = [Square([MaybeUninit::new([0.0; BLOCK]); BLOCK]); ROWS];
     for (number, tiles) in inputs.tiles.chunks(part).enumerate() {
         for block in 0..inputs.outputs / BLOCK {
             for o in (0..BLOCK).step_by(2) {
@@ -121,7 +121,6 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
                     }
                     for (sums, pair) in sums.iter_mut().zip(pair) {
                         for (sums, sum) in sums.0[o..].iter_mut().zip(pair) {
-                            // Shorter vectors leave the rest of a row alone: what it becomes is not read.
                             S::store(sums.as_mut_ptr().cast(), sum);
                         }
                     }
