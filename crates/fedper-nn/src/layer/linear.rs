@@ -68,11 +68,6 @@ impl Linear {
         }
     }
 
-    fn side<'a>(&'a self, x: &'a [f32], samples: usize) -> Inputs<'a> {
-        let (plane, outputs) = (self.inputs.stride(samples), self.weight.rows);
-        Inputs { x, plane, samples, tiles: &self.tiles, outputs }
-    }
-
     pub(crate) fn forward(
         &mut self,
         x: &[f32],
@@ -84,8 +79,9 @@ impl Linear {
         let stride = self.outputs.stride(samples);
         if samples <= FEW {
             self.tiles(samples);
-            self.bias.refresh();
-            forward(&self.side(x, samples), self.weight.values(), self.bias.padded(), y, stride);
+            let (plane, outputs) = (self.inputs.stride(samples), self.weight.rows);
+            let inputs = Inputs { x, plane, samples, tiles: &self.tiles, outputs };
+            forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
             done(0..self.outputs.blocks, y);
             return;
         }

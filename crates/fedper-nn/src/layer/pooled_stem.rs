@@ -3,13 +3,14 @@
 
 use super::geometry::Window;
 use super::stem::Stem;
+use super::weight::Panel;
 use super::{Extent, Scratch};
 use crate::arch::Op;
 use crate::kernel::BLOCK;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::OUTER_ROWS;
 use crate::kernel::pool::{max_gradient, max_of_four};
-use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, winners_gradient};
+use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, knows_winners, winners_gradient};
 use crate::optim::Sink;
 
 /// Terms that one chain may add up, as in the matrix kernel.
@@ -95,36 +96,15 @@ impl PooledStem {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let (down, right) = self.stem.steps();
-        let row = samples * BLOCK;
-        if self.gradient_of_winners(images, dy, samples, scratch, sink) {
-            return;
-        }
-        let windows = (OUTER_ROWS / (POSITIONS * samples)).clamp(1, OUTER_ROWS / POSITIONS);
+        let ((line, _), (down, right)) = (self.stem.extents(), self.stem.steps());
+        let by_winners = down == line && knows_winners(self.extent(), right);
         for panel in self.stem.weight.panels() {
             let Scratch { gradient, outputs, .. } = &mut *scratch;
             let gradient = self.stem.clear_gradient(panel, gradient);
-            for top in 0..self.side[0] {
-                for first in (0..self.side[1]).step_by(windows) {
-                    let count = windows.min(self.side[1] - first);
-                    let plane = POSITIONS * count * row;
-                    for (block, to) in panel.range().zip(outputs.chunks_exact_mut(plane)) {
-                        let at = self.pooled.range(block, samples).start + (top * self.side[1] + first) * row;
-                        let from = dy[at..][..count * row].chunks_exact(row);
-                        let winner = self.winner[at..][..count * row].chunks_exact(row);
-                        for ((from, winner), to) in from.zip(winner).zip(to.chunks_exact_mut(POSITIONS * row))
-                        {
-                            for (position, to) in to.chunks_exact_mut(row).enumerate() {
-                                max_gradient(to, from, winner, position as u8, false);
-                            }
-                        }
-                    }
-                    let corners = (0..POSITIONS * count).map(|i| {
-                        let (window, position) = (first + i / POSITIONS, i % POSITIONS);
-                        (2 * top + position / 2) * down + (2 * window + position % 2) * right
-                    });
-                    self.stem.add_gradient(images, corners, outputs, plane, panel, samples, gradient);
-                }
+            if by_winners {
+                self.add_winners(panel, images, dy, samples, gradient);
+            } else {
+                self.add_positions(panel, images, dy, samples, outputs, gradient);
             }
             self.stem.take_gradient(panel, gradient, sink);
         }
@@ -133,58 +113,77 @@ impl PooledStem {
         }
     }
 
-    /// [`PooledStem::weight_gradient`] where there is a kernel that needs no gradient of what was pooled; else nothing.
-    fn gradient_of_winners(
-        &mut self,
+    /// Rows of a convolution's window, and values of a row.
+    fn extent(&self) -> [usize; 2] {
+        let Stem { window, channels, .. } = &self.stem;
+        [window.kernel[0], window.kernel[1] * channels]
+    }
+
+    /// Adds the products of all positions with a gradient that is zero where none won.
+    fn add_positions(
+        &self,
+        panel: Panel,
         images: &[f32],
         dy: &[f32],
         samples: usize,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-    ) -> bool {
-        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
-        if down != line {
-            return false;
-        }
-        let extent = [self.stem.window.kernel[0], self.stem.window.kernel[1] * self.stem.channels];
-        let windows = (OUTER_ROWS / samples).clamp(1, OUTER_ROWS);
-        for panel in self.stem.weight.panels() {
-            let gradient = self.stem.clear_gradient(panel, &mut scratch.gradient);
-            let images = if self.stem.window.padding > 0 { &self.stem.padded[..] } else { images };
-            for top in 0..self.side[0] {
-                for first in (0..self.side[1]).step_by(windows) {
-                    let count = windows.min(self.side[1] - first);
-                    let mut corners = [0; OUTER_ROWS];
-                    for (i, corner) in corners[..count].iter_mut().enumerate() {
-                        *corner = 2 * top * down + 2 * (first + i) * right;
-                    }
-                    for (i, block) in panel.range().enumerate() {
-                        let at = self.pooled.range(block, samples).start
-                            + (top * self.side[1] + first) * samples * BLOCK;
-                        let known = winners_gradient(&mut Winners {
-                            images,
-                            corners: &corners[..count],
-                            right,
-                            line,
-                            image,
-                            samples,
-                            extent,
-                            dy: &dy[at..],
-                            winner: &self.winner[at..],
-                            dw: &mut gradient[i * BLOCK..],
-                            width: panel.width(),
-                        });
-                        if !known {
-                            return false;
+        outputs: &mut [f32],
+        gradient: &mut [f32],
+    ) {
+        let ((down, right), row) = (self.stem.steps(), samples * BLOCK);
+        let windows = (OUTER_ROWS / (POSITIONS * samples)).clamp(1, OUTER_ROWS / POSITIONS);
+        for top in 0..self.side[0] {
+            for first in (0..self.side[1]).step_by(windows) {
+                let count = windows.min(self.side[1] - first);
+                let plane = POSITIONS * count * row;
+                for (block, to) in panel.range().zip(outputs.chunks_exact_mut(plane)) {
+                    let at = self.pooled.range(block, samples).start + (top * self.side[1] + first) * row;
+                    let from = dy[at..][..count * row].chunks_exact(row);
+                    let winner = self.winner[at..][..count * row].chunks_exact(row);
+                    for ((from, winner), to) in from.zip(winner).zip(to.chunks_exact_mut(POSITIONS * row)) {
+                        for (position, to) in to.chunks_exact_mut(row).enumerate() {
+                            max_gradient(to, from, winner, position as u8, false);
                         }
                     }
                 }
+                let corners = (0..POSITIONS * count).map(|i| {
+                    let (window, position) = (first + i / POSITIONS, i % POSITIONS);
+                    (2 * top + position / 2) * down + (2 * window + position % 2) * right
+                });
+                self.stem.add_gradient(images, corners, outputs, plane, panel, samples, gradient);
             }
-            self.stem.take_gradient(panel, gradient, sink);
         }
-        if let Some(bias) = &mut self.stem.bias {
-            bias.backward(dy, self.pooled, samples, sink);
+    }
+
+    /// As [`PooledStem::add_positions`], of what won alone.
+    fn add_winners(&self, panel: Panel, images: &[f32], dy: &[f32], samples: usize, gradient: &mut [f32]) {
+        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
+        let images = if self.stem.window.padding > 0 { &self.stem.padded[..] } else { images };
+        let windows = (OUTER_ROWS / samples).clamp(1, OUTER_ROWS);
+        for top in 0..self.side[0] {
+            for first in (0..self.side[1]).step_by(windows) {
+                let count = windows.min(self.side[1] - first);
+                let mut corners = [0; OUTER_ROWS];
+                for (i, corner) in corners[..count].iter_mut().enumerate() {
+                    *corner = 2 * top * down + 2 * (first + i) * right;
+                }
+                for (i, block) in panel.range().enumerate() {
+                    let row = (top * self.side[1] + first) * samples;
+                    let at = self.pooled.range(block, samples).start + row * BLOCK;
+                    winners_gradient(&mut Winners {
+                        images,
+                        corners: &corners[..count],
+                        right,
+                        line,
+                        image,
+                        samples,
+                        extent: self.extent(),
+                        dy: &dy[at..],
+                        winner: &self.winner[at..],
+                        dw: &mut gradient[i * BLOCK..],
+                        width: panel.width(),
+                    });
+                }
+            }
         }
-        true
     }
 }

@@ -244,11 +244,6 @@ impl Bias {
         }
     }
 
-    /// The padded values, as last refreshed.
-    pub(crate) fn padded(&self) -> &[f32] {
-        &self.padded
-    }
-
     /// The padded values, after the parameter may have changed.
     pub(crate) fn refresh(&mut self) -> &[f32] {
         self.padded[..self.gradient.len()].copy_from_slice(&self.parameter.values);

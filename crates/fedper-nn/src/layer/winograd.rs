@@ -374,8 +374,7 @@ mod tests {
             };
             let bias = noise(sides[1].blocks * BLOCK, 4);
             let before = noise(sides[0].len(samples), 5);
-            let [mut y, mut dx] = sides.map(|side| vec![0.0; side.len(samples)]).map(|v: Vec<f64>| v);
-            std::mem::swap(&mut y, &mut dx);
+            let [mut dx, mut y]: [Vec<f64>; 2] = sides.map(|side| vec![0.0; side.len(samples)]);
             let mut dw = vec![0.0; case.w.len()];
             for (block, row) in bias.chunks(BLOCK).enumerate() {
                 let plane = sides[1].range(block, samples);
