@@ -16,6 +16,7 @@ mod kernel;
 mod layer;
 mod network;
 mod optim;
+mod precision;
 #[cfg(test)]
 mod testing;
 
@@ -27,3 +28,4 @@ pub use kernel::isa::InstructionSet;
 pub use layer::loss::StepMetrics;
 pub use network::{Batch, Network};
 pub use optim::Sgd;
+pub use precision::Precision;

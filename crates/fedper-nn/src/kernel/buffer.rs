@@ -7,18 +7,28 @@ use std::ptr::NonNull;
 const LINE: usize = 64;
 const LARGE_PAGE: usize = 2 << 20;
 
-/// A fixed number of `f32`, zero at first, aligned to 64 bytes.
-pub(crate) struct Buffer {
-    values: NonNull<f32>,
+/// What a [`Buffer`] holds.
+///
+/// # Safety
+/// All bits zero must be a value, and values must need no more than a cache line's alignment and no `Drop`.
+pub(crate) unsafe trait Value: Copy {}
+// SAFETY: 0.0 is all bits zero.
+unsafe impl Value for f32 {}
+// SAFETY: so is 0.
+unsafe impl Value for u16 {}
+
+/// A fixed number of values, zero at first, aligned to 64 bytes.
+pub(crate) struct Buffer<T: Value = f32> {
+    values: NonNull<T>,
     len: usize,
 }
 
-// SAFETY: a buffer owns its memory, like a `Box<[f32]>`.
-unsafe impl Send for Buffer {}
+// SAFETY: a buffer owns its memory, like a `Box<[T]>`.
+unsafe impl<T: Value + Send> Send for Buffer<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Buffer {}
+unsafe impl<T: Value + Sync> Sync for Buffer<T> {}
 
-impl Buffer {
+impl<T: Value> Buffer<T> {
     pub(crate) fn zeros(len: usize) -> Self {
         if len == 0 {
             return Self { values: NonNull::dangling(), len };
@@ -33,7 +43,7 @@ impl Buffer {
     }
 
     fn layout(len: usize) -> Layout {
-        let bytes = len * size_of::<f32>();
+        let bytes = len * size_of::<T>();
         let align = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
         Layout::from_size_align(bytes, align).expect("a buffer of at most isize::MAX bytes")
     }
@@ -60,13 +70,13 @@ unsafe fn alloc_large_or_zeroed(layout: Layout) -> *mut u8 {
     unsafe { alloc_zeroed(layout) }
 }
 
-impl Default for Buffer {
+impl<T: Value> Default for Buffer<T> {
     fn default() -> Self {
         Self::zeros(0)
     }
 }
 
-impl Drop for Buffer {
+impl<T: Value> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated with this layout, and nobody else has it.
@@ -75,17 +85,17 @@ impl Drop for Buffer {
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
+impl<T: Value> Deref for Buffer<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         // SAFETY: `len` values have been allocated and set to zero, or there are none.
         unsafe { std::slice::from_raw_parts(self.values.as_ptr(), self.len) }
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Value> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.values.as_ptr(), self.len) }
     }
@@ -105,6 +115,6 @@ mod tests {
             buffer.fill(1.0);
             assert_eq!(buffer.iter().sum::<f32>(), len as f32);
         }
-        assert!(Buffer::default().is_empty());
+        assert!(Buffer::<u16>::default().is_empty());
     }
 }

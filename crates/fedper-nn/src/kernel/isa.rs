@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::NnError;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::amx;
+use crate::{NnError, Precision};
 
 /// An instruction set that the kernels are written for.
 ///
@@ -12,6 +14,10 @@ use crate::NnError;
 /// on a machine that has more, the environment variable `FEDPER_KERNELS` can name one of those that a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// [`InstructionSet::Avx512Bf16`] with AMX's tiles of bf16: the same as AVX-512 where nothing is in bf16.
+    Amx,
+    /// AVX-512 with its products of bf16: the same as AVX-512 where nothing is in bf16.
+    Avx512Bf16,
     /// x86-64 with AVX-512 (F, BW, DQ, VL).
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -21,7 +27,7 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    const ALL: [Self; 5] = [Self::Amx, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Those that this machine has, best first.
     pub fn available() -> Vec<Self> {
@@ -49,8 +55,18 @@ impl InstructionSet {
         }
     }
 
+    /// What of it a network of this precision makes use of.
+    pub fn used_in(self, precision: Precision) -> Self {
+        match (self, precision) {
+            (Self::Amx | Self::Avx512Bf16, Precision::Fp32) => Self::Avx512,
+            _ => self,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
+            Self::Avx512Bf16 => "avx512bf16",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -61,6 +77,8 @@ impl InstructionSet {
     fn is_here(self) -> bool {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         match self {
+            Self::Amx => Self::Avx512Bf16.is_here() && amx::is_here(),
+            Self::Avx512Bf16 => Self::Avx512.is_here() && is_x86_feature_detected!("avx512bf16"),
             Self::Avx512 => {
                 avx2 && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")

@@ -5,6 +5,7 @@
 //! machine the choice never changes, so results repeat bit for bit. Only [`gemm`], [`linear`], [`depthwise`], [`sparse`],
 //! [`window`] and [`winograd`] fuse multiply and add, so the others give the same bits on every instruction set too.
 
+pub(crate) mod bf16;
 pub(crate) mod buffer;
 pub(crate) mod depthwise;
 pub(crate) mod elementwise;
@@ -19,6 +20,27 @@ pub(crate) mod sparse;
 pub(crate) mod transpose;
 pub(crate) mod window;
 pub(crate) mod winograd;
+
+use crate::{InstructionSet, Precision};
+
+/// The matrix kernels of a network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernels {
+    pub(crate) matrix: &'static gemm::Kernel,
+    /// If its convolutions compute in bf16.
+    pub(crate) bf16: Option<&'static bf16::Kernel>,
+}
+
+impl Kernels {
+    /// Those of an instruction set that this machine has.
+    pub(crate) fn of(set: InstructionSet, precision: Precision) -> Self {
+        let bf16 = match precision {
+            Precision::Fp32 => None,
+            Precision::Bf16 => Some(bf16::Kernel::of(set)),
+        };
+        Self { matrix: gemm::Kernel::of(set), bf16 }
+    }
+}
 
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
 pub(crate) const BLOCK: usize = 16;
@@ -62,12 +84,12 @@ macro_rules! versions {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments, reason = "as above")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
-                match $crate::InstructionSet::current() {
+                match $crate::InstructionSet::current().used_in($crate::Precision::Fp32) {
                     // SAFETY: the machine has every feature that the function is compiled for.
                     $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::InstructionSet::Portable => {}
+                    _ => {}
                 }
             }
             #[allow(unreachable_code, reason = "reached without AVX2")]
@@ -104,12 +126,12 @@ macro_rules! vectorised {
                     // SAFETY: as above.
                     unsafe { generic::<$crate::kernel::simd::Avx2>($($arg),*) }
                 }
-                match $crate::InstructionSet::current() {
+                match $crate::InstructionSet::current().used_in($crate::Precision::Fp32) {
                     // SAFETY: the machine has every feature that the function is compiled for.
                     $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::InstructionSet::Portable => {}
+                    _ => {}
                 }
             }
             // SAFETY: every machine has it.

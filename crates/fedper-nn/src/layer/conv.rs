@@ -2,12 +2,13 @@
 
 use fedper_core::params::Params;
 
+use super::bf16::Bf16;
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
 use super::winograd::Winograd;
 use super::{Done, Extent, Scratch};
-use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::{BLOCK, Kernels};
 use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
@@ -21,8 +22,8 @@ pub(crate) struct Conv {
     pub(super) bias: Option<Bias>,
     pub(super) inputs: Extent,
     pub(super) outputs: Extent,
-    forward: Walk,
-    backward: Walk,
+    pub(super) forward: Walk,
+    pub(super) backward: Walk,
     links: Links,
     /// Which taps ever meet the input.
     pub(super) alive: Vec<bool>,
@@ -30,6 +31,8 @@ pub(crate) struct Conv {
     linked_once: bool,
     /// If it is computed by tiles.
     winograd: Option<Winograd>,
+    /// If it computes in bf16.
+    bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
 }
 
@@ -42,8 +45,9 @@ impl Conv {
         channels: [usize; 2],
         groups: usize,
         bias: bool,
-        kernel: &'static Kernel,
+        kernels: Kernels,
     ) -> Self {
+        let kernel = kernels.matrix;
         let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
         let counts = (0..window.taps()).map(|tap| links.of(tap, 0..links.rows()).len());
@@ -59,12 +63,19 @@ impl Conv {
             links,
             alive,
             linked_once,
-            winograd: Winograd::new(window, channels, groups),
+            winograd: Winograd::new(window, channels, groups).filter(|_| kernels.bf16.is_none()),
+            bf16: kernels.bf16.map(|kernel| Bf16::new(kernel, window)),
             kernel,
         }
     }
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, input_gradient: bool) {
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
+        let sides = [self.inputs, self.outputs];
+        if let Some(bf16) = &self.bf16 {
+            bf16.reserve(scratch, &self.weight, sides, max_batch);
+            scratch.reserve(self.weight.panel_len() / self.weight.taps, 0);
+            return;
+        }
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
         scratch.reserve(self.weight.panel_len(), transposed);
         if let Some(winograd) = &self.winograd {
@@ -80,6 +91,9 @@ impl Conv {
         scratch: &mut Scratch,
         mut done: impl Done,
     ) {
+        if let Some(bf16) = self.bf16 {
+            return self.forward_bf16(bf16, x, y, samples, scratch, done);
+        }
         let bias = self.bias.as_mut().map(Bias::refresh);
         if let Some(winograd) = &self.winograd {
             let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
@@ -113,6 +127,9 @@ impl Conv {
         scratch: &mut Scratch,
         mut done: impl Done,
     ) {
+        if let Some(bf16) = self.bf16 {
+            return self.input_gradient_bf16(bf16, dy, dx, samples, add, scratch, done);
+        }
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
         if let Some(winograd) = &self.winograd {
@@ -150,7 +167,7 @@ impl Conv {
         self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
     }
 
-    fn bias_gradient(&mut self, dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
+    pub(super) fn bias_gradient(&mut self, dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
         }
@@ -164,6 +181,9 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
+        if let Some(bf16) = self.bf16 {
+            return self.weight_gradient_bf16(bf16, x, dy, samples, scratch, sink);
+        }
         let taps = self.weight.taps;
         if let Some(winograd) = &self.winograd {
             let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());

@@ -7,6 +7,7 @@
 //! gradients and weights alike, and stay zero. What lies between planes ([`Extent`]) is never read. Only the input of the network is image-major,
 //! `[batch][height][width][channels]`.
 
+pub(crate) mod bf16;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;
@@ -17,13 +18,16 @@ pub(crate) mod pool;
 pub(crate) mod pooled_conv;
 pub(crate) mod pooled_stem;
 pub(crate) mod stem;
+#[cfg(test)]
+mod testing;
 pub(crate) mod weight;
 pub(crate) mod winograd;
 
 use std::ops::Range;
 
 use crate::kernel::BLOCK;
-use crate::kernel::buffer::Buffer;
+use crate::kernel::bf16::Half;
+use crate::kernel::buffer::{Buffer, Value};
 
 /// How many blocks hold so many channels.
 pub(crate) fn blocks(channels: usize) -> usize {
@@ -97,6 +101,8 @@ pub(crate) struct Scratch {
     pub(crate) filters: Buffer,
     /// Never written.
     pub(crate) zeros: Buffer,
+    /// Left and right matrices in bf16.
+    pub(crate) halves: [Buffer<Half>; 2],
 }
 
 impl Scratch {
@@ -113,6 +119,13 @@ impl Scratch {
     }
 
     /// As [`Scratch::reserve`].
+    pub(crate) fn reserve_halves(&mut self, left: usize, right: usize) {
+        let [l, r] = &mut self.halves;
+        grow(l, left);
+        grow(r, right);
+    }
+
+    /// As [`Scratch::reserve`].
     pub(crate) fn reserve_points(&mut self, points: usize, filters: usize, zeros: usize) {
         self.points.iter_mut().for_each(|buffer| grow(buffer, points));
         grow(&mut self.filters, filters);
@@ -120,7 +133,7 @@ impl Scratch {
     }
 }
 
-fn grow(buffer: &mut Buffer, len: usize) {
+fn grow<T: Value>(buffer: &mut Buffer<T>, len: usize) {
     if buffer.len() < len {
         *buffer = Buffer::zeros(len);
     }

@@ -83,7 +83,7 @@ impl PooledConv {
 
     pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
         let weights = self.conv.weight.values().len();
-        self.conv.reserve(scratch, false);
+        self.conv.reserve(scratch, max_batch, false);
         scratch.reserve(weights, weights);
         scratch.reserve_pooled(self.conv.outputs.capacity(max_batch), self.conv.inputs.capacity(max_batch));
     }

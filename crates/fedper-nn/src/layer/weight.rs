@@ -93,6 +93,11 @@ impl Weight {
         self.taps * self.rows * self.panel_blocks * BLOCK
     }
 
+    /// Blocks of a full panel.
+    pub(crate) fn panel_blocks(&self) -> usize {
+        self.panel_blocks
+    }
+
     pub(crate) fn values(&self) -> &[f32] {
         &self.parameter.values
     }

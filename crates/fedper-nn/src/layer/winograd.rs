@@ -280,62 +280,9 @@ impl Winograd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::testing::Case;
     use crate::optim::Sink;
     use crate::testing::noise;
-    use fedper_core::params::{Layout, Params, Spec};
-
-    /// A convolution of one size, with plain loops for its three results.
-    struct Case {
-        window: Window,
-        channels: [usize; 2],
-        samples: usize,
-        x: Vec<f32>,
-        w: Vec<f32>,
-        dy: Vec<f32>,
-    }
-
-    impl Case {
-        fn sides(&self) -> [Extent; 2] {
-            [
-                Extent::new(self.channels[0], self.window.input),
-                Extent::new(self.channels[1], self.window.output()),
-            ]
-        }
-
-        /// Calls `visit` with where each product's input, weight (as in PyTorch) and output lie.
-        fn products(&self, mut visit: impl FnMut(usize, usize, usize)) {
-            let [inputs, outputs] = self.sides();
-            let at = |side: Extent, channel: usize, position: usize, sample: usize| {
-                let row = position * self.samples + sample;
-                channel / BLOCK * side.stride(self.samples) + row * BLOCK + channel % BLOCK
-            };
-            let walk = self.window.forward();
-            for run in &walk.runs {
-                for (i, tap) in
-                    (0..run.len).flat_map(|i| walk.taps[run.taps.clone()].iter().map(move |t| (i, t)))
-                {
-                    for sample in 0..self.samples {
-                        for (o, c) in
-                            (0..self.channels[1]).flat_map(|o| (0..self.channels[0]).map(move |c| (o, c)))
-                        {
-                            let w = (o * self.channels[0] + c) * self.window.taps() + tap.tap;
-                            visit(at(inputs, c, tap.from + i, sample), w, at(outputs, o, run.to + i, sample));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
-        let scale = expected.iter().fold(1e-3f64, |max, value| max.max(value.abs()));
-        for (found, expected) in found.iter().zip(expected) {
-            assert!(
-                (f64::from(*found) - expected).abs() < tolerance * scale,
-                "{what}: {found} is not {expected}"
-            );
-        }
-    }
 
     #[test]
     fn tiles_match_plain_loops() {
@@ -351,61 +298,16 @@ mod tests {
             let window = Window { input, kernel: [kernel; 2], stride: 1, padding };
             let scheme = Scheme::ALL.into_iter().find(|scheme| scheme.taps() == kernel).unwrap();
             let winograd = Winograd { scheme, input, output: window.output(), padding };
-            let sides = [Extent::new(channels[0], input), Extent::new(channels[1], window.output())];
-            // What fills up the last block is zero.
-            let activations = |side: Extent, channels: usize, seed: u64| {
-                let mut values = noise(side.len(samples), seed);
-                for channel in channels..side.blocks * BLOCK {
-                    let plane = side.range(channel / BLOCK, samples);
-                    values[plane].iter_mut().skip(channel % BLOCK).step_by(BLOCK).for_each(|v| *v = 0.0);
-                }
-                values
-            };
-            let layout =
-                Layout::new(vec![Spec::trainable("w", [channels[1], channels[0], kernel * kernel])]).unwrap();
-            let params = Params::from_values(layout.clone(), noise(layout.numel(), 3)).unwrap();
-            let case = Case {
-                window,
-                channels,
-                samples,
-                x: activations(sides[0], channels[0], 1),
-                w: params.values().to_vec(),
-                dy: activations(sides[1], channels[1], 2),
-            };
-            let bias = noise(sides[1].blocks * BLOCK, 4);
-            let before = noise(sides[0].len(samples), 5);
-            let [mut dx, mut y]: [Vec<f64>; 2] = sides.map(|side| vec![0.0; side.len(samples)]);
-            let mut dw = vec![0.0; case.w.len()];
-            for (block, row) in bias.chunks(BLOCK).enumerate() {
-                let plane = sides[1].range(block, samples);
-                y[plane].iter_mut().enumerate().for_each(|(i, y)| *y = f64::from(row[i % BLOCK]));
-            }
-            for block in 0..sides[0].blocks {
-                let plane = sides[0].range(block, samples);
-                dx[plane.clone()].iter_mut().zip(&before[plane]).for_each(|(dx, b)| *dx = f64::from(*b));
-            }
-            case.products(|x_at, w_at, y_at| {
-                let [x, w, dy] = [case.x[x_at], case.w[w_at], case.dy[y_at]].map(f64::from);
-                y[y_at] += x * w;
-                dx[x_at] += dy * w;
-                dw[w_at] += x * dy;
-            });
+            let case = Case::new(window, channels, 1, samples, |value| value);
+            let sides = case.sides;
+            let mut bias = case.params.at(1).to_vec();
+            bias.resize(sides[1].blocks * BLOCK, 0.0);
             for kernel in Kernel::available() {
-                let mut weight = Weight::new("w".into(), channels, 1, window.taps(), true, kernel);
-                weight.load(&params);
+                let mut weight = Weight::new("w.weight".into(), channels, 1, window.taps(), true, kernel);
+                weight.load(&case.params);
                 let mut scratch = Scratch::default();
                 scratch.reserve(weight.panel_len(), weight.transposed_len());
                 winograd.reserve(&mut scratch, sides.map(|side| side.blocks));
-                let planes = |side: Extent, values: &[f32]| {
-                    (0..side.blocks)
-                        .flat_map(|b| values[side.range(b, samples)].to_vec())
-                        .collect::<Vec<f32>>()
-                };
-                let exact = |side: Extent, values: &[f64]| {
-                    (0..side.blocks)
-                        .flat_map(|b| values[side.range(b, samples)].to_vec())
-                        .collect::<Vec<f64>>()
-                };
                 // Larger tiles lose more to rounding.
                 let tolerance = if scheme == Scheme::F2x3 { 3e-6 } else { 1e-5 };
                 let what = format!("{winograd:?} {channels:?} {samples}");
@@ -423,24 +325,26 @@ mod tests {
                     start,
                     &mut scratch,
                 );
-                close(&planes(sides[1], &found), &exact(sides[1], &y), tolerance, &what);
+                case.check_output(&found, tolerance, &what);
 
-                let mut found = before.clone();
+                let mut found = case.before.clone();
                 let (turned, back) = (winograd.turned(), [sides[1], sides[0]]);
                 winograd.backward_filters(&weight, &vec![true; window.taps()], &mut scratch);
                 let panels = weight.input_panels();
                 turned.product(kernel, back, panels, &case.dy, &mut found, samples, Start::Add, &mut scratch);
-                close(&planes(sides[0], &found), &exact(sides[0], &dx), tolerance, &what);
+                case.check_input_gradient(&found, tolerance, &what);
 
                 winograd.outer(kernel, sides, weight.panels(), &case.x, &case.dy, samples, &mut scratch);
-                let mut out = params.clone();
+                let mut out = case.params.clone();
                 for panel in weight.panels() {
                     let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
                     winograd.gradient(&weight, panel, &scratch.filters, gradient);
                     let alive = vec![true; window.taps()];
                     weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
                 }
-                close(out.values(), &dw, tolerance, &what);
+                let bias = case.expected[2][out.at(0).len()..].iter().map(|&value| value as f32);
+                out.at_mut(1).iter_mut().zip(bias).for_each(|(out, bias)| *out = bias);
+                case.check_gradients(&out, tolerance, &what);
             }
         }
     }

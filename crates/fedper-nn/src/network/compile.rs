@@ -3,8 +3,8 @@
 use super::gradients::{self, Gradients};
 use crate::NnError;
 use crate::arch::{Architecture, Op, Shape};
+use crate::kernel::Kernels;
 use crate::kernel::elementwise::Activation;
-use crate::kernel::gemm::Kernel;
 use crate::layer::Extent;
 use crate::layer::conv::Conv;
 use crate::layer::depthwise::Depthwise;
@@ -98,7 +98,7 @@ struct Compiler {
     slots: Vec<Extent>,
     single: Option<String>,
     max_batch: usize,
-    kernel: &'static Kernel,
+    kernels: Kernels,
 }
 
 /// # Errors
@@ -106,13 +106,13 @@ struct Compiler {
 pub(crate) fn compile(
     architecture: &Architecture,
     max_batch: usize,
-    kernel: &'static Kernel,
+    kernels: Kernels,
 ) -> Result<Program, NnError> {
     architecture.validate()?;
     let ops: Vec<Op> = architecture.blocks.iter().flat_map(|block| block.ops.iter().cloned()).collect();
     let shape = architecture.input_shape();
     let mut compiler =
-        Compiler { nodes: Vec::new(), slots: vec![extent(shape)], single: None, max_batch, kernel };
+        Compiler { nodes: Vec::new(), slots: vec![extent(shape)], single: None, max_batch, kernels };
     let (slot, shape, rest) = compiler.stem(&ops, shape);
     let (last, _) = compiler.path(rest, slot, shape);
     let Compiler { mut nodes, slots, single, .. } = compiler;
@@ -183,7 +183,7 @@ impl Compiler {
         let (activation, used) = activation(&ops[skipped + 1..]);
         let channels = [shape.channels, outputs];
         let window = window(op, shape);
-        let stem = Stem::new(name, &window, channels, bias, self.max_batch, self.kernel);
+        let stem = Stem::new(name, &window, channels, bias, self.max_batch, self.kernels.matrix);
         let rest = &ops[skipped + 1 + used..];
         if let Some(pool) = rest.first().filter(|pool| PooledStem::fits(&window, channels[0], pool)) {
             let after = after.after(pool).expect("validated");
@@ -227,11 +227,13 @@ impl Compiler {
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
                     let window = window(op, shape);
                     let pool = next[used..].first();
+                    // In bf16, multiplying by zeros takes less time than listing what is not.
                     if let Some(pool) = pool.filter(|pool| {
-                        PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
+                        self.kernels.bf16.is_none()
+                            && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
                     }) {
                         let channels = [*in_channels, *out_channels];
-                        let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernel);
+                        let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernels);
                         let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
                         after = after.after(pool).expect("validated");
                         from = self.node(Layer::PooledConv(Box::new(conv)), from, after);
@@ -242,14 +244,14 @@ impl Compiler {
                         Layer::Depthwise(Depthwise::new(name, &window, *groups, *bias), follows)
                     } else {
                         let channels = [*in_channels, *out_channels];
-                        Layer::Conv(Conv::new(name, &window, channels, *groups, *bias, self.kernel), follows)
+                        Layer::Conv(Conv::new(name, &window, channels, *groups, *bias, self.kernels), follows)
                     };
                     from = self.node(layer, from, after);
                     &next[used..]
                 }
                 Op::Linear { name, out_features, .. } => {
                     let channels = [shape.channels, *out_features];
-                    let layer = Linear::new(name, [shape.height, shape.width], channels, self.kernel);
+                    let layer = Linear::new(name, [shape.height, shape.width], channels, self.kernels.matrix);
                     from = self.node(Layer::Linear(layer, follows), from, after);
                     &next[used..]
                 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use fedper_core::params::{Kind, Layout, Params, ParamsError};
 
 use crate::arch::Architecture;
+use crate::kernel::Kernels;
 use crate::kernel::buffer::Buffer;
-use crate::kernel::gemm::Kernel;
 use crate::layer::Scratch;
 use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
 use crate::optim::{Sgd, Sink};
-use crate::{InstructionSet, NnError};
+use crate::{InstructionSet, NnError, Precision};
 use compile::{INPUT, Layer, Program};
 use run::Memory;
 
@@ -66,17 +66,32 @@ impl Network {
     /// # Errors
     /// [`NnError::Architecture`] if the blocks do not fit each other, [`NnError::BatchSize`] if `max_batch` is 0.
     pub fn new(arch: &Architecture, max_batch: usize) -> Result<Self, NnError> {
+        Self::with_precision(arch, max_batch, Precision::Fp32)
+    }
+
+    /// As [`Network::new`], with convolutions in `precision`.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn with_precision(
+        arch: &Architecture,
+        max_batch: usize,
+        precision: Precision,
+    ) -> Result<Self, NnError> {
         if max_batch == 0 {
             return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
         }
-        let program = compile::compile(arch, max_batch, Kernel::of(InstructionSet::current()))?;
+        let kernels = Kernels::of(InstructionSet::current(), precision);
+        let program = compile::compile(arch, max_batch, kernels)?;
         let mut scratch = Scratch::default();
         for node in &program.nodes {
             match &node.layer {
                 Layer::Stem(stem, _) => stem.reserve(&mut scratch),
                 Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
                 Layer::PooledConv(conv) => conv.reserve(&mut scratch, max_batch),
-                Layer::Conv(conv, _) => conv.reserve(&mut scratch, node.gradients.source.is_some()),
+                Layer::Conv(conv, _) => {
+                    conv.reserve(&mut scratch, max_batch, node.gradients.source.is_some());
+                }
                 Layer::Linear(layer, _) => layer.reserve(&mut scratch),
                 _ => {}
             }

@@ -1,0 +1,395 @@
+//! Products of matrices in bf16, the upper half of an f32: values are rounded to it, products are added up in f32.
+//!
+//! Operands lie in *tiles* of 16 rows of 32 values (AMX's): a left tile is 16 rows of the product by 32 of its depth, a
+//! right tile is `[pair of the depth][column][2]`. Rounding is to the nearest, ties to even; what is subnormal becomes 0, as
+//! the instructions have it, so every instruction set rounds to the same values.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+mod dot;
+
+use super::gemm::Start;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Portable, Simd};
+use super::{BLOCK, Row};
+use crate::InstructionSet;
+#[cfg(target_arch = "x86_64")]
+use dot::Dot512;
+use dot::{Dot, Widened};
+
+/// The upper half of an f32.
+pub(crate) type Half = u16;
+
+/// How far one step goes along the depth of a product.
+pub(crate) const DEPTH: usize = 32;
+/// Values of a tile.
+pub(crate) const TILE: usize = BLOCK * DEPTH;
+
+/// One term of a sum of products: where its left and right matrix begin.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Segment {
+    pub(crate) a: *const Half,
+    pub(crate) b: *const Half,
+}
+
+impl Segment {
+    pub(crate) const NONE: Self = Self { a: std::ptr::null(), b: std::ptr::null() };
+}
+
+/// How far apart the rows of a matrix, its tiles of 16 rows, and its steps are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) row: usize,
+    pub(crate) tile: usize,
+    pub(crate) step: usize,
+}
+
+/// How far apart the blocks of 16 columns of a matrix, and its steps are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Right {
+    pub(crate) block: usize,
+    pub(crate) step: usize,
+}
+
+/// How far apart the rows of the result, its tiles of 16 rows, and its blocks of 16 columns are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) row: usize,
+    pub(crate) tile: usize,
+    pub(crate) block: usize,
+}
+
+/// `c[row][column] = start + sum over segments, k of a[row][k] * b[k][column]`, `steps` times [`DEPTH`] deep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product<'a> {
+    pub(crate) segments: &'a [Segment],
+    pub(crate) steps: usize,
+    pub(crate) left: Left,
+    pub(crate) right: Right,
+    pub(crate) c: *mut f32,
+    pub(crate) outcome: Outcome,
+    pub(crate) start: Start,
+}
+
+/// One or two tiles of rows by one or two of columns, distances in bytes. The order is what [`amx`] counts on.
+#[derive(Debug)]
+#[repr(C)]
+struct Call {
+    segments: *const Segment,
+    count: usize,
+    steps: usize,
+    a_row: usize,
+    a_tile: usize,
+    a_step: usize,
+    b_block: usize,
+    b_step: usize,
+    start_row: usize,
+    c_row: usize,
+    /// By tile of rows and of columns.
+    start: [*const f32; 4],
+    c: [*mut f32; 4],
+}
+
+type Tile = unsafe fn(&Call);
+
+/// The functions of one instruction set.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// By tiles of rows and of columns, both less one.
+    tiles: [[Tile; 2]; 2],
+    begin: unsafe fn(),
+    end: unsafe fn(),
+    rows: unsafe fn(*const f32, *const f32, usize, *mut Half),
+    pairs: unsafe fn(*const f32, usize, usize, *mut Half),
+    turned: unsafe fn(*const f32, *const f32, [usize; 2], *mut Half),
+    lines: unsafe fn(*const f32, usize, *mut Half, [usize; 2]),
+}
+
+/// While it lives, a thread can call [`Kernel::product`].
+pub(crate) struct Ready(&'static Kernel);
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // SAFETY: the kernel is one that this machine can run.
+        unsafe { (self.0.end)() };
+    }
+}
+
+/// A value as it is multiplied.
+#[cfg(test)]
+pub(crate) fn rounded(value: f32) -> f32 {
+    dot::widen(dot::narrow(value))
+}
+
+const ZEROS: Row = [0.0; BLOCK];
+
+impl Kernel {
+    /// That of an instruction set that this machine has.
+    pub(crate) fn of(set: InstructionSet) -> &'static Self {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => &AMX,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16 => &AVX512BF16,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => &AVX2,
+            _ => &PORTABLE,
+        }
+    }
+
+    /// Readies this thread.
+    pub(crate) fn ready(&'static self) -> Ready {
+        // SAFETY: the kernel is one that this machine can run.
+        unsafe { (self.begin)() };
+        Ready(self)
+    }
+
+    /// Computes `rows` rows of a product for one block of columns or two.
+    ///
+    /// # Safety
+    /// The thread must be [`Ready`]. All pointers of `product` must be valid for what its formula touches, `a` for whole
+    /// tiles of rows, and `c` must not overlap `a` and `b`. If the last tile is not whole, rows of `c` must be
+    /// [`BLOCK`] apart.
+    pub(crate) unsafe fn product(&self, product: &Product<'_>, blocks: usize, rows: usize) {
+        let Product { segments, steps, left, right, c, outcome, start } = *product;
+        let halves = size_of::<Half>();
+        let mut segments_at = segments.as_ptr();
+        let mut moved;
+        let mut partial = [[0.0; BLOCK * BLOCK]; 2];
+        let whole = rows.is_multiple_of(BLOCK);
+        assert!((1..=2).contains(&blocks) && (whole || outcome.row == BLOCK));
+        assert!(segments.len() <= MAX_SEGMENTS);
+        let mut row = 0;
+        while row < rows {
+            let tiles = (rows - row).div_ceil(BLOCK).min(2);
+            let at = |tile: usize, block: usize| {
+                c.wrapping_add((row / BLOCK + tile) * outcome.tile + block * outcome.block)
+            };
+            // Of the last tile, if it is not whole.
+            let rest = if row + tiles * BLOCK > rows { rows % BLOCK } else { 0 };
+            if rest > 0 && matches!(start, Start::Add) {
+                for (block, partial) in partial.iter_mut().enumerate().take(blocks) {
+                    // SAFETY: the caller vouches for the rows there are, which follow each other.
+                    unsafe {
+                        partial.as_mut_ptr().copy_from_nonoverlapping(at(tiles - 1, block), rest * BLOCK)
+                    };
+                }
+            }
+            let (mut from, mut to) = ([ZEROS.as_ptr(); 4], [std::ptr::null_mut(); 4]);
+            for (i, (from, to)) in from.iter_mut().zip(&mut to).enumerate() {
+                let (tile, block) = (i / 2, i % 2);
+                *to = match rest > 0 && tile == tiles - 1 {
+                    true => partial[block].as_mut_ptr(),
+                    false => at(tile, block),
+                };
+                match start {
+                    Start::Zero => {}
+                    Start::Add => *from = *to,
+                    Start::Row(values) => *from = values.wrapping_add(block * BLOCK),
+                }
+            }
+            let call = Call {
+                segments: segments_at,
+                count: segments.len(),
+                steps,
+                a_row: left.row * halves,
+                a_tile: left.tile * halves,
+                a_step: left.step * halves,
+                b_block: right.block * halves,
+                b_step: right.step * halves,
+                start_row: if matches!(start, Start::Add) { outcome.row * size_of::<f32>() } else { 0 },
+                c_row: outcome.row * size_of::<f32>(),
+                start: from,
+                c: to,
+            };
+            // SAFETY: the caller vouches for the pointers; the kernel is one that this machine can run.
+            unsafe { (self.tiles[tiles - 1][blocks - 1])(&call) };
+            if rest > 0 {
+                for (block, partial) in partial.iter().enumerate().take(blocks) {
+                    // SAFETY: as above.
+                    unsafe { at(tiles - 1, block).copy_from_nonoverlapping(partial.as_ptr(), rest * BLOCK) };
+                }
+            }
+            row += tiles * BLOCK;
+            if row < rows {
+                moved = [Segment::NONE; MAX_SEGMENTS];
+                for (moved, segment) in moved.iter_mut().zip(segments) {
+                    let a = segment.a.wrapping_add(row / BLOCK * left.tile);
+                    *moved = Segment { a, b: segment.b };
+                }
+                segments_at = moved.as_ptr();
+            }
+        }
+    }
+
+    /// Rounds rows of one block of channels, and of the block after it if there is one, into rows of [`DEPTH`] values.
+    pub(crate) fn rows(&self, low: &[Row], high: Option<&[Row]>, to: &mut [Half]) {
+        assert!(to.len() == low.len() * DEPTH && high.is_none_or(|high| high.len() == low.len()));
+        let high = high.map_or(std::ptr::null(), |high| high.as_ptr().cast());
+        // SAFETY: there are so many rows of each; the kernel is one that this machine can run.
+        unsafe { (self.rows)(low.as_ptr().cast(), high, low.len(), to.as_mut_ptr()) };
+    }
+
+    /// Rounds `rows` rows of 16 values, `stride` apart, into pairs of rows: a right tile, or a part of one. A row that is
+    /// missing in the last pair counts as zero.
+    pub(crate) fn pairs(&self, from: &[f32], stride: usize, rows: usize, to: &mut [Half]) {
+        assert!(rows > 0 && from.len() >= (rows - 1) * stride + BLOCK);
+        assert!(to.len() >= rows.div_ceil(2) * DEPTH);
+        // SAFETY: asserted.
+        unsafe { (self.pairs)(from.as_ptr(), stride, rows, to.as_mut_ptr()) };
+    }
+
+    /// Rounds 16 rows of 16 values, `stride` apart, and 16 more, into a right tile, with rows and columns exchanged: what
+    /// lies in a row is the depth.
+    pub(crate) fn turned(&self, low: &[f32], high: Option<&[f32]>, stride: usize, to: &mut [Half]) {
+        let long = |from: &[f32]| from.len() >= (BLOCK - 1) * stride + BLOCK;
+        assert!(long(low) && high.is_none_or(long) && to.len() >= TILE);
+        let strides = [stride, if high.is_some() { stride } else { 0 }];
+        let high = high.map_or(ZEROS.as_ptr(), <[f32]>::as_ptr);
+        // SAFETY: asserted.
+        unsafe { (self.turned)(low.as_ptr(), high, strides, to.as_mut_ptr()) };
+    }
+
+    /// Rounds rows of a block of channels with rows and channels exchanged: the rows are the depth of a left matrix, whose
+    /// rows and steps lie as `distance` says. Fills the last step up with zeros.
+    pub(crate) fn lines(&self, from: &[Row], to: &mut [Half], distance: [usize; 2]) {
+        let [row, step] = distance;
+        let steps = from.len().div_ceil(DEPTH);
+        assert!(steps == 0 || to.len() >= (BLOCK - 1) * row + (steps - 1) * step + DEPTH);
+        // SAFETY: asserted.
+        unsafe { (self.lines)(from.as_ptr().cast(), from.len(), to.as_mut_ptr(), distance) };
+    }
+}
+
+/// Terms that one call of [`Kernel::product`] adds up.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+
+/// # Safety
+/// `count` rows of `low`, of `high` unless that is null, and of `to`; the machine must have `D`.
+#[inline(always)]
+unsafe fn rows<D: Dot>(low: *const f32, high: *const f32, count: usize, to: *mut Half) {
+    for row in 0..count {
+        let high = if high.is_null() { ZEROS.as_ptr() } else { high.wrapping_add(row * BLOCK) };
+        // SAFETY: passed on to the caller.
+        unsafe { D::join(low.add(row * BLOCK), high, to.add(row * DEPTH)) };
+    }
+}
+
+/// # Safety
+/// `rows` rows of `from`, and as many pairs of `to`; the machine must have `D`.
+#[inline(always)]
+unsafe fn pairs<D: Dot>(from: *const f32, stride: usize, rows: usize, to: *mut Half) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        for pair in 0..rows / 2 {
+            let even = from.add(2 * pair * stride);
+            D::weave(even, even.add(stride), to.add(pair * DEPTH));
+        }
+        if !rows.is_multiple_of(2) {
+            D::weave(from.add((rows - 1) * stride), ZEROS.as_ptr(), to.add(rows / 2 * DEPTH));
+        }
+    }
+}
+
+/// # Safety
+/// 16 rows of each; the machine must have `D`.
+#[inline(always)]
+unsafe fn turned<D: Dot>(low: *const f32, high: *const f32, strides: [usize; 2], to: *mut Half) {
+    let mut rows = [[0; DEPTH]; BLOCK];
+    // SAFETY: passed on to the caller. Two halves are moved as one float, whatever that would be.
+    unsafe {
+        for (i, row) in rows.iter_mut().enumerate() {
+            D::join(low.add(i * strides[0]), high.add(i * strides[1]), row.as_mut_ptr());
+        }
+        D::S::transpose(rows.as_ptr().cast(), BLOCK, to.cast(), BLOCK);
+    }
+}
+
+/// # Safety
+/// `count` rows of `from`, and whole steps of `to`; the machine must have `D`.
+#[inline(always)]
+unsafe fn lines<D: Dot>(from: *const f32, count: usize, to: *mut Half, [row, step]: [usize; 2]) {
+    let mut part = [[0; DEPTH]; BLOCK];
+    for first in (0..count).step_by(DEPTH) {
+        // SAFETY: passed on to the caller; as in `turned`.
+        unsafe {
+            let these = DEPTH.min(count - first);
+            if these < DEPTH {
+                part = [[0; DEPTH]; BLOCK];
+                pairs::<D>(from.add(first * BLOCK), BLOCK, these, part.as_mut_ptr().cast());
+            } else {
+                pairs::<D>(from.add(first * BLOCK), BLOCK, DEPTH, part.as_mut_ptr().cast());
+            }
+            D::S::transpose(part.as_ptr().cast(), BLOCK, to.add(first / DEPTH * step).cast(), row / 2);
+        }
+    }
+}
+
+unsafe fn nothing() {}
+
+/// The functions of one instruction set, compiled for it; `tiles` are its own where they are not made of [`Dot`].
+macro_rules! kernel {
+    ($static:ident, $module:ident, $dot:ty, $(#[$feature:meta])?) => {
+        kernel!($static, $module, $dot, $(#[$feature])?, [
+            [dot::<1, 1>, dot::<1, 2>],
+            [dot::<2, 1>, dot::<2, 2>],
+        ], nothing, nothing);
+    };
+    ($static:ident, $module:ident, $dot:ty, $(#[$feature:meta])?, $tiles:expr, $begin:expr, $end:expr) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            #[allow(dead_code, reason = "unused where tiles are not made of `Dot`")]
+            unsafe fn dot<const TILES: usize, const BLOCKS: usize>(call: &Call) {
+                // SAFETY: passed on to the caller, here and below.
+                unsafe { super::dot::tile::<$dot, TILES, BLOCKS>(call) }
+            }
+            $(#[$feature])?
+            unsafe fn rows(low: *const f32, high: *const f32, count: usize, to: *mut Half) {
+                // SAFETY: as above.
+                unsafe { super::rows::<$dot>(low, high, count, to) }
+            }
+            $(#[$feature])?
+            unsafe fn pairs(from: *const f32, stride: usize, rows: usize, to: *mut Half) {
+                // SAFETY: as above.
+                unsafe { super::pairs::<$dot>(from, stride, rows, to) }
+            }
+            $(#[$feature])?
+            unsafe fn turned(low: *const f32, high: *const f32, strides: [usize; 2], to: *mut Half) {
+                // SAFETY: as above.
+                unsafe { super::turned::<$dot>(low, high, strides, to) }
+            }
+            $(#[$feature])?
+            unsafe fn lines(from: *const f32, count: usize, to: *mut Half, distance: [usize; 2]) {
+                // SAFETY: as above.
+                unsafe { super::lines::<$dot>(from, count, to, distance) }
+            }
+
+            pub(super) static $static: Kernel =
+                Kernel { tiles: $tiles, begin: $begin, end: $end, rows, pairs, turned, lines };
+        }
+        use $module::$static;
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernel!(AMX, amx_kernel, Dot512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")],
+    [[amx::tile_1x1, amx::tile_1x2], [amx::tile_2x1, amx::tile_2x2]], amx::begin, amx::end);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512BF16, avx512bf16, Dot512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512, avx512, Widened<Avx512>,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX2, avx2, Widened<Avx2>, #[target_feature(enable = "avx2,fma")]);
+kernel!(PORTABLE, portable, Widened<Portable>,);
+
+#[cfg(test)]
+mod tests;
