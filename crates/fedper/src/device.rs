@@ -75,7 +75,7 @@ impl Bench {
         let sample_len = experiment.dataset.images.sample_len();
         let largest = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
         Ok(Self {
-            network: Network::new(&experiment.architecture, largest)?,
+            network: Network::with_precision(&experiment.architecture, largest, config.precision)?,
             batcher: Batcher::new(config.batch_size, config.drop_last),
             eval_batcher: Batcher::new(largest, false),
             pixels: vec![0.0; largest * sample_len],

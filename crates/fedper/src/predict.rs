@@ -117,7 +117,7 @@ fn network(
     }
     let input = InputShape { height, width, channels };
     let architecture = Architecture::new(config.model, config.stem, input, classes)?;
-    let mut network = Network::new(&architecture, 1)?;
+    let mut network = Network::with_precision(&architecture, 1, config.precision)?;
     network.load(params).map_err(|error| foreign(error.to_string()))?;
     Ok(network)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fedper_core::params::{Layout, Params, Spec};
 use fedper_core::seed::{Purpose, SERVER, derive, fill_normal, named};
-use fedper_nn::{Architecture, Batch, Network, NnError, Sgd};
+use fedper_nn::{Architecture, Batch, Network, NnError, Precision, Sgd};
 use serde::Serialize;
 
 use super::{Figures, gflops_nominal, median};
@@ -19,6 +19,8 @@ const MIN_STEPS: usize = 3;
 pub struct Options {
     /// The network.
     pub architecture: Architecture,
+    /// What its convolutions compute in.
+    pub precision: Precision,
     /// Samples a step.
     pub batch_size: usize,
     /// The optimizer.
@@ -54,8 +56,8 @@ struct Trainer {
 
 impl Trainer {
     fn new(options: &Options, worker: u64) -> Result<Self, NnError> {
-        let Options { architecture, batch_size, sgd, .. } = options;
-        let mut network = Network::new(architecture, *batch_size)?;
+        let Options { architecture, precision, batch_size, sgd, .. } = options;
+        let mut network = Network::with_precision(architecture, *batch_size, *precision)?;
         network.load(&initial(architecture))?;
         let mut images = vec![0.0; batch_size * architecture.input.numel()];
         fill_normal(&mut derive(1, Purpose::Dataset, worker, 0), 1.0, &mut images);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use fedper_core::strategy;
 use fedper_data::{Dataset, Scheme, TestSplit};
-use fedper_nn::{Model, Stem};
+use fedper_nn::{Model, Precision, Stem};
 use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
@@ -37,6 +37,9 @@ pub struct Config {
     /// Its first layers.
     #[serde(serialize_with = "as_text")]
     pub stem: Stem,
+    /// What its convolutions compute in.
+    #[serde(serialize_with = "as_text")]
+    pub precision: Precision,
     /// Weights to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -192,6 +195,7 @@ impl Config {
             image_size: s.image_size.or(rated.image_size),
             model,
             stem,
+            precision: parse(s.precision.as_deref().unwrap_or("fp32"))?,
             init: s.init.map(absolute),
             algorithm: s
                 .algorithm

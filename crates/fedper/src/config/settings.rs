@@ -63,6 +63,10 @@ pub struct Settings {
     /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2) or cifar (stride 1) [default: imagenet]
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub stem: Option<String>,
+    /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16 and less exact
+    /// [default: fp32]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub precision: Option<String>,
     /// Start from the weights in this safetensors file, on the server and on every device
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub init: Option<PathBuf>,
@@ -185,7 +189,7 @@ impl Settings {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
         merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
-            with_replacement min_photos max_photos min_per_score test_fraction model stem init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
+            with_replacement min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
             min_delta new_clients new_client_epochs new_client_layers)

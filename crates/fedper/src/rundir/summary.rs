@@ -30,7 +30,7 @@ pub(super) fn summarise(
         commit: option_env!("FEDPER_COMMIT").map(str::to_owned),
         seed: config.seed,
         cpu: cpu(),
-        kernels: Some(fedper_nn::InstructionSet::current().to_string()),
+        kernels: Some(fedper_nn::InstructionSet::current().used_in(config.precision).to_string()),
         workers: options.workers,
         command: config.command(),
         complete: algorithms.values().all(|a| a.rounds == config.rounds || a.stopped_early),
