@@ -11,7 +11,7 @@ use super::conv::Conv;
 use super::geometry::{Walk, Window};
 use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
-use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, MAX_SEGMENTS, Outcome, Product, Right, Segment, TILE};
+use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Segment, TILE};
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
 use crate::optim::Sink;
@@ -44,6 +44,14 @@ struct Layout {
     line: usize,
     /// Steps of a row of outputs.
     steps: usize,
+    samples: usize,
+}
+
+impl Layout {
+    /// Where a position of a line lies, which is a step's first one if tiles lie one after the other.
+    fn at(&self, position: usize) -> usize {
+        if self.distance[1] == TILE { position / DEPTH * TILE } else { position }
+    }
 }
 
 impl Lines {
@@ -79,16 +87,39 @@ impl Lines {
         let whole = shift == 0 && self.first == 0 && self.window.stride == 1;
         if samples.is_multiple_of(DEPTH) || whole {
             // Every column begins with a step, or there is but one window: tiles lie one after the other.
-            return Layout { distance: [DEPTH, TILE], line: len.next_multiple_of(DEPTH) * BLOCK, steps };
+            return Layout {
+                distance: [DEPTH, TILE],
+                line: len.next_multiple_of(DEPTH) * BLOCK,
+                steps,
+                samples,
+            };
         }
         // An odd number of cache lines, so that channels lie in different sets.
         let pitch = (len.div_ceil(DEPTH) | 1) * DEPTH;
-        Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps }
+        Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps, samples }
+    }
+
+    /// Lines of a row of inputs.
+    fn phases(&self) -> usize {
+        self.window.stride.min(self.window.input[1])
     }
 
     /// Lines of a block.
     fn count(&self) -> usize {
-        self.window.input[0] * self.window.stride.min(self.window.input[1])
+        self.window.input[0] * self.phases()
+    }
+
+    fn parts(&self, layout: Layout, inputs: Extent, outputs: Extent) -> Parts {
+        let [height, _] = self.output;
+        if height == 1 {
+            let step = (inputs.blocks + outputs.blocks) * TILE;
+            return Parts { rows: 1, steps: (CACHED / step).max(MIN_STEPS) };
+        }
+        let row = inputs.blocks * self.phases() * layout.line;
+        let around = (self.window.kernel[0] - 1) * row;
+        let each = self.window.stride * row + outputs.blocks * layout.steps * TILE;
+        let least = MIN_STEPS.div_ceil(layout.steps);
+        Parts { rows: (CACHED.saturating_sub(around) / each).max(least), steps: layout.steps }
     }
 
     /// Writes the lines of one block.
@@ -96,7 +127,7 @@ impl Lines {
         let Window { input: [height, width], stride, .. } = self.window;
         let layout = self.layout(samples);
         let x = rows(x);
-        let phases = stride.min(width);
+        let phases = self.phases();
         for (i, to) in to.chunks_exact_mut(layout.line).take(height * phases).enumerate() {
             let (row, phase) = (i / phases, i % phases);
             // Columns `phase + stride * q` for q from `first` on.
@@ -105,9 +136,7 @@ impl Lines {
             let mut at = (-self.first).max(0) as usize * samples;
             zero(to, layout, 0..at);
             let mut write = |x: &[super::super::kernel::Row]| {
-                let [channel, step] = layout.distance;
-                let start = if step == TILE { at / DEPTH * TILE } else { at };
-                kernel.lines(x, &mut to[start..], [channel, step]);
+                kernel.lines(x, &mut to[layout.at(at)..], layout.distance);
                 at += x.len();
             };
             // No window reads further.
@@ -135,6 +164,9 @@ fn zero(line: &mut [Half], layout: Layout, range: Range<usize>) {
         line.chunks_exact_mut(channel).for_each(|line| line[range.clone()].fill(0));
     }
 }
+
+/// Terms of a sum that are listed at a time.
+const MAX_SEGMENTS: usize = 64;
 
 /// How many steps so many blocks are deep.
 fn steps(blocks: usize) -> usize {
@@ -175,6 +207,10 @@ impl Bf16 {
         let panel =
             steps(inputs.blocks).max(steps(outputs.blocks)) * weight.taps * weight.panel_blocks() * TILE;
         scratch.reserve_halves(left.max(lines), panel.max(pairs));
+        let parts = self.lines.parts(layout, inputs, outputs);
+        let whole = parts.rows >= self.lines.output[0] && parts.steps >= layout.steps;
+        let gradient = if whole { weight.panel_len() / weight.taps } else { weight.values().len() };
+        scratch.reserve(gradient, 0);
     }
 
     /// The weights of one panel of outputs as right tiles, `[tap][step][block][tile]`.
@@ -265,6 +301,104 @@ impl Bf16 {
     }
 }
 
+/// What the weights' gradient is a product of.
+struct Operands<'a> {
+    lines: Lines,
+    layout: Layout,
+    /// Values of a block's lines, and of a row of outputs' pairs in a block.
+    block_len: usize,
+    pairs_row: usize,
+    left: &'a [Half],
+    right: &'a [Half],
+}
+
+/// Some rows of outputs, or some steps of the only one.
+struct Part {
+    rows: Range<usize>,
+    steps: Range<usize>,
+}
+
+/// How many rows of outputs, and steps of a row, are multiplied at a time: lines and pairs then stay in the second-level
+/// cache while all weights pass over them.
+#[derive(Clone, Copy)]
+struct Parts {
+    rows: usize,
+    steps: usize,
+}
+
+/// Values of lines and pairs that should be in the cache.
+const CACHED: usize = 384 << 10;
+/// Fewer steps would not be worth reading and writing the gradient.
+const MIN_STEPS: usize = 16;
+
+impl Parts {
+    fn of(self, rows: usize, steps: usize) -> impl Iterator<Item = Part> {
+        (0..rows).step_by(self.rows).flat_map(move |row| {
+            (0..steps).step_by(self.steps).map(move |step| Part {
+                rows: row..rows.min(row + self.rows),
+                steps: step..steps.min(step + self.steps),
+            })
+        })
+    }
+}
+
+impl Operands<'_> {
+    fn parts(&self, inputs: Extent, outputs: Extent) -> Parts {
+        self.lines.parts(self.layout, inputs, outputs)
+    }
+
+    /// `gradient (+)=` what a part gives of a tap in a panel.
+    fn add(
+        &self,
+        kernel: &Kernel,
+        part: &Part,
+        tap: usize,
+        panel: Panel,
+        start: Start,
+        gradient: &mut [f32],
+    ) {
+        let &Self { lines, layout, block_len, pairs_row, left, right } = self;
+        let [columns, phases] = [lines.window.kernel[1], lines.phases()];
+        let (phase, shift) = lines.tap(tap % columns);
+        let shift = layout.at((shift - lines.first) as usize * layout.samples);
+        let blocks = gradient.len() / panel.width() / BLOCK;
+        for block in (0..blocks).step_by(2) {
+            let (mut segments, mut count, mut start) = ([Segment::NONE; MAX_SEGMENTS], 0, start);
+            let mut add = |segments: &[Segment], start: Start| {
+                let product = Product {
+                    segments,
+                    steps: part.steps.len(),
+                    left: Left { row: layout.distance[0], tile: block_len, step: layout.distance[1] },
+                    right: Right { block: lines.output[0] * pairs_row, step: TILE },
+                    c: gradient[block * BLOCK * panel.width()..].as_mut_ptr(),
+                    outcome: Outcome { row: panel.width(), tile: BLOCK * panel.width(), block: BLOCK },
+                    start,
+                };
+                // SAFETY: a line is long enough for every window's steps, from its shift on, and so are rows of pairs; there
+                // are as many blocks of both; the gradient is that of a tap.
+                unsafe { kernel.product(&product, panel.blocks, (blocks - block).min(2) * BLOCK) };
+            };
+            for to in part.rows.clone() {
+                let Some(from) = lines.input_row(to, tap / columns) else { continue };
+                if count == MAX_SEGMENTS {
+                    add(&segments, start);
+                    (count, start) = (0, Start::Add);
+                }
+                let line = block * block_len + (from * phases + phase) * layout.line;
+                let pairs = (panel.first * lines.output[0] + to) * pairs_row;
+                segments[count] = Segment {
+                    a: left[line + shift + part.steps.start * layout.distance[1]..].as_ptr(),
+                    b: right[pairs + part.steps.start * TILE..].as_ptr(),
+                };
+                count += 1;
+            }
+            if count > 0 || !matches!(start, Start::Add) {
+                add(&segments[..count], start);
+            }
+        }
+    }
+}
+
 impl Conv {
     pub(super) fn forward_bf16(
         &mut self,
@@ -345,52 +479,39 @@ impl Conv {
             to[row.div_ceil(2) * DEPTH..].fill(0);
         }
         let _ready = kernel.ready();
-        let phases = lines.count() / lines.window.input[0];
-        for panel in self.weight.panels() {
-            for tap in (0..self.weight.taps).filter(|&tap| self.alive[tap]) {
-                let gradient = &mut gradient[..self.weight.rows * panel.width()];
-                let (tap_row, tap_column) = (tap / lines.window.kernel[1], tap % lines.window.kernel[1]);
-                let (phase, shift) = lines.tap(tap_column);
-                let shift = (shift - lines.first) as usize * samples;
-                let shift = if layout.distance[1] == TILE { shift / DEPTH * TILE } else { shift };
-                for block in (0..self.inputs.blocks).step_by(2) {
-                    let these = (self.inputs.blocks - block).min(2);
-                    let mut segments = [Segment::NONE; MAX_SEGMENTS];
-                    let (mut count, mut start) = (0, Start::Zero);
-                    let mut add = |segments: &[Segment], start: Start| {
-                        let product = Product {
-                            segments,
-                            steps: layout.steps,
-                            left: Left { row: layout.distance[0], tile: block_len, step: layout.distance[1] },
-                            right: Right { block: height * pairs_row, step: TILE },
-                            c: gradient[block * BLOCK * panel.width()..].as_mut_ptr(),
-                            outcome: Outcome {
-                                row: panel.width(),
-                                tile: BLOCK * panel.width(),
-                                block: BLOCK,
-                            },
-                            start,
-                        };
-                        // SAFETY: a line is long enough for every window's steps, from its shift on, and so are rows of
-                        // pairs; there are as many blocks of both; the gradient is that of a tap.
-                        unsafe { kernel.product(&product, panel.blocks, these * BLOCK) };
-                    };
-                    for to in 0..height {
-                        let Some(from) = lines.input_row(to, tap_row) else { continue };
-                        if count == MAX_SEGMENTS {
-                            add(&segments, start);
-                            (count, start) = (0, Start::Add);
-                        }
-                        let line = (from * phases + phase) * layout.line;
-                        segments[count] = Segment {
-                            a: left[block * block_len + line + shift..].as_ptr(),
-                            b: right[(panel.first * height + to) * pairs_row..].as_ptr(),
-                        };
-                        count += 1;
+        let operands = Operands { lines, layout, block_len, pairs_row, left, right };
+        let (parts, taps, rows) =
+            (operands.parts(self.inputs, self.outputs), self.weight.taps, self.weight.rows);
+        if parts.rows >= height && parts.steps >= layout.steps {
+            let whole = Part { rows: 0..height, steps: 0..layout.steps };
+            for panel in self.weight.panels() {
+                for tap in 0..taps {
+                    if self.weight.leaves(self.alive[tap], sink) {
+                        continue;
                     }
-                    add(&segments[..count], start);
+                    let gradient = &mut gradient[..rows * panel.width()];
+                    operands.add(kernel, &whole, tap, panel, Start::Zero, gradient);
+                    self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
                 }
-                self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
+            }
+        } else {
+            let tap_of = |panel: Panel, tap: usize| {
+                let len = rows * panel.width();
+                panel.start + tap * len..panel.start + (tap + 1) * len
+            };
+            let mut start = Start::Zero;
+            for part in parts.of(height, layout.steps) {
+                for panel in self.weight.panels() {
+                    for tap in 0..taps {
+                        let gradient = &mut gradient[tap_of(panel, tap)];
+                        operands.add(kernel, &part, tap, panel, start, gradient);
+                    }
+                }
+                start = Start::Add;
+            }
+            for panel in self.weight.panels() {
+                let gradient = &mut gradient[panel.start..][..taps * rows * panel.width()];
+                self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
         }
         self.bias_gradient(dy, samples, sink);
@@ -421,9 +542,12 @@ mod tests {
             (window([2, 9], [3, 5], 3, 2), [6, 9], 3, 4),
             (window([3, 3], [2, 2], 4, 0), [8, 8], 2, 2),
             (window([70, 2], [1, 3], 1, 3), [4, 4], 1, 1),
+            // More than is multiplied at a time.
+            (window([40, 40], [3, 3], 1, 1), [32, 17], 1, 8),
+            (window([24, 20], [1, 1], 1, 0), [64, 48], 1, 14),
         ] {
             let case = Case::new(window, channels, groups, samples, bf16::rounded);
-            let [inputs, outputs] = case.sides;
+            let [_, outputs] = case.sides;
             for set in InstructionSet::available() {
                 let kernels = Kernels::of(set, Precision::Bf16);
                 let mut conv = Conv::new("w", &window, channels, groups, true, kernels);
@@ -449,7 +573,8 @@ mod tests {
                 conv.input_gradient(&case.dy, &mut found, samples, true, &mut scratch, |_, _| {});
                 case.check_input_gradient(&found, 3e-6, &what);
 
-                let mut out = Params::zeros(case.layout().clone());
+                let layout = case.layout().clone();
+                let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
                 let mut sink = Sink::Store(&mut out);
                 conv.weight_gradient(&case.x, &case.dy, samples, &mut scratch, &mut sink);
                 case.check_gradients(&out, 3e-6, &what);

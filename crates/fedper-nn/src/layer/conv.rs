@@ -73,7 +73,6 @@ impl Conv {
         let sides = [self.inputs, self.outputs];
         if let Some(bf16) = &self.bf16 {
             bf16.reserve(scratch, &self.weight, sides, max_batch);
-            scratch.reserve(self.weight.panel_len() / self.weight.taps, 0);
             return;
         }
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };

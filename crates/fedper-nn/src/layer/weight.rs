@@ -134,6 +134,12 @@ impl Weight {
         }
     }
 
+    /// Whether a tap's gradient, which is 0 unless it is `alive`, would change nothing.
+    pub(crate) fn leaves(&self, alive: bool, sink: &Sink<'_>) -> bool {
+        // Velocities were zero, and no weight decay has changed that.
+        !alive && matches!(sink, Sink::Step(sgd) if sgd.weight_decay == 0.0)
+    }
+
     /// Uses up the gradient of some taps of one panel, in the panel's order. Where a tap is not `alive` it is 0.
     pub(crate) fn take(
         &mut self,
@@ -149,18 +155,16 @@ impl Weight {
             self.mask_groups(panel, gradient);
         }
         match sink {
-            Sink::Step(sgd) if sgd.weight_decay == 0.0 => {
-                // Without a gradient nothing moves: velocities were zero, and no weight decay has changed that.
+            Sink::Step(_) => {
                 let mut tap = 0;
                 for run in alive[taps].chunk_by(|a, b| a == b) {
                     let range = tap * tap_len..(tap + run.len()) * tap_len;
-                    if run[0] {
+                    if let (false, Sink::Step(sgd)) = (self.leaves(run[0], sink), &*sink) {
                         self.parameter.step(sgd, start + range.start, &gradient[range]);
                     }
                     tap += run.len();
                 }
             }
-            Sink::Step(sgd) => self.parameter.step(sgd, start, gradient),
             Sink::Keep => self.parameter.keep(start, gradient),
             Sink::Store(out) => {
                 let out = of(out, &self.parameter.name);

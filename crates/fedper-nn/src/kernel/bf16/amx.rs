@@ -82,15 +82,20 @@ pub(super) unsafe fn end() {
 
 /// `$name`: the sums in tiles 0 to 3, by rows and columns, the left matrix in 4 and 5, the right one in 6 and 7.
 macro_rules! tile {
-    ($name:ident, [$($load:literal)*], [$($step:literal)*], [$($store:literal)*]) => {
+    ($name:ident, [$($zero:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*]) => {
         /// # Safety
         /// [`is_here`] and [`begin`]; as [`super::Kernel::product`].
         pub(super) unsafe fn $name(call: &Call) {
             // SAFETY: reads `call`, with distances and pointers as they lie in it, and what it names.
             unsafe {
                 asm!(
+                    $($zero,)*
+                    "mov {t}, [{call} + 80]",
+                    "test {t}, {t}",
+                    "jz 5f",
                     "mov {row}, [{call} + 64]",
                     $($load,)*
+                    "5:",
                     "mov {segment}, [{call}]",
                     "mov {count}, [{call} + 8]",
                     "mov {a_row}, [{call} + 24]",
@@ -102,6 +107,7 @@ macro_rules! tile {
                     "2:",
                     "mov {a}, [{segment}]",
                     "mov {b}, [{segment} + 8]",
+                    "add {a}, [{call} + 144]",
                     "mov {a2}, [{call} + 32]",
                     "add {a2}, {a}",
                     "mov {b2}, [{call} + 48]",
@@ -134,7 +140,7 @@ macro_rules! tile {
     };
 }
 
-tile!(tile_1x1, [
+tile!(tile_1x1, ["tilezero tmm0"], [
     "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
 ], [
     "tileloadd tmm6, [{b} + {row}]"
@@ -144,7 +150,7 @@ tile!(tile_1x1, [
     "mov {t}, [{call} + 112]" "tilestored [{t} + {row}], tmm0"
 ]);
 
-tile!(tile_1x2, [
+tile!(tile_1x2, ["tilezero tmm0" "tilezero tmm1"], [
     "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + 88]" "tileloadd tmm1, [{t} + {row}]"
 ], [
@@ -158,7 +164,7 @@ tile!(tile_1x2, [
     "mov {t}, [{call} + 120]" "tilestored [{t} + {row}], tmm1"
 ]);
 
-tile!(tile_2x1, [
+tile!(tile_2x1, ["tilezero tmm0" "tilezero tmm2"], [
     "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + 96]" "tileloadd tmm2, [{t} + {row}]"
 ], [
@@ -172,7 +178,7 @@ tile!(tile_2x1, [
     "mov {t}, [{call} + 128]" "tilestored [{t} + {row}], tmm2"
 ]);
 
-tile!(tile_2x2, [
+tile!(tile_2x2, ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"], [
     "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + 88]" "tileloadd tmm1, [{t} + {row}]"
     "mov {t}, [{call} + 96]" "tileloadd tmm2, [{t} + {row}]"

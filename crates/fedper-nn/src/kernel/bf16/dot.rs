@@ -189,11 +189,14 @@ unsafe fn part<D: Dot, const ROWS: usize, const BLOCKS: usize>(call: &Call, tile
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (block, sum) in sums.iter_mut().enumerate() {
                     let start = call.start[2 * tile + block];
+                    if start.is_null() {
+                        continue;
+                    }
                     *sum = D::S::load(start.wrapping_byte_add((first + r) * call.start_row).add(v));
                 }
             }
             for &Segment { a, b } in segments {
-                let mut a = a.wrapping_byte_add(tile * call.a_tile + first * call.a_row);
+                let mut a = a.wrapping_byte_add(call.a_first + tile * call.a_tile + first * call.a_row);
                 let mut b = b.wrapping_add(2 * v);
                 for _ in 0..call.steps {
                     for pair in 0..DEPTH / 2 {

@@ -87,10 +87,16 @@ struct Call {
     b_step: usize,
     start_row: usize,
     c_row: usize,
-    /// By tile of rows and of columns.
+    /// By tile of rows and of columns; null to start from nothing.
     start: [*const f32; 4],
     c: [*mut f32; 4],
+    /// From where a segment's `a` begins to the first row.
+    a_first: usize,
 }
+
+/// What a tile that is not whole is computed in.
+#[repr(align(64))]
+struct Partial([[f32; BLOCK * BLOCK]; 2]);
 
 type Tile = unsafe fn(&Call);
 
@@ -156,73 +162,60 @@ impl Kernel {
     /// [`BLOCK`] apart.
     pub(crate) unsafe fn product(&self, product: &Product<'_>, blocks: usize, rows: usize) {
         let Product { segments, steps, left, right, c, outcome, start } = *product;
+        assert!((1..=2).contains(&blocks) && (rows.is_multiple_of(BLOCK) || outcome.row == BLOCK));
         let halves = size_of::<Half>();
-        let mut segments_at = segments.as_ptr();
-        let mut moved;
-        let mut partial = [[0.0; BLOCK * BLOCK]; 2];
-        let whole = rows.is_multiple_of(BLOCK);
-        assert!((1..=2).contains(&blocks) && (whole || outcome.row == BLOCK));
-        assert!(segments.len() <= MAX_SEGMENTS);
-        let mut row = 0;
-        while row < rows {
-            let tiles = (rows - row).div_ceil(BLOCK).min(2);
+        let add = matches!(start, Start::Add);
+        let mut call = Call {
+            segments: segments.as_ptr(),
+            count: segments.len(),
+            steps,
+            a_row: left.row * halves,
+            a_tile: left.tile * halves,
+            a_step: left.step * halves,
+            b_block: right.block * halves,
+            b_step: right.step * halves,
+            start_row: if add { outcome.row * size_of::<f32>() } else { 0 },
+            c_row: outcome.row * size_of::<f32>(),
+            start: match start {
+                Start::Row(values) => {
+                    [values, values.wrapping_add(BLOCK), values, values.wrapping_add(BLOCK)]
+                }
+                _ => [std::ptr::null(); 4],
+            },
+            c: [std::ptr::null_mut(); 4],
+            a_first: 0,
+        };
+        let mut partial = Partial([[0.0; BLOCK * BLOCK]; 2]);
+        for first in (0..rows).step_by(2 * BLOCK) {
+            let tiles = (rows - first).div_ceil(BLOCK).min(2);
             let at = |tile: usize, block: usize| {
-                c.wrapping_add((row / BLOCK + tile) * outcome.tile + block * outcome.block)
+                c.wrapping_add((first / BLOCK + tile) * outcome.tile + block * outcome.block)
             };
-            // Of the last tile, if it is not whole.
-            let rest = if row + tiles * BLOCK > rows { rows % BLOCK } else { 0 };
-            if rest > 0 && matches!(start, Start::Add) {
-                for (block, partial) in partial.iter_mut().enumerate().take(blocks) {
-                    // SAFETY: the caller vouches for the rows there are, which follow each other.
-                    unsafe {
-                        partial.as_mut_ptr().copy_from_nonoverlapping(at(tiles - 1, block), rest * BLOCK)
-                    };
+            call.c = [at(0, 0), at(0, 1), at(1, 0), at(1, 1)];
+            // Rows of the last tile, if it is not whole.
+            let rest = if first + tiles * BLOCK > rows { rows % BLOCK } else { 0 };
+            if rest > 0 {
+                for (block, partial) in partial.0.iter_mut().enumerate().take(blocks) {
+                    let to = partial.as_mut_ptr();
+                    if add {
+                        // SAFETY: the caller vouches for the rows there are, which follow each other.
+                        unsafe { to.copy_from_nonoverlapping(at(tiles - 1, block), rest * BLOCK) };
+                    }
+                    call.c[2 * (tiles - 1) + block] = to;
                 }
             }
-            let (mut from, mut to) = ([ZEROS.as_ptr(); 4], [std::ptr::null_mut(); 4]);
-            for (i, (from, to)) in from.iter_mut().zip(&mut to).enumerate() {
-                let (tile, block) = (i / 2, i % 2);
-                *to = match rest > 0 && tile == tiles - 1 {
-                    true => partial[block].as_mut_ptr(),
-                    false => at(tile, block),
-                };
-                match start {
-                    Start::Zero => {}
-                    Start::Add => *from = *to,
-                    Start::Row(values) => *from = values.wrapping_add(block * BLOCK),
-                }
+            if add {
+                call.start = call.c.map(<*mut f32>::cast_const);
             }
-            let call = Call {
-                segments: segments_at,
-                count: segments.len(),
-                steps,
-                a_row: left.row * halves,
-                a_tile: left.tile * halves,
-                a_step: left.step * halves,
-                b_block: right.block * halves,
-                b_step: right.step * halves,
-                start_row: if matches!(start, Start::Add) { outcome.row * size_of::<f32>() } else { 0 },
-                c_row: outcome.row * size_of::<f32>(),
-                start: from,
-                c: to,
-            };
             // SAFETY: the caller vouches for the pointers; the kernel is one that this machine can run.
             unsafe { (self.tiles[tiles - 1][blocks - 1])(&call) };
             if rest > 0 {
-                for (block, partial) in partial.iter().enumerate().take(blocks) {
+                for (block, partial) in partial.0.iter().enumerate().take(blocks) {
                     // SAFETY: as above.
                     unsafe { at(tiles - 1, block).copy_from_nonoverlapping(partial.as_ptr(), rest * BLOCK) };
                 }
             }
-            row += tiles * BLOCK;
-            if row < rows {
-                moved = [Segment::NONE; MAX_SEGMENTS];
-                for (moved, segment) in moved.iter_mut().zip(segments) {
-                    let a = segment.a.wrapping_add(row / BLOCK * left.tile);
-                    *moved = Segment { a, b: segment.b };
-                }
-                segments_at = moved.as_ptr();
-            }
+            call.a_first += 2 * call.a_tile;
         }
     }
 
@@ -264,9 +257,6 @@ impl Kernel {
         unsafe { (self.lines)(from.as_ptr().cast(), from.len(), to.as_mut_ptr(), distance) };
     }
 }
-
-/// Terms that one call of [`Kernel::product`] adds up.
-pub(crate) const MAX_SEGMENTS: usize = 64;
 
 /// # Safety
 /// `count` rows of `low`, of `high` unless that is null, and of `to`; the machine must have `D`.
