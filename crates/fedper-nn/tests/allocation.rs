@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use fedper_core::seed::{Purpose, SERVER, named};
-use fedper_nn::{Architecture, Batch, InputShape, Model, Network, Sgd, Stem};
+use fedper_nn::{Architecture, Batch, InputShape, Model, Network, Precision, Sgd, Stem};
 
 struct Counting;
 
@@ -32,10 +32,12 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_warm_step_allocates_nothing() {
     let sgd = Sgd { lr: 0.01, momentum: 0.9, weight_decay: 1e-4 };
-    for model in Model::ALL {
+    for (model, precision) in
+        Model::ALL.into_iter().flat_map(|model| Precision::ALL.map(|precision| (model, precision)))
+    {
         let input = InputShape { channels: 3, height: 32, width: 32 };
         let arch = Architecture::new(model, Stem::Imagenet, input, 10).unwrap();
-        let mut network = Network::new(&arch, 3).unwrap();
+        let mut network = Network::with_precision(&arch, 3, precision).unwrap();
         let params = arch.init(|name| named(0, Purpose::Init, SERVER, 0, name));
         network.load(&params).unwrap();
         let (images, labels) = (vec![0.5; 3 * input.numel()], [1, 2, 3]);
@@ -48,7 +50,7 @@ fn a_warm_step_allocates_nothing() {
             COUNT.with(Cell::get) - before
         };
         step();
-        assert_eq!(step(), 0, "{model}");
+        assert_eq!(step(), 0, "{model} {precision}");
     }
     // The counter does count.
     let before = COUNT.with(Cell::get);

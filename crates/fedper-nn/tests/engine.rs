@@ -2,13 +2,18 @@
 
 use fedper_core::params::{Layout, Params, ParamsError};
 use fedper_core::seed::{Purpose, SERVER, derive, fill_normal, named};
-use fedper_nn::{Architecture, Batch, InputShape, Model, Network, NnError, Sgd, Stem};
+use fedper_nn::{Architecture, Batch, InputShape, Model, Network, NnError, Precision, Sgd, Stem};
 
 const SGD: Sgd = Sgd { lr: 0.05, momentum: 0.9, weight_decay: 1e-2 };
 
 fn arch(model: Model, side: usize) -> Architecture {
     let input = InputShape { channels: 3, height: side, width: side };
     Architecture::new(model, Stem::Cifar, input, 10).unwrap()
+}
+
+/// Every network in every precision.
+fn networks() -> impl Iterator<Item = (Model, Precision)> {
+    Model::ALL.into_iter().flat_map(|model| Precision::ALL.map(|precision| (model, precision)))
 }
 
 fn fresh(arch: &Architecture) -> Params {
@@ -46,7 +51,7 @@ fn a_step_is_sgd_on_the_gradient() {
 
 #[test]
 fn results_repeat_whatever_ran_before() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let arch = arch(model, 16);
         let (images, labels) = samples(&arch, 6, 1);
         let batch = Batch { images: &images, labels: &labels };
@@ -58,27 +63,27 @@ fn results_repeat_whatever_ran_before() {
             network.store(&mut params).unwrap();
             (metrics, params)
         };
-        let expected = train(&mut Network::new(&arch, 6).unwrap());
-        let mut used = Network::new(&arch, 9).unwrap();
+        let expected = train(&mut Network::with_precision(&arch, 6, precision).unwrap());
+        let mut used = Network::with_precision(&arch, 9, precision).unwrap();
         let (other, labels) = samples(&arch, 9, 2);
         used.train_step(Batch { images: &other, labels: &labels }, &SGD).unwrap();
         used.evaluate(Batch { images: &other, labels: &labels }).unwrap();
-        assert_eq!(train(&mut used), expected, "{model}");
+        assert_eq!(train(&mut used), expected, "{model} {precision}");
         assert!(expected.1.first_non_finite().is_none());
     }
 }
 
 #[test]
 fn evaluation_does_not_depend_on_the_batch() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let arch = arch(model, 16);
         let (images, _) = samples(&arch, 5, 1);
-        let mut network = Network::new(&arch, 5).unwrap();
+        let mut network = Network::with_precision(&arch, 5, precision).unwrap();
         network.load(&fresh(&arch)).unwrap();
         let together = network.logits(&images, 5).unwrap().to_vec();
         for (i, image) in images.chunks_exact(arch.input.numel()).enumerate() {
             for (a, b) in network.logits(image, 1).unwrap().iter().zip(&together[i * 10..]) {
-                assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{model}: {a} {b}");
+                assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{model} {precision}: {a} {b}");
             }
         }
     }
@@ -111,15 +116,15 @@ fn running_statistics_move_by_a_tenth_and_large_means_do_not_cancel() {
 
 #[test]
 fn every_model_learns_a_batch_by_heart() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let arch = arch(model, 16);
         let (images, labels) = samples(&arch, 8, 1);
         let batch = Batch { images: &images, labels: &labels };
-        let mut network = Network::new(&arch, 8).unwrap();
+        let mut network = Network::with_precision(&arch, 8, precision).unwrap();
         network.load(&fresh(&arch)).unwrap();
         let sgd = Sgd { lr: 0.01, momentum: 0.9, weight_decay: 0.0 };
         let losses: Vec<f64> = (0..40).map(|_| network.train_step(batch, &sgd).unwrap().loss_sum).collect();
-        assert!(losses[39] < 0.5 * losses[0], "{model}: {losses:?}");
+        assert!(losses[39] < 0.5 * losses[0], "{model} {precision}: {losses:?}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use fedper_core::params::{Kind, Params};
 use fedper_core::seed::{Purpose, SERVER, derive, fill_normal, named};
-use fedper_nn::{Architecture, Batch, InputShape, Model, Network, Sgd, Stem};
+use fedper_nn::{Architecture, Batch, InputShape, Model, Network, Precision, Sgd, Stem};
 
 const SGD: Sgd = Sgd { lr: 0.05, momentum: 0.9, weight_decay: 1e-2 };
 const SIDE: usize = 16;
@@ -11,6 +11,11 @@ const COUNT: usize = 6;
 fn arch(model: Model) -> Architecture {
     let input = InputShape { channels: 3, height: SIDE, width: SIDE };
     Architecture::new(model, Stem::Cifar, input, 10).unwrap()
+}
+
+/// Every network in every precision.
+fn networks() -> impl Iterator<Item = (Model, Precision)> {
+    Model::ALL.into_iter().flat_map(|model| Precision::ALL.map(|precision| (model, precision)))
 }
 
 fn fresh(arch: &Architecture) -> Params {
@@ -67,7 +72,7 @@ fn a_clipped_step_is_sgd_on_the_scaled_gradient() {
 
 #[test]
 fn where_nothing_is_clipped_nothing_changes_in_any_bit() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let others = [Sgd { weight_decay: 0.0, ..SGD }, Sgd { momentum: 0.0, ..SGD }];
         let others = if model == Model::Cnn { &others[..] } else { &[] };
         for sgd in [&[SGD], others].concat() {
@@ -75,7 +80,7 @@ fn where_nothing_is_clipped_nothing_changes_in_any_bit() {
             let (images, labels) = samples(&arch);
             let batch = Batch { images: &images, labels: &labels };
             let train = |step: &mut dyn FnMut(&mut Network)| {
-                let mut network = Network::new(&arch, COUNT).unwrap();
+                let mut network = Network::with_precision(&arch, COUNT, precision).unwrap();
                 network.load(&fresh(&arch)).unwrap();
                 (0..3).for_each(|_| step(&mut network));
                 stored(&network, &arch)
@@ -86,11 +91,11 @@ fn where_nothing_is_clipped_nothing_changes_in_any_bit() {
             let far = train(&mut |network| {
                 network.train_step_clipped(batch, &sgd, 1e12).unwrap();
             });
-            assert_eq!(plain, far, "{model} {sgd:?}");
+            assert_eq!(plain, far, "{model} {precision} {sgd:?}");
             let near = train(&mut |network| {
                 network.train_step_clipped(batch, &sgd, 1e-3).unwrap();
             });
-            assert_ne!(plain, near, "{model} {sgd:?}");
+            assert_ne!(plain, near, "{model} {precision} {sgd:?}");
         }
     }
 }
@@ -98,10 +103,10 @@ fn where_nothing_is_clipped_nothing_changes_in_any_bit() {
 /// Without momentum and weight decay a step is `lr` times the clipped gradient, and that has the norm asked for.
 #[test]
 fn a_clipped_step_has_the_norm_asked_for_in_every_network() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let arch = arch(model);
         let (images, labels) = samples(&arch);
-        let mut network = Network::new(&arch, COUNT).unwrap();
+        let mut network = Network::with_precision(&arch, COUNT, precision).unwrap();
         let before = fresh(&arch);
         network.load(&before).unwrap();
         let sgd = Sgd { lr: 1.0, momentum: 0.0, weight_decay: 0.0 };
@@ -113,20 +118,20 @@ fn a_clipped_step_has_the_norm_asked_for_in_every_network() {
                 squares += a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
             }
         }
-        assert!((squares.sqrt() - 0.5).abs() < 1e-3, "{model}: {}", squares.sqrt());
+        assert!((squares.sqrt() - 0.5).abs() < 1e-3, "{model} {precision}: {}", squares.sqrt());
     }
 }
 
 #[test]
 fn frozen_parameters_and_statistics_stay() {
-    for model in Model::ALL {
+    for (model, precision) in networks() {
         let arch = arch(model);
         let (images, labels) = samples(&arch);
         let batch = Batch { images: &images, labels: &labels };
         let personal = arch.personal_names(2).unwrap();
         for clip in [false, true] {
             let before = fresh(&arch);
-            let mut network = Network::new(&arch, COUNT).unwrap();
+            let mut network = Network::with_precision(&arch, COUNT, precision).unwrap();
             network.load(&before).unwrap();
             network.freeze(|name| !personal.iter().any(|own| own == name));
             for _ in 0..2 {
@@ -137,17 +142,17 @@ fn frozen_parameters_and_statistics_stay() {
             }
             let after = stored(&network, &arch);
             for ((spec, a), (_, b)) in before.iter().zip(after.iter()) {
-                assert_eq!(a != b, personal.contains(&spec.name), "{model}: {}", spec.name);
+                assert_eq!(a != b, personal.contains(&spec.name), "{model} {precision}: {}", spec.name);
             }
             // Thawed, it trains as one that never was frozen.
-            let mut other = Network::new(&arch, COUNT).unwrap();
+            let mut other = Network::with_precision(&arch, COUNT, precision).unwrap();
             network.freeze(|_| false);
             network.reset_momentum();
             for network in [&mut network, &mut other] {
                 network.load(&before).unwrap();
                 network.train_step(batch, &SGD).unwrap();
             }
-            assert_eq!(stored(&network, &arch), stored(&other, &arch), "{model}");
+            assert_eq!(stored(&network, &arch), stored(&other, &arch), "{model} {precision}");
         }
     }
 }
