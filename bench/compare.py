@@ -6,7 +6,8 @@
 train: PyTorch runs in both memory layouts (contiguous, channels last) and both ways to use the cores (one process with a thread
 a core, one process a core), with the fastest of its implementations of SGD. Each round measures all four and fedper, one
 after the other, in rotating order; PyTorch's best is the one with the highest median. Both sides train the same network
-from the same weights on the same batch in memory; before anything is measured, their losses are compared.
+from the same weights on the same batch in memory; before anything is measured, their losses are compared. With
+`--precision bf16` ours computes in bf16, and PyTorch in float32 as well as with autocast to bf16.
 
 round: DIR is a checkout of https://github.com/TsingZ0/PFLlib, --python an interpreter that has what it imports (torch,
 torchvision, scikit-learn, h5py, cvxpy, matplotlib, calmsize). Both train the same network on 20 devices with 2 classes
@@ -29,13 +30,13 @@ import time
 import safetensors.numpy
 
 HERE = pathlib.Path(__file__).parent
-LAYOUTS = ["contiguous", "channels_last"]
 CLASSES, MOMENTUM = 10, 0.9
 
 # The first loss agrees to float32 rounding. What a step adds to it is compared as a change, so that a wrong learning
 # rate, momentum or statistic shows. Deep networks get a learning rate at which a step changes the loss by a few percent
 # and rounding stays small: PyTorch's own two layouts then differ by up to 0.1 % of the change, at 0.01 by all of it.
-FIRST_LOSS, CHANGE = 1e-4, 1e-2
+# In bf16 values are rounded to 8 bits, so only what is grossly wrong shows.
+TOLERANCES = {"fp32": {"first_loss": 1e-4, "change": 1e-2}, "bf16": {"first_loss": 1e-2, "change": 0.3}}
 
 
 @dataclasses.dataclass
@@ -64,11 +65,12 @@ CASES = {
 class PyTorch:
     """Processes that train at the same time, each with so many threads."""
 
-    def __init__(self, case, check, processes, threads):
+    def __init__(self, case, check, processes, threads, bf16):
         self.name = f"{processes} x {threads} thread{'s' if threads > 1 else ''}"
         self.batch = case.batch
         command = [sys.executable, HERE / "pytorch.py", "--model", case.model, "--stem", case.stem, "--check", check,
                    "--classes", str(CLASSES), "--lr", str(case.lr), "--momentum", str(MOMENTUM), "--threads", str(threads)]
+        command += ["--bf16"] * bf16
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                            env=environment) for _ in range(processes)]
@@ -81,12 +83,12 @@ class PyTorch:
             raise SystemExit(f"a PyTorch process ended with code {process.wait()}")
         return json.loads(line)
 
-    def images_per_second(self, layout, seconds):
+    def images_per_second(self, way, seconds):
         """The sum over processes of batch size / median step time, while all of them are busy."""
-        step = self.ready["step_seconds"][layout]
+        step = self.ready["step_seconds"][way]
         # A step to warm up, whole steps to measure, and time for the request to arrive.
         start = time.monotonic() + 0.1 + step
-        request = {"layout": layout, "start": start, "end": start + max(seconds, 5 * step)}
+        request = {"way": way, "start": start, "end": start + max(seconds, 5 * step)}
         for process in self.processes:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
@@ -104,17 +106,17 @@ def fedper(binary, case, *flags):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def agree(name, file, peers):
+def agree(name, file, peers, tolerances):
     """Ends the program unless all of PyTorch's losses are ours."""
     ours = safetensors.numpy.load_file(file)["losses"].tolist()
     furthest = {"first_loss": 0.0, "change": 0.0}
     for peer in peers:
-        for layout, theirs in peer.ready["losses"].items():
+        for way, theirs in peer.ready["losses"].items():
             first = abs(ours[0] - theirs[0]) / abs(theirs[0])
             change = max(abs((a - ours[0]) - (b - theirs[0])) / abs(b - theirs[0])
                          for a, b in zip(ours[1:], theirs[1:], strict=True))
-            if not (first <= FIRST_LOSS and change <= CHANGE):
-                raise SystemExit(f"{name}: losses {ours} here and {theirs} in PyTorch ({peer.name}, {layout}): "
+            if not (first <= tolerances["first_loss"] and change <= tolerances["change"]):
+                raise SystemExit(f"{name}: losses {ours} here and {theirs} in PyTorch ({peer.name}, {way}): "
                                  "not the same computation, so nothing is measured")
             furthest = {"first_loss": max(first, furthest["first_loss"]), "change": max(change, furthest["change"])}
     print(f"{name}: losses {', '.join(f'{loss:.4f}' for loss in ours)} agree; furthest: first "
@@ -126,18 +128,19 @@ def train_case(name, args):
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         check = os.path.join(folder, "check.safetensors")
-        fedper(args.fedper, case, "--check", check)
+        precision = ["--precision", args.precision]
+        fedper(args.fedper, case, *precision, "--check", check)
         splits = [(1, args.cores)] + [(args.cores, 1)] * (args.cores > 1)
-        peers = [PyTorch(case, check, *split) for split in splits]
+        peers = [PyTorch(case, check, *split, args.precision == "bf16") for split in splits]
         for peer in peers:
             stack.callback(peer.close)
         result = {"case": dataclasses.asdict(case), "torch": peers[0].ready["torch"],
-                  "check": agree(name, check, peers)}
+                  "check": agree(name, check, peers, TOLERANCES[args.precision])}
         ours = {"fedper": lambda: json.loads(fedper(
-            args.fedper, case, "--workers", args.cores, "--seconds", args.seconds, "--json"))["images_per_second"]}
-        theirs = {f"{peer.name}, {layout}, {peer.ready['optimizer'][layout]}":
-                  (lambda peer=peer, layout=layout: peer.images_per_second(layout, args.seconds))
-                  for peer in peers for layout in LAYOUTS}
+            args.fedper, case, *precision, "--workers", args.cores, "--seconds", args.seconds, "--json"))["images_per_second"]}
+        theirs = {f"{peer.name}, {way}, {optimizer}":
+                  (lambda peer=peer, way=way: peer.images_per_second(way, args.seconds))
+                  for peer in peers for way, optimizer in peer.ready["optimizer"].items()}
         contestants = list((ours | theirs).items())
         rates = {contestant: [] for contestant, _ in contestants}
         for number in range(args.rounds):
@@ -147,10 +150,12 @@ def train_case(name, args):
                 print(f"{name}, round {number + 1}: {rates[contestant][-1]:8.1f} images/s  {contestant}",
                       file=sys.stderr)
     medians = {contestant: statistics.median(values) for contestant, values in rates.items()}
-    best = max(theirs, key=medians.get)
-    paired = [a / b for a, b in zip(rates["fedper"], rates[best])]
-    return result | {"images_per_second": rates, "best": best, "ratio": medians["fedper"] / medians[best],
-                     "paired_ratios": paired}
+    compared = []
+    for bf16 in [False, True] if args.precision == "bf16" else [False]:
+        best = max((peer for peer in theirs if (", bf16" in peer) == bf16), key=medians.get)
+        paired = [a / b for a, b in zip(rates["fedper"], rates[best])]
+        compared.append({"best": best, "ratio": medians["fedper"] / medians[best], "paired_ratios": paired})
+    return result | {"images_per_second": rates, "compared": compared}
 
 
 def spread(values):
@@ -163,10 +168,13 @@ def train(args):
     rows = [["step", "fedper", "PyTorch", "ratio", "by round", "PyTorch's best"]]
     for name, result in results.items():
         case, rates = CASES[name], result["images_per_second"]
-        rows.append([f"{case.model}, {case.batch} x {case.channels}x{case.size}x{case.size}",
-                     spread(rates["fedper"]), spread(rates[result["best"]]), f"{result['ratio']:.2f}",
-                     f"{min(result['paired_ratios']):.2f}..{max(result['paired_ratios']):.2f}", result["best"]])
+        for compared in result["compared"]:
+            ratios = compared["paired_ratios"]
+            rows.append([f"{case.model}, {case.batch} x {case.channels}x{case.size}x{case.size}",
+                         spread(rates["fedper"]), spread(rates[compared["best"]]), f"{compared['ratio']:.2f}",
+                         f"{min(ratios):.2f}..{max(ratios):.2f}", compared["best"]])
     print(f"images/s, median (min..max) of {args.rounds} rounds of {args.seconds:g} s in turn, {args.cores} cores, "
+          f"fedper in {args.precision}, "
           f"torch {next(iter(results.values()))['torch']}")
     print_table(rows)
     return results
@@ -222,6 +230,7 @@ def main():
                          help=f"of {', '.join(CASES)} [default: all]")
     command.add_argument("--rounds", type=int, default=5, help="[default: 5]")
     command.add_argument("--seconds", type=float, default=4.0, help="length of each measurement [default: 4]")
+    command.add_argument("--precision", choices=TOLERANCES, default="fp32", help="ours [default: fp32]")
     command.set_defaults(run=train)
     command = commands.add_parser("round", help="a FedPer round, against PFLlib")
     command.add_argument("--pfllib", required=True, metavar="DIR", help="a checkout of PFLlib")

@@ -1,11 +1,12 @@
 """One PyTorch process that trains: started by `compare.py`, driven by JSON lines on standard input.
 
 `python pytorch.py --model M --stem S --classes N --check FILE --lr RATE --momentum FACTOR
---threads N`
+--threads N [--bf16]`
 
 FILE is what `fedper bench train --check` wrote: initial weights, a batch and the losses of its first steps. The process
-prints one JSON line when it is ready, and one for each request `{"layout": L, "start": T, "end": T}`: the seconds of
+prints one JSON line when it is ready, and one for each request `{"way": W, "start": T, "end": T}`: the seconds of
 each step that began after `start`, on the system's monotonic clock. It is busy from the request on until after `end`.
+A way is a memory layout; with `--bf16` there are two more, with autocast to bf16.
 """
 
 import argparse
@@ -27,9 +28,10 @@ MIN_STEPS = 3
 
 
 class Trainer:
-    """A network with the file's weights and batch, in one memory layout."""
+    """A network with the file's weights and batch, in one memory layout and precision."""
 
-    def __init__(self, args, check, layout, optimizer="for-loop"):
+    def __init__(self, args, check, layout, bf16, optimizer="for-loop"):
+        self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
         images = torch.from_numpy(check["batch.images"]).permute(0, 3, 1, 2)
         self.images = images.contiguous(memory_format=LAYOUTS[layout])
         self.labels = torch.from_numpy(check["batch.labels"]).long()
@@ -48,7 +50,8 @@ class Trainer:
     def step(self):
         """One step of SGD; returns the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.net(self.images), self.labels)
+        with self.autocast:
+            loss = cross_entropy(self.net(self.images), self.labels)
         loss.backward()
         self.optimizer.step()
         return loss
@@ -88,6 +91,7 @@ def main():
         parser.add_argument(f"--{name}", required=True)
     for name, kind in ("classes", int), ("lr", float), ("momentum", float), ("threads", int):
         parser.add_argument(f"--{name}", type=kind, required=True)
+    parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     # Subnormal velocities and gradients slow a step down several times; ours makes them 0 too.
@@ -95,16 +99,18 @@ def main():
     check = safetensors.numpy.load_file(args.check)
     ready = {"torch": torch.__version__, "losses": {}, "optimizer": {}, "step_seconds": {}}
     trainers = {}
-    for layout in LAYOUTS:
-        trainer = Trainer(args, check, layout)
-        ready["losses"][layout] = [trainer.step().item() for _ in check["losses"]]
-        ready["optimizer"][layout] = trainer.fastest_optimizer()
-        ready["step_seconds"][layout] = timed(trainer.step)
-        trainers[layout] = trainer
+    ways = {f"{layout}, bf16" if bf16 else layout: (layout, bf16)
+            for bf16 in ([False, True] if args.bf16 else [False]) for layout in LAYOUTS}
+    for way, (layout, bf16) in ways.items():
+        trainer = Trainer(args, check, layout, bf16)
+        ready["losses"][way] = [trainer.step().item() for _ in check["losses"]]
+        ready["optimizer"][way] = trainer.fastest_optimizer()
+        ready["step_seconds"][way] = timed(trainer.step)
+        trainers[way] = trainer
     print(json.dumps(ready), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        seconds = measure(trainers[request["layout"]], request["start"], request["end"])
+        seconds = measure(trainers[request["way"]], request["start"], request["end"])
         print(json.dumps(seconds), flush=True)
 
 

@@ -4,6 +4,7 @@ On another machine the float64 references change in their last digits only; the 
 more, because its kernels differ from one CPU to another.
 """
 
+import bf16
 import interchange
 import layers
 import networks
@@ -14,5 +15,6 @@ if __name__ == "__main__":
     layers.golden()
     for case in networks.CASES:
         networks.golden(case)
+    bf16.golden()
     for case in rounds.CASES:
         rounds.golden(case)
