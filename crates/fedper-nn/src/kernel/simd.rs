@@ -19,6 +19,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// The first and the second values of as many pairs of bf16 as there are lanes.
+    unsafe fn halves(pairs: *const u16) -> [Self::V; 2];
     /// Asks for a cache line that will be read soon; the address need not be valid.
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
@@ -126,6 +128,15 @@ mod x86 {
         unsafe fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
             // SAFETY: as in `zero`.
             unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn halves(pairs: *const u16) -> [__m512; 2] {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let pairs = _mm512_loadu_si512(pairs.cast());
+                let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                [_mm512_slli_epi32::<16>(pairs), second].map(|values| _mm512_castsi512_ps(values))
+            }
         }
         #[inline(always)]
         unsafe fn prefetch(from: *const f32) {
@@ -287,6 +298,15 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
         #[inline(always)]
+        unsafe fn halves(pairs: *const u16) -> [__m256; 2] {
+            // SAFETY: as in `zero`.
+            unsafe {
+                let pairs = _mm256_loadu_si256(pairs.cast());
+                let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+                [_mm256_slli_epi32::<16>(pairs), second].map(|values| _mm256_castsi256_ps(values))
+            }
+        }
+        #[inline(always)]
         unsafe fn prefetch(from: *const f32) {
             // SAFETY: a hint, which does not touch memory.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
@@ -357,6 +377,12 @@ impl Simd for Portable {
     unsafe fn store(to: *mut f32, v: [f32; 4]) {
         // SAFETY: as in `load`.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn halves(pairs: *const u16) -> [[f32; 4]; 2] {
+        // SAFETY: as in `load`. The first value of a pair is the lower half: x86-64 and aarch64 are little-endian.
+        let pairs = unsafe { pairs.cast::<[u32; 4]>().read_unaligned() };
+        [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

@@ -70,15 +70,8 @@ impl<S: Simd> Dot for Widened<S> {
     }
     #[inline(always)]
     unsafe fn load(from: *const Half) -> [S::V; 2] {
-        let (mut even, mut odd) = ([0.0; BLOCK], [0.0; BLOCK]);
         // SAFETY: the caller vouches for `LANES` pairs, and has `S`.
-        unsafe {
-            for lane in 0..S::LANES {
-                even[lane] = widen(*from.add(2 * lane));
-                odd[lane] = widen(*from.add(2 * lane + 1));
-            }
-            [S::load(even.as_ptr()), S::load(odd.as_ptr())]
-        }
+        unsafe { S::halves(from) }
     }
     #[inline(always)]
     unsafe fn splat(from: *const Half) -> [S::V; 2] {
