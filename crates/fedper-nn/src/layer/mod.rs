@@ -8,6 +8,7 @@
 //! `[batch][height][width][channels]`.
 
 pub(crate) mod bf16;
+pub(crate) mod bf16_stem;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;

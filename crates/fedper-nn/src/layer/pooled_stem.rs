@@ -44,7 +44,7 @@ impl PooledStem {
     }
 
     pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
-        self.stem.reserve(scratch);
+        self.stem.reserve(scratch, max_batch);
         let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
         scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
     }

@@ -3,12 +3,13 @@
 
 use fedper_core::params::Params;
 
+use super::bf16_stem::Bf16Stem;
 use super::geometry::Window;
 use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};
-use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::{BLOCK, bf16};
 use crate::optim::{Parameter, Sink};
 
 /// Rows of a window that one call of the matrix kernel adds up.
@@ -19,12 +20,14 @@ pub(crate) struct Stem {
     pub(super) bias: Option<Bias>,
     pub(super) window: Window,
     pub(super) channels: usize,
-    outputs: Extent,
+    pub(super) outputs: Extent,
     /// The images with their padding, from the forward to the backward pass; unused without padding.
     pub(super) padded: Buffer,
     /// All: padding is kept as zeros.
     alive: Vec<bool>,
     pub(super) kernel: &'static Kernel,
+    /// If it computes in bf16.
+    bf16: Option<Bf16Stem>,
 }
 
 impl Stem {
@@ -50,10 +53,24 @@ impl Stem {
             padded: Buffer::zeros(padded),
             alive: vec![true; window.taps()],
             kernel,
+            bf16: None,
         }
     }
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch) {
+    /// The same in bf16, if there is a kernel.
+    pub(crate) fn in_bf16(mut self, kernel: Option<&'static bf16::Kernel>, max_batch: usize) -> Self {
+        if let Some(kernel) = kernel {
+            self.padded = Buffer::default();
+            self.bf16 = Some(Bf16Stem::new(kernel, &self, max_batch));
+        }
+        self
+    }
+
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
+        if let Some(bf16) = &self.bf16 {
+            bf16.reserve(scratch, self, max_batch);
+            return;
+        }
         scratch.reserve(self.weight.panel_len(), 0);
     }
 
@@ -86,7 +103,19 @@ impl Stem {
         }
     }
 
-    pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
+    pub(crate) fn forward(
+        &mut self,
+        images: &[f32],
+        y: &mut [f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        mut done: impl Done,
+    ) {
+        if let Some(mut bf16) = self.bf16.take() {
+            self.forward_bf16(&mut bf16, images, y, samples, scratch, done);
+            self.bf16 = Some(bf16);
+            return;
+        }
         self.pad(images, samples);
         let ((line, image), (down, right)) = (self.extents(), self.steps());
         let [height, width] = self.window.output();
@@ -142,6 +171,11 @@ impl Stem {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
+        if let Some(bf16) = self.bf16.take() {
+            self.weight_gradient_bf16(&bf16, dy, samples, scratch, sink);
+            self.bf16 = Some(bf16);
+            return;
+        }
         let (down, right) = self.steps();
         let [height, width] = self.window.output();
         let (row, stride) = (samples * BLOCK, self.outputs.stride(samples));

@@ -259,6 +259,11 @@ impl Bias {
         &self.padded
     }
 
+    /// What [`Bias::refresh`] last returned.
+    pub(crate) fn padded(&self) -> &[f32] {
+        &self.padded
+    }
+
     pub(crate) fn backward(&mut self, dy: &[f32], extent: Extent, samples: usize, sink: &mut Sink<'_>) {
         for (block, gradient) in self.gradient.chunks_mut(BLOCK).enumerate() {
             let mut sums = [0.0; BLOCK];

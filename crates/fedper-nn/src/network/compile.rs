@@ -192,6 +192,8 @@ impl Compiler {
             self.push(Layer::PooledStem(stem), INPUT, None, to);
             return (to, after, &rest[1..]);
         }
+        let bf16 = self.kernels.bf16.filter(|_| matches!(op, Op::Conv2d { .. }));
+        let stem = stem.in_bf16(bf16, self.max_batch);
         let to = self.slot(after);
         self.push(Layer::Stem(stem, activation), INPUT, None, to);
         (to, after, rest)

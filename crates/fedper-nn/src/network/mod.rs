@@ -86,7 +86,7 @@ impl Network {
         let mut scratch = Scratch::default();
         for node in &program.nodes {
             match &node.layer {
-                Layer::Stem(stem, _) => stem.reserve(&mut scratch),
+                Layer::Stem(stem, _) => stem.reserve(&mut scratch, max_batch),
                 Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
                 Layer::PooledConv(conv) => conv.reserve(&mut scratch, max_batch),
                 Layer::Conv(conv, _) => {

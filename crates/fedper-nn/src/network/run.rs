@@ -108,7 +108,9 @@ fn forward_node(
     };
     match &mut node.layer {
         Layer::Input { channels } => block_images(x, y, extent, samples, *channels),
-        Layer::Stem(stem, a) => stem.forward(x, y, samples, |blocks, part| done(*a, blocks, part)),
+        Layer::Stem(stem, a) => {
+            stem.forward(x, y, samples, &mut scratch, |blocks, part| done(*a, blocks, part))
+        }
         Layer::Conv(conv, a) => {
             conv.forward(x, y, samples, &mut scratch, |blocks, part| done(*a, blocks, part))
         }

@@ -111,6 +111,8 @@ pub(crate) struct Kernel {
     pairs: unsafe fn(*const f32, usize, usize, *mut Half),
     turned: unsafe fn(*const f32, *const f32, [usize; 2], *mut Half),
     lines: unsafe fn(*const f32, usize, *mut Half, [usize; 2]),
+    round: unsafe fn(*const f32, usize, *mut Half),
+    woven: unsafe fn(*const Half, usize, *mut Half),
 }
 
 /// While it lives, a thread can call [`Kernel::product`].
@@ -247,6 +249,20 @@ impl Kernel {
         unsafe { (self.turned)(low.as_ptr(), high, strides, to.as_mut_ptr()) };
     }
 
+    /// Rounds values, as many of both.
+    pub(crate) fn round(&self, from: &[f32], to: &mut [Half]) {
+        assert_eq!(from.len(), to.len());
+        // SAFETY: asserted.
+        unsafe { (self.round)(from.as_ptr(), from.len(), to.as_mut_ptr()) };
+    }
+
+    /// Moves [`DEPTH`] rows of rounded values into pairs of rows: a right tile for each block of columns.
+    pub(crate) fn woven(&self, from: &[Half], row: usize, to: &mut [Half]) {
+        assert!(row.is_multiple_of(BLOCK) && from.len() >= DEPTH * row && to.len() >= row / BLOCK * TILE);
+        // SAFETY: asserted.
+        unsafe { (self.woven)(from.as_ptr(), row, to.as_mut_ptr()) };
+    }
+
     /// Rounds rows of a block of channels with rows and channels exchanged: the rows are the depth of a left matrix, whose
     /// rows and steps lie as `distance` says. Fills the last step up with zeros.
     pub(crate) fn lines(&self, from: &[Row], to: &mut [Half], distance: [usize; 2]) {
@@ -255,6 +271,42 @@ impl Kernel {
         assert!(steps == 0 || to.len() >= (BLOCK - 1) * row + (steps - 1) * step + DEPTH);
         // SAFETY: asserted.
         unsafe { (self.lines)(from.as_ptr().cast(), from.len(), to.as_mut_ptr(), distance) };
+    }
+}
+
+/// # Safety
+/// `count` values of both; the machine must have `D`.
+#[inline(always)]
+unsafe fn round<D: Dot>(from: *const f32, count: usize, to: *mut Half) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let whole = count / DEPTH * DEPTH;
+        for first in (0..whole).step_by(DEPTH) {
+            D::join(from.add(first), from.add(first + BLOCK), to.add(first));
+        }
+        let (mut rest, mut halves) = ([0.0; DEPTH], [0; DEPTH]);
+        rest.as_mut_ptr().copy_from_nonoverlapping(from.add(whole), count - whole);
+        D::join(rest.as_ptr(), rest.as_ptr().add(BLOCK), halves.as_mut_ptr());
+        to.add(whole).copy_from_nonoverlapping(halves.as_ptr(), count - whole);
+    }
+}
+
+/// # Safety
+/// [`DEPTH`] rows of `row` values of both, whole steps.
+#[inline(always)]
+unsafe fn woven(from: *const Half, row: usize, to: *mut Half) {
+    for pair in 0..DEPTH / 2 {
+        for block in 0..row / BLOCK {
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let even = from.add(2 * pair * row + block * BLOCK);
+                let (even, odd) = (even.cast::<[Half; BLOCK]>(), even.add(row).cast::<[Half; BLOCK]>());
+                let (even, odd) = (even.read(), odd.read());
+                let woven: [Half; DEPTH] =
+                    std::array::from_fn(|i| if i % 2 == 0 { even[i / 2] } else { odd[i / 2] });
+                to.add(block * TILE + pair * DEPTH).cast::<[Half; DEPTH]>().write(woven);
+            }
+        }
     }
 }
 
@@ -360,8 +412,19 @@ macro_rules! kernel {
                 unsafe { super::lines::<$dot>(from, count, to, distance) }
             }
 
+            $(#[$feature])?
+            unsafe fn round(from: *const f32, count: usize, to: *mut Half) {
+                // SAFETY: as above.
+                unsafe { super::round::<$dot>(from, count, to) }
+            }
+            $(#[$feature])?
+            unsafe fn woven(from: *const Half, row: usize, to: *mut Half) {
+                // SAFETY: as above.
+                unsafe { super::woven(from, row, to) }
+            }
+
             pub(super) static $static: Kernel =
-                Kernel { tiles: $tiles, begin: $begin, end: $end, rows, pairs, turned, lines };
+                Kernel { tiles: $tiles, begin: $begin, end: $end, rows, pairs, turned, lines, round, woven };
         }
         use $module::$static;
     };
