@@ -58,9 +58,14 @@ impl InstructionSet {
     /// What of it a network of this precision makes use of.
     pub fn used_in(self, precision: Precision) -> Self {
         match (self, precision) {
-            (Self::Amx | Self::Avx512Bf16, Precision::Fp32) => Self::Avx512,
+            (_, Precision::Fp32) if self.multiplies_bf16() => Self::Avx512,
             _ => self,
         }
+    }
+
+    /// Whether it has instructions for products of bf16.
+    pub fn multiplies_bf16(self) -> bool {
+        matches!(self, Self::Amx | Self::Avx512Bf16)
     }
 
     fn name(self) -> &'static str {

@@ -21,6 +21,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     /// The first and the second values of as many pairs of bf16 as there are lanes.
     unsafe fn halves(pairs: *const u16) -> [Self::V; 2];
+    /// The same pair in every lane.
+    unsafe fn splat_halves(pair: *const u16) -> [Self::V; 2];
     /// Asks for a cache line that will be read soon; the address need not be valid.
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
@@ -132,11 +134,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn halves(pairs: *const u16) -> [__m512; 2] {
             // SAFETY: as in `zero`.
-            unsafe {
-                let pairs = _mm512_loadu_si512(pairs.cast());
-                let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
-                [_mm512_slli_epi32::<16>(pairs), second].map(|values| _mm512_castsi512_ps(values))
-            }
+            unsafe { halves_512(_mm512_loadu_si512(pairs.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn splat_halves(pair: *const u16) -> [__m512; 2] {
+            // SAFETY: as in `zero`; the read does not need alignment.
+            unsafe { halves_512(_mm512_set1_epi32(pair.cast::<i32>().read_unaligned())) }
         }
         #[inline(always)]
         unsafe fn prefetch(from: *const f32) {
@@ -247,6 +250,32 @@ mod x86 {
         }
     }
 
+    /// The lower and the upper half of each lane, as floats.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512F.
+    #[inline(always)]
+    unsafe fn halves_512(pairs: __m512i) -> [__m512; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let upper = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(upper)]
+        }
+    }
+
+    /// As [`halves_512`].
+    ///
+    /// # Safety
+    /// The machine must have AVX2.
+    #[inline(always)]
+    unsafe fn halves_256(pairs: __m256i) -> [__m256; 2] {
+        // SAFETY: as above.
+        unsafe {
+            let upper = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(upper)]
+        }
+    }
+
     /// As [`Simd::equal`].
     ///
     /// # Safety
@@ -300,11 +329,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn halves(pairs: *const u16) -> [__m256; 2] {
             // SAFETY: as in `zero`.
-            unsafe {
-                let pairs = _mm256_loadu_si256(pairs.cast());
-                let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
-                [_mm256_slli_epi32::<16>(pairs), second].map(|values| _mm256_castsi256_ps(values))
-            }
+            unsafe { halves_256(_mm256_loadu_si256(pairs.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn splat_halves(pair: *const u16) -> [__m256; 2] {
+            // SAFETY: as in `zero`; the read does not need alignment.
+            unsafe { halves_256(_mm256_set1_epi32(pair.cast::<i32>().read_unaligned())) }
         }
         #[inline(always)]
         unsafe fn prefetch(from: *const f32) {
@@ -383,6 +413,12 @@ impl Simd for Portable {
         // SAFETY: as in `load`. The first value of a pair is the lower half: x86-64 and aarch64 are little-endian.
         let pairs = unsafe { pairs.cast::<[u32; 4]>().read_unaligned() };
         [pairs.map(|pair| f32::from_bits(pair << 16)), pairs.map(|pair| f32::from_bits(pair & 0xffff_0000))]
+    }
+    #[inline(always)]
+    unsafe fn splat_halves(pair: *const u16) -> [[f32; 4]; 2] {
+        // SAFETY: the caller vouches for a pair; the read does not need alignment.
+        let pair = unsafe { pair.cast::<u32>().read_unaligned() };
+        [[f32::from_bits(pair << 16); 4], [f32::from_bits(pair & 0xffff_0000); 4]]
     }
     #[inline(always)]
     unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fedper_core::params::{Layout, Params, Spec};
 use fedper_core::seed::{Purpose, SERVER, derive, fill_normal, named};
-use fedper_nn::{Architecture, Batch, Network, NnError, Precision, Sgd};
+use fedper_nn::{Architecture, Batch, InstructionSet, Network, NnError, Precision, Sgd};
 use serde::Serialize;
 
 use super::{Figures, gflops_nominal, median};
@@ -40,6 +40,10 @@ pub struct Report {
     /// this rate.
     #[serde(flatten)]
     pub figures: Figures,
+    /// What convolutions computed in, `fp32` or `bf16`.
+    pub precision: String,
+    /// The instruction set that was used.
+    pub kernels: String,
     /// Median seconds of a step, for each worker.
     pub step_seconds: Vec<f64>,
     /// Steps measured, for each worker.
@@ -124,7 +128,8 @@ pub fn measure(options: &Options) -> Result<Report, NnError> {
         workers: options.workers,
         peak_rss_bytes: crate::rundir::peak_rss_bytes(),
     };
-    Ok(Report { figures, step_seconds, steps })
+    let kernels = InstructionSet::current().used_in(options.precision).to_string();
+    Ok(Report { figures, precision: options.precision.to_string(), kernels, step_seconds, steps })
 }
 
 /// What keeps workers busy at the same time.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fedper_nn::{Architecture, InputShape, Sgd};
+use fedper_nn::{Architecture, InputShape, InstructionSet, Precision, Sgd};
 use serde::Serialize;
 
 use super::bench_scale;
@@ -188,6 +188,7 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
     let Figures { images_per_second, gflops_nominal, seconds, peak_rss_bytes, .. } = report.figures;
     let row = vec![
         args.model.clone(),
+        format!("{} ({})", report.precision, report.kernels),
         format!("{} x {input}", args.batch_size),
         options.workers.to_string(),
         or_dash(images_per_second.map(|rate| format!("{rate:.1}"))),
@@ -196,8 +197,12 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
         report.steps.iter().sum::<usize>().to_string(),
         or_dash(peak_rss_bytes.map(bytes)),
     ];
+    if config.precision == Precision::Bf16 && !InstructionSet::current().multiplies_bf16() {
+        eprintln!("{}", super::NO_BF16.trim_start());
+    }
     let columns = [
         ("model", Align::Left),
+        ("precision", Align::Left),
         ("batch", Align::Right),
         ("workers", Align::Right),
         ("images/s", Align::Right),

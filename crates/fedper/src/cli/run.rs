@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use fedper_nn::{InstructionSet, Precision};
+
 use super::table::{Align, bytes, duration, percent, table};
 use super::{interrupt, photos, progress};
 use crate::config::{Config, Settings, read_settings};
@@ -128,10 +130,16 @@ fn free_folder(config: &Config) -> PathBuf {
 fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
     let config = &experiment.config;
     let SampleTotals { train, test } = dir.samples();
+    let kernels = InstructionSet::current();
+    let (precision, slow) = match config.precision {
+        Precision::Fp32 => (String::new(), ""),
+        Precision::Bf16 if kernels.multiplies_bf16() => (format!(" in bf16 ({kernels})"), ""),
+        Precision::Bf16 => (" in bf16".to_owned(), super::NO_BF16),
+    };
     let held = config.new_clients.map_or_else(String::new, |count| format!(" ({count} held out)"));
     format!(
-        "{} on {}: {} devices{held}, {train} training and {test} test images{}, {}\n\
-         {} rounds of {} on {workers} worker{}, into {}",
+        "{}{precision} on {}: {} devices{held}, {train} training and {test} test images{}, {}\n\
+         {} rounds of {} on {workers} worker{}, into {}{slow}",
         config.model,
         experiment.dataset.name,
         config.clients,

@@ -36,7 +36,7 @@ pub(super) fn narrow(value: f32) -> Half {
     if bits & EXPONENT == 0 { upper & 0x8000 } else { quiet }
 }
 
-#[inline(always)]
+#[cfg(test)]
 pub(super) fn widen(half: Half) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
@@ -76,7 +76,7 @@ impl<S: Simd> Dot for Widened<S> {
     #[inline(always)]
     unsafe fn splat(from: *const Half) -> [S::V; 2] {
         // SAFETY: the caller vouches for a pair, and has `S`.
-        unsafe { [S::splat(widen(*from)), S::splat(widen(*from.add(1)))] }
+        unsafe { S::splat_halves(from) }
     }
     #[inline(always)]
     unsafe fn dot(a: [S::V; 2], b: [S::V; 2], sum: S::V) -> S::V {
