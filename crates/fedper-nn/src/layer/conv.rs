@@ -116,8 +116,32 @@ impl Conv {
         }
     }
 
+    /// `dx (+)=` the gradient of the input, if that is asked for; then that of weights and bias: weights change as soon as
+    /// their gradient is known.
+    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
+    pub(crate) fn backward(
+        &mut self,
+        x: &[f32],
+        dy: &[f32],
+        dx: Option<&mut [f32]>,
+        samples: usize,
+        add: bool,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+        done: impl Done,
+    ) {
+        if let Some(bf16) = self.bf16 {
+            return self.backward_bf16(bf16, x, dy, dx, samples, add, scratch, sink, done);
+        }
+        if let Some(dx) = dx {
+            self.input_gradient(dy, dx, samples, add, scratch, done);
+        }
+        self.weight_gradient(x, dy, samples, scratch, sink);
+        self.bias_gradient(dy, samples, sink);
+    }
+
     /// `dx (+)=` the gradient of the input.
-    pub(crate) fn input_gradient(
+    fn input_gradient(
         &self,
         dy: &[f32],
         dx: &mut [f32],
@@ -126,9 +150,6 @@ impl Conv {
         scratch: &mut Scratch,
         mut done: impl Done,
     ) {
-        if let Some(bf16) = self.bf16 {
-            return self.input_gradient_bf16(bf16, dy, dx, samples, add, scratch, done);
-        }
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
         if let Some(winograd) = &self.winograd {
@@ -172,7 +193,7 @@ impl Conv {
         }
     }
 
-    pub(crate) fn weight_gradient(
+    fn weight_gradient(
         &mut self,
         x: &[f32],
         dy: &[f32],
@@ -180,9 +201,6 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        if let Some(bf16) = self.bf16 {
-            return self.weight_gradient_bf16(bf16, x, dy, samples, scratch, sink);
-        }
         let taps = self.weight.taps;
         if let Some(winograd) = &self.winograd {
             let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
@@ -192,7 +210,6 @@ impl Conv {
                 winograd.gradient(&self.weight, panel, &scratch.filters, gradient);
                 self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
-            self.bias_gradient(dy, samples, sink);
             return;
         }
         let height = self.links.rows();
@@ -218,7 +235,6 @@ impl Conv {
                 self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
         }
-        self.bias_gradient(dy, samples, sink);
     }
 
     /// Adds the part of some links of a tap to its gradient in one panel.

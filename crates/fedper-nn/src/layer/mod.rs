@@ -8,7 +8,6 @@
 //! `[batch][height][width][channels]`.
 
 pub(crate) mod bf16;
-pub(crate) mod bf16_stem;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;
@@ -102,8 +101,8 @@ pub(crate) struct Scratch {
     pub(crate) filters: Buffer,
     /// Never written.
     pub(crate) zeros: Buffer,
-    /// Left and right matrices in bf16.
-    pub(crate) halves: [Buffer<Half>; 2],
+    /// Left and right matrices in bf16, and what must stay longer.
+    pub(crate) halves: [Buffer<Half>; 3],
 }
 
 impl Scratch {
@@ -120,10 +119,8 @@ impl Scratch {
     }
 
     /// As [`Scratch::reserve`].
-    pub(crate) fn reserve_halves(&mut self, left: usize, right: usize) {
-        let [l, r] = &mut self.halves;
-        grow(l, left);
-        grow(r, right);
+    pub(crate) fn reserve_halves(&mut self, lens: [usize; 3]) {
+        self.halves.iter_mut().zip(lens).for_each(|(halves, len)| grow(halves, len));
     }
 
     /// As [`Scratch::reserve`].

@@ -3,7 +3,7 @@
 
 use fedper_core::params::Params;
 
-use super::bf16_stem::Bf16Stem;
+use super::bf16::stem::Bf16Stem;
 use super::geometry::Window;
 use super::weight::{Bias, Panel, Weight};
 use super::{Done, Extent, Scratch};

@@ -227,13 +227,9 @@ fn backward_across(
             mask_if(g, z, conv.activation);
             conv.backward(x, g, dx, samples, add, &mut scratch, sink);
         }
-        // The weights change as soon as their gradient is known, so the input's gradient comes first.
         Layer::Conv(conv, activation) => {
             mask_if(g, z, own(*activation));
-            if let Some(dx) = dx {
-                conv.input_gradient(g, dx, samples, add, &mut scratch, done);
-            }
-            conv.weight_gradient(x, g, samples, &mut scratch, sink);
+            conv.backward(x, g, dx, samples, add, &mut scratch, sink, done);
         }
         Layer::Linear(layer, activation) => {
             mask_if(g, z, own(*activation));

@@ -5,7 +5,8 @@
 //! positions, one channel after the other, with zeros where a window reaches over the edge. Tap by tap, the same line is
 //! read from another position on.
 
-use std::ops::Range;
+mod lines;
+pub(crate) mod stem;
 
 use super::conv::Conv;
 use super::geometry::{Walk, Window};
@@ -15,6 +16,7 @@ use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Se
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
 use crate::optim::Sink;
+use lines::{Lines, Operands, Part};
 
 /// What a convolution needs to compute in bf16.
 #[derive(Clone, Copy)]
@@ -23,147 +25,8 @@ pub(super) struct Bf16 {
     lines: Lines,
 }
 
-/// How positions lie in lines: one for each row of inputs and each of its columns up to the stride, every `stride`th
-/// column of it.
-#[derive(Clone, Copy)]
-struct Lines {
-    window: Window,
-    output: [usize; 2],
-    /// The column of a line that its first position stands for, and the last one that any window begins at, both in
-    /// strides from the left edge.
-    first: isize,
-    last: isize,
-}
-
-/// How the lines of one batch lie.
-#[derive(Clone, Copy)]
-struct Layout {
-    /// From one channel to the next, and from one step to the next.
-    distance: [usize; 2],
-    /// Values of a line of all channels of a block.
-    line: usize,
-    /// Steps of a row of outputs.
-    steps: usize,
-    samples: usize,
-}
-
-impl Layout {
-    /// Where a position of a line lies, which is a step's first one if tiles lie one after the other.
-    fn at(&self, position: usize) -> usize {
-        if self.distance[1] == TILE { position / DEPTH * TILE } else { position }
-    }
-}
-
-impl Lines {
-    fn new(window: &Window) -> Self {
-        let mut window = *window;
-        if window.taps() == 1 && window.stride == 1 && window.padding == 0 {
-            window.input = [1, window.input[0] * window.input[1]];
-        }
-        let mut lines = Self { window, output: window.output(), first: 0, last: 0 };
-        (lines.first, lines.last) = (lines.tap(0).1, lines.tap(window.kernel[1] - 1).1);
-        lines
-    }
-
-    /// Which of a row's lines a column of the filter reads, and from where in it on.
-    fn tap(&self, column: usize) -> (usize, isize) {
-        let stride = self.window.stride as isize;
-        let from = column as isize - self.window.padding as isize;
-        (from.rem_euclid(stride) as usize, from.div_euclid(stride))
-    }
-
-    /// The row of inputs that a row of outputs reads through a row of the filter, unless it is padding.
-    fn input_row(&self, output: usize, row: usize) -> Option<usize> {
-        let Window { input, stride, padding, .. } = self.window;
-        (output * stride + row).checked_sub(padding).filter(|&row| row < input[0])
-    }
-
-    fn layout(&self, samples: usize) -> Layout {
-        let steps = (self.output[1] * samples).div_ceil(DEPTH);
-        let shift = (self.last - self.first) as usize * samples;
-        // A window's steps, and what filling the last step up writes.
-        let len =
-            (shift + steps * DEPTH).max((shift + self.output[1] * samples).next_multiple_of(DEPTH)) + DEPTH;
-        let whole = shift == 0 && self.first == 0 && self.window.stride == 1;
-        if samples.is_multiple_of(DEPTH) || whole {
-            // Every column begins with a step, or there is but one window: tiles lie one after the other.
-            return Layout {
-                distance: [DEPTH, TILE],
-                line: len.next_multiple_of(DEPTH) * BLOCK,
-                steps,
-                samples,
-            };
-        }
-        // An odd number of cache lines, so that channels lie in different sets.
-        let pitch = (len.div_ceil(DEPTH) | 1) * DEPTH;
-        Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps, samples }
-    }
-
-    /// Lines of a row of inputs.
-    fn phases(&self) -> usize {
-        self.window.stride.min(self.window.input[1])
-    }
-
-    /// Lines of a block.
-    fn count(&self) -> usize {
-        self.window.input[0] * self.phases()
-    }
-
-    fn parts(&self, layout: Layout, inputs: Extent, outputs: Extent) -> Parts {
-        let [height, _] = self.output;
-        if height == 1 {
-            let step = (inputs.blocks + outputs.blocks) * TILE;
-            return Parts { rows: 1, steps: (CACHED / step).max(MIN_STEPS) };
-        }
-        let row = inputs.blocks * self.phases() * layout.line;
-        let around = (self.window.kernel[0] - 1) * row;
-        let each = self.window.stride * row + outputs.blocks * layout.steps * TILE;
-        let least = MIN_STEPS.div_ceil(layout.steps);
-        Parts { rows: (CACHED.saturating_sub(around) / each).max(least), steps: layout.steps }
-    }
-
-    /// Writes the lines of one block.
-    fn pack(&self, kernel: &Kernel, x: &[f32], samples: usize, to: &mut [Half]) {
-        let Window { input: [height, width], stride, .. } = self.window;
-        let layout = self.layout(samples);
-        let x = rows(x);
-        let phases = self.phases();
-        for (i, to) in to.chunks_exact_mut(layout.line).take(height * phases).enumerate() {
-            let (row, phase) = (i / phases, i % phases);
-            // Columns `phase + stride * q` for q from `first` on.
-            let columns = (width - phase).div_ceil(stride);
-            let skipped = self.first.max(0) as usize;
-            let mut at = (-self.first).max(0) as usize * samples;
-            zero(to, layout, 0..at);
-            let mut write = |x: &[super::super::kernel::Row]| {
-                kernel.lines(x, &mut to[layout.at(at)..], layout.distance);
-                at += x.len();
-            };
-            // No window reads further.
-            let end = columns.min((self.last + self.output[1] as isize).max(0) as usize);
-            let column = |q: usize| (row * width + phase + q * stride) * samples;
-            match stride {
-                1 if skipped < end => write(&x[column(skipped)..][..(end - skipped) * samples]),
-                _ => (skipped..end).for_each(|q| write(&x[column(q)..][..samples])),
-            }
-            zero(
-                to,
-                layout,
-                at.next_multiple_of(if layout.distance[1] == TILE { DEPTH } else { 1 })..layout.line / BLOCK,
-            );
-        }
-    }
-}
-
-/// Zeros for some positions of a line.
-fn zero(line: &mut [Half], layout: Layout, range: Range<usize>) {
-    let [channel, step] = layout.distance;
-    if step == TILE {
-        line[range.start * BLOCK..range.end * BLOCK].fill(0);
-    } else {
-        line.chunks_exact_mut(channel).for_each(|line| line[range.clone()].fill(0));
-    }
-}
+/// Rows that are rounded at a time: whole steps.
+const AT_ONCE: usize = 16 * DEPTH;
 
 /// Terms of a sum that are listed at a time.
 const MAX_SEGMENTS: usize = 64;
@@ -206,7 +69,7 @@ impl Bf16 {
         let pairs = outputs.blocks * self.lines.output[0] * layout.steps * TILE;
         let panel =
             steps(inputs.blocks).max(steps(outputs.blocks)) * weight.taps * weight.panel_blocks() * TILE;
-        scratch.reserve_halves(left.max(lines), panel.max(pairs));
+        scratch.reserve_halves([left.max(lines), panel, pairs]);
         let parts = self.lines.parts(layout, inputs, outputs);
         let whole = parts.rows >= self.lines.output[0] && parts.steps >= layout.steps;
         let gradient = if whole { weight.panel_len() / weight.taps } else { weight.values().len() };
@@ -244,6 +107,41 @@ impl Bf16 {
                     };
                     let to = &mut to[((tap * deep + step) * inputs.blocks + i) * TILE..][..TILE];
                     self.kernel.turned(from(low), high.map(from), low.0.width(), to);
+                }
+            }
+        }
+    }
+
+    /// Rounds an output's gradient twice: to pairs for the weights' gradient, and, unless nobody asks for it, to what the
+    /// input's gradient is a product of. A little at a time, so that the second finds it in the cache.
+    fn pack_gradient(
+        &self,
+        side: Extent,
+        dy: &[f32],
+        samples: usize,
+        mut left: Option<&mut [Half]>,
+        pairs: &mut [Half],
+    ) {
+        let [height, width] = self.lines.output;
+        let (row, pairs_row) = (width * samples, self.lines.layout(samples).steps * TILE);
+        let plane = side.positions * samples * DEPTH + TILE;
+        for step in 0..steps(side.blocks) {
+            let blocks = 2 * step..side.blocks.min(2 * step + 2);
+            for (top, first) in (0..height).flat_map(|top| (0..row).step_by(AT_ONCE).map(move |i| (top, i))) {
+                let count = AT_ONCE.min(row - first);
+                let part = |block: usize| {
+                    &dy[side.range(block, samples)][(top * row + first) * BLOCK..][..count * BLOCK]
+                };
+                if let Some(left) = &mut left {
+                    let to = &mut left[step * plane + (top * row + first) * DEPTH..][..count * DEPTH];
+                    let high = (blocks.len() == 2).then(|| rows(part(blocks.end - 1)));
+                    self.kernel.rows(rows(part(blocks.start)), high, to);
+                }
+                for block in blocks.clone() {
+                    let to = (block * height + top) * pairs_row + first * BLOCK;
+                    let to = &mut pairs[to..][..count.next_multiple_of(DEPTH) * BLOCK];
+                    self.kernel.pairs(part(block), BLOCK, count, to);
+                    to[count.div_ceil(2) * DEPTH..].fill(0);
                 }
             }
         }
@@ -301,104 +199,6 @@ impl Bf16 {
     }
 }
 
-/// What the weights' gradient is a product of.
-struct Operands<'a> {
-    lines: Lines,
-    layout: Layout,
-    /// Values of a block's lines, and of a row of outputs' pairs in a block.
-    block_len: usize,
-    pairs_row: usize,
-    left: &'a [Half],
-    right: &'a [Half],
-}
-
-/// Some rows of outputs, or some steps of the only one.
-struct Part {
-    rows: Range<usize>,
-    steps: Range<usize>,
-}
-
-/// How many rows of outputs, and steps of a row, are multiplied at a time: lines and pairs then stay in the second-level
-/// cache while all weights pass over them.
-#[derive(Clone, Copy)]
-struct Parts {
-    rows: usize,
-    steps: usize,
-}
-
-/// Values of lines and pairs that should be in the cache.
-const CACHED: usize = 384 << 10;
-/// Fewer steps would not be worth reading and writing the gradient.
-const MIN_STEPS: usize = 16;
-
-impl Parts {
-    fn of(self, rows: usize, steps: usize) -> impl Iterator<Item = Part> {
-        (0..rows).step_by(self.rows).flat_map(move |row| {
-            (0..steps).step_by(self.steps).map(move |step| Part {
-                rows: row..rows.min(row + self.rows),
-                steps: step..steps.min(step + self.steps),
-            })
-        })
-    }
-}
-
-impl Operands<'_> {
-    fn parts(&self, inputs: Extent, outputs: Extent) -> Parts {
-        self.lines.parts(self.layout, inputs, outputs)
-    }
-
-    /// `gradient (+)=` what a part gives of a tap in a panel.
-    fn add(
-        &self,
-        kernel: &Kernel,
-        part: &Part,
-        tap: usize,
-        panel: Panel,
-        start: Start,
-        gradient: &mut [f32],
-    ) {
-        let &Self { lines, layout, block_len, pairs_row, left, right } = self;
-        let [columns, phases] = [lines.window.kernel[1], lines.phases()];
-        let (phase, shift) = lines.tap(tap % columns);
-        let shift = layout.at((shift - lines.first) as usize * layout.samples);
-        let blocks = gradient.len() / panel.width() / BLOCK;
-        for block in (0..blocks).step_by(2) {
-            let (mut segments, mut count, mut start) = ([Segment::NONE; MAX_SEGMENTS], 0, start);
-            let mut add = |segments: &[Segment], start: Start| {
-                let product = Product {
-                    segments,
-                    steps: part.steps.len(),
-                    left: Left { row: layout.distance[0], tile: block_len, step: layout.distance[1] },
-                    right: Right { block: lines.output[0] * pairs_row, step: TILE },
-                    c: gradient[block * BLOCK * panel.width()..].as_mut_ptr(),
-                    outcome: Outcome { row: panel.width(), tile: BLOCK * panel.width(), block: BLOCK },
-                    start,
-                };
-                // SAFETY: a line is long enough for every window's steps, from its shift on, and so are rows of pairs; there
-                // are as many blocks of both; the gradient is that of a tap.
-                unsafe { kernel.product(&product, panel.blocks, (blocks - block).min(2) * BLOCK) };
-            };
-            for to in part.rows.clone() {
-                let Some(from) = lines.input_row(to, tap / columns) else { continue };
-                if count == MAX_SEGMENTS {
-                    add(&segments, start);
-                    (count, start) = (0, Start::Add);
-                }
-                let line = block * block_len + (from * phases + phase) * layout.line;
-                let pairs = (panel.first * lines.output[0] + to) * pairs_row;
-                segments[count] = Segment {
-                    a: left[line + shift + part.steps.start * layout.distance[1]..].as_ptr(),
-                    b: right[pairs + part.steps.start * TILE..].as_ptr(),
-                };
-                count += 1;
-            }
-            if count > 0 || !matches!(start, Start::Add) {
-                add(&segments[..count], start);
-            }
-        }
-    }
-}
-
 impl Conv {
     pub(super) fn forward_bf16(
         &mut self,
@@ -410,7 +210,7 @@ impl Conv {
         mut done: impl Done,
     ) {
         let bias = self.bias.as_mut().map(Bias::refresh);
-        let [left, right] = &mut scratch.halves;
+        let [left, right, _] = &mut scratch.halves;
         let _ready = own.kernel.ready();
         pack_activations(own.kernel, self.inputs, x, samples, left);
         let stride = self.outputs.stride(samples);
@@ -426,59 +226,54 @@ impl Conv {
         }
     }
 
-    pub(super) fn input_gradient_bf16(
-        &self,
-        own: Bf16,
-        dy: &[f32],
-        dx: &mut [f32],
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
-        let start = if add { Start::Add } else { Start::Zero };
-        let [left, right] = &mut scratch.halves;
-        let _ready = own.kernel.ready();
-        pack_activations(own.kernel, self.outputs, dy, samples, left);
-        let stride = self.inputs.stride(samples);
-        for panel in self.weight.input_panels() {
-            own.pack_turned(&self.weight, panel, &self.alive, right);
-            let sides = [self.outputs, self.inputs];
-            own.walk_panel(&self.backward, sides, left, right, dx, samples, panel, start);
-            done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
-        }
-    }
-
-    pub(super) fn weight_gradient_bf16(
+    #[allow(clippy::too_many_arguments, reason = "as Conv::backward")]
+    pub(super) fn backward_bf16(
         &mut self,
         own: Bf16,
         x: &[f32],
         dy: &[f32],
+        dx: Option<&mut [f32]>,
+        samples: usize,
+        add: bool,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+        mut done: impl Done,
+    ) {
+        let [left, right, pairs] = &mut scratch.halves;
+        let _ready = own.kernel.ready();
+        own.pack_gradient(self.outputs, dy, samples, dx.is_some().then_some(&mut left[..]), pairs);
+        if let Some(dx) = dx {
+            let start = if add { Start::Add } else { Start::Zero };
+            let stride = self.inputs.stride(samples);
+            for panel in self.weight.input_panels() {
+                own.pack_turned(&self.weight, panel, &self.alive, right);
+                let sides = [self.outputs, self.inputs];
+                own.walk_panel(&self.backward, sides, left, right, dx, samples, panel, start);
+                done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
+            }
+        }
+        self.weight_gradient_bf16(own, x, samples, scratch, sink);
+        self.bias_gradient(dy, samples, sink);
+    }
+
+    /// The weights' gradient, after [`Bf16::pack_gradient`].
+    fn weight_gradient_bf16(
+        &mut self,
+        own: Bf16,
+        x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
         let Bf16 { kernel, lines } = own;
         let layout = lines.layout(samples);
-        let [height, width] = lines.output;
-        let (row, pairs_row) = (width * samples, layout.steps * TILE);
-        let Scratch { halves: [left, right], gradient, .. } = scratch;
+        let (height, pairs_row) = (lines.output[0], layout.steps * TILE);
+        let Scratch { halves: [left, _, right], gradient, .. } = scratch;
         let block_len = lines.count() * layout.line;
         for block in 0..self.inputs.blocks {
-            lines.pack(
-                kernel,
-                &x[self.inputs.range(block, samples)],
-                samples,
-                &mut left[block * block_len..],
-            );
+            let x = &x[self.inputs.range(block, samples)];
+            lines.pack(kernel, x, samples, &mut left[block * block_len..]);
         }
-        let outputs = self.outputs;
-        for (i, to) in right.chunks_exact_mut(pairs_row).take(outputs.blocks * height).enumerate() {
-            let from = &dy[outputs.range(i / height, samples)][i % height * row * BLOCK..][..row * BLOCK];
-            kernel.pairs(from, BLOCK, row, to);
-            to[row.div_ceil(2) * DEPTH..].fill(0);
-        }
-        let _ready = kernel.ready();
         let operands = Operands { lines, layout, block_len, pairs_row, left, right };
         let (parts, taps, rows) =
             (operands.parts(self.inputs, self.outputs), self.weight.taps, self.weight.rows);
@@ -514,7 +309,6 @@ impl Conv {
                 self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
             }
         }
-        self.bias_gradient(dy, samples, sink);
     }
 }
 
@@ -569,14 +363,18 @@ mod tests {
                 assert_eq!(blocks, outputs.blocks);
                 case.check_output(&found, 3e-6, &what);
 
-                let mut found = case.before.clone();
-                conv.input_gradient(&case.dy, &mut found, samples, true, &mut scratch, |_, _| {});
-                case.check_input_gradient(&found, 3e-6, &what);
-
                 let layout = case.layout().clone();
                 let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
+                let mut found = case.before.clone();
                 let mut sink = Sink::Store(&mut out);
-                conv.weight_gradient(&case.x, &case.dy, samples, &mut scratch, &mut sink);
+                let dx = Some(&mut found[..]);
+                conv.backward(&case.x, &case.dy, dx, samples, true, &mut scratch, &mut sink, |_, _| {});
+                case.check_input_gradient(&found, 3e-6, &what);
+                case.check_gradients(&out, 3e-6, &what);
+                // Without the input's.
+                let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
+                let mut sink = Sink::Store(&mut out);
+                conv.backward(&case.x, &case.dy, None, samples, false, &mut scratch, &mut sink, |_, _| {});
                 case.check_gradients(&out, 3e-6, &what);
             }
         }

@@ -6,20 +6,20 @@
 
 use std::ops::Range;
 
-use super::stem::Stem;
-use super::weight::Bias;
-use super::{Done, Scratch};
 use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Segment, TILE};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
+use crate::layer::stem::Stem;
+use crate::layer::weight::Bias;
+use crate::layer::{Done, Scratch};
 use crate::optim::Sink;
 
 /// Values of windows that are multiplied at a time.
 const CACHED: usize = 256 << 10;
 
 /// What a first convolution needs to compute in bf16.
-pub(super) struct Bf16Stem {
+pub(in crate::layer) struct Bf16Stem {
     kernel: &'static Kernel,
     /// The rounded images with their padding, from the forward to the backward pass.
     images: Buffer<Half>,
@@ -28,7 +28,7 @@ pub(super) struct Bf16Stem {
 }
 
 impl Bf16Stem {
-    pub(super) fn new(kernel: &'static Kernel, stem: &Stem, max_batch: usize) -> Self {
+    pub(in crate::layer) fn new(kernel: &'static Kernel, stem: &Stem, max_batch: usize) -> Self {
         let steps = (stem.window.taps() * stem.channels).div_ceil(DEPTH);
         // Windows are copied a step at a time, and so beyond their end.
         let images = Buffer::zeros(max_batch * stem.extents().1 + DEPTH);
@@ -45,12 +45,12 @@ impl Bf16Stem {
         self.steps * DEPTH
     }
 
-    pub(super) fn reserve(&self, scratch: &mut Scratch, stem: &Stem, max_batch: usize) {
+    pub(in crate::layer) fn reserve(&self, scratch: &mut Scratch, stem: &Stem, max_batch: usize) {
         let panels = stem.outputs.blocks * BLOCK;
         // A batch that is a little more than a part needs the most for its rows, one of a single sample for filling up.
         let count = (CACHED / self.row() + max_batch + 1).next_multiple_of(DEPTH) + DEPTH;
         let windows = count * self.row();
-        scratch.reserve_halves(windows, (panels * self.row()).max(windows + panels * count));
+        scratch.reserve_halves([windows, (panels * self.row()).max(windows), panels * count]);
         scratch.reserve(stem.weight.panel_len(), panels * self.row());
     }
 
@@ -90,7 +90,7 @@ impl Bf16Stem {
 }
 
 impl Stem {
-    pub(super) fn forward_bf16(
+    pub(in crate::layer) fn forward_bf16(
         &mut self,
         own: &mut Bf16Stem,
         images: &[f32],
@@ -100,7 +100,7 @@ impl Stem {
         mut done: impl Done,
     ) {
         own.round(self, images, samples);
-        let [left, right] = &mut scratch.halves;
+        let [left, right, _] = &mut scratch.halves;
         let (deep, row, plane) =
             (self.weight.taps * self.weight.rows, own.row(), self.outputs.stride(samples));
         if let Some(bias) = &mut self.bias {
@@ -150,7 +150,7 @@ impl Stem {
         done(0..self.outputs.blocks, y);
     }
 
-    pub(super) fn weight_gradient_bf16(
+    pub(in crate::layer) fn weight_gradient_bf16(
         &mut self,
         own: &Bf16Stem,
         dy: &[f32],
@@ -158,10 +158,9 @@ impl Stem {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let Scratch { halves: [windows, operands], gradient, transposed: total, .. } = scratch;
+        let Scratch { halves: [windows, pairs, lines], gradient, transposed: total, .. } = scratch;
         let (deep, row, blocks) = (self.weight.taps * self.weight.rows, own.row(), self.outputs.blocks);
         let most = (own.positions(samples) * samples).div_ceil(DEPTH);
-        let (pairs, lines) = operands.split_at_mut(most * own.steps * 2 * TILE);
         let total = &mut total[..blocks * BLOCK * row];
         let _ready = own.kernel.ready();
         let mut start = Start::Zero;

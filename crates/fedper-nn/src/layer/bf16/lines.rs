@@ -1,0 +1,248 @@
+//! The weights' gradient of a convolution: activations as lines of positions, and what they are multiplied with.
+
+use std::ops::Range;
+
+use super::{Extent, MAX_SEGMENTS, Panel, Window};
+use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Segment, TILE};
+use crate::kernel::gemm::Start;
+use crate::kernel::{BLOCK, Row, rows};
+
+/// How positions lie in lines: one for each row of inputs and each of its columns up to the stride, every `stride`th
+/// column of it.
+#[derive(Clone, Copy)]
+pub(super) struct Lines {
+    pub(super) window: Window,
+    pub(super) output: [usize; 2],
+    /// The column of a line that its first position stands for, and the last one that any window begins at, both in
+    /// strides from the left edge.
+    pub(super) first: isize,
+    pub(super) last: isize,
+}
+
+/// How the lines of one batch lie.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// From one channel to the next, and from one step to the next.
+    pub(super) distance: [usize; 2],
+    /// Values of a line of all channels of a block.
+    pub(super) line: usize,
+    /// Steps of a row of outputs.
+    pub(super) steps: usize,
+    pub(super) samples: usize,
+}
+
+impl Layout {
+    /// Where a position of a line lies, which is a step's first one if tiles lie one after the other.
+    fn at(&self, position: usize) -> usize {
+        if self.distance[1] == TILE { position / DEPTH * TILE } else { position }
+    }
+}
+
+impl Lines {
+    pub(super) fn new(window: &Window) -> Self {
+        let mut window = *window;
+        if window.taps() == 1 && window.stride == 1 && window.padding == 0 {
+            window.input = [1, window.input[0] * window.input[1]];
+        }
+        let mut lines = Self { window, output: window.output(), first: 0, last: 0 };
+        (lines.first, lines.last) = (lines.tap(0).1, lines.tap(window.kernel[1] - 1).1);
+        lines
+    }
+
+    /// Which of a row's lines a column of the filter reads, and from where in it on.
+    fn tap(&self, column: usize) -> (usize, isize) {
+        let stride = self.window.stride as isize;
+        let from = column as isize - self.window.padding as isize;
+        (from.rem_euclid(stride) as usize, from.div_euclid(stride))
+    }
+
+    /// The row of inputs that a row of outputs reads through a row of the filter, unless it is padding.
+    fn input_row(&self, output: usize, row: usize) -> Option<usize> {
+        let Window { input, stride, padding, .. } = self.window;
+        (output * stride + row).checked_sub(padding).filter(|&row| row < input[0])
+    }
+
+    pub(super) fn layout(&self, samples: usize) -> Layout {
+        let steps = (self.output[1] * samples).div_ceil(DEPTH);
+        let shift = (self.last - self.first) as usize * samples;
+        // A window's steps, and what filling the last step up writes.
+        let len =
+            (shift + steps * DEPTH).max((shift + self.output[1] * samples).next_multiple_of(DEPTH)) + DEPTH;
+        let whole = shift == 0 && self.first == 0 && self.window.stride == 1;
+        if samples.is_multiple_of(DEPTH) || whole {
+            // Every column begins with a step, or there is but one window: tiles lie one after the other.
+            return Layout {
+                distance: [DEPTH, TILE],
+                line: len.next_multiple_of(DEPTH) * BLOCK,
+                steps,
+                samples,
+            };
+        }
+        // An odd number of cache lines, so that channels lie in different sets.
+        let pitch = (len.div_ceil(DEPTH) | 1) * DEPTH;
+        Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps, samples }
+    }
+
+    /// Lines of a row of inputs.
+    fn phases(&self) -> usize {
+        self.window.stride.min(self.window.input[1])
+    }
+
+    /// Lines of a block.
+    pub(super) fn count(&self) -> usize {
+        self.window.input[0] * self.phases()
+    }
+
+    pub(super) fn parts(&self, layout: Layout, inputs: Extent, outputs: Extent) -> Parts {
+        let [height, _] = self.output;
+        if height == 1 {
+            let step = (inputs.blocks + outputs.blocks) * TILE;
+            return Parts { rows: 1, steps: (CACHED / step).max(MIN_STEPS) };
+        }
+        let row = inputs.blocks * self.phases() * layout.line;
+        let around = (self.window.kernel[0] - 1) * row;
+        let each = self.window.stride * row + outputs.blocks * layout.steps * TILE;
+        let least = MIN_STEPS.div_ceil(layout.steps);
+        Parts { rows: (CACHED.saturating_sub(around) / each).max(least), steps: layout.steps }
+    }
+
+    /// Writes the lines of one block.
+    pub(super) fn pack(&self, kernel: &Kernel, x: &[f32], samples: usize, to: &mut [Half]) {
+        let Window { input: [height, width], stride, .. } = self.window;
+        let layout = self.layout(samples);
+        let x = rows(x);
+        let phases = self.phases();
+        for (i, to) in to.chunks_exact_mut(layout.line).take(height * phases).enumerate() {
+            let (row, phase) = (i / phases, i % phases);
+            // Columns `phase + stride * q` for q from `first` on.
+            let columns = (width - phase).div_ceil(stride);
+            let skipped = self.first.max(0) as usize;
+            let mut at = (-self.first).max(0) as usize * samples;
+            zero(to, layout, 0..at);
+            let mut write = |x: &[Row]| {
+                kernel.lines(x, &mut to[layout.at(at)..], layout.distance);
+                at += x.len();
+            };
+            // No window reads further.
+            let end = columns.min((self.last + self.output[1] as isize).max(0) as usize);
+            let column = |q: usize| (row * width + phase + q * stride) * samples;
+            match stride {
+                1 if skipped < end => write(&x[column(skipped)..][..(end - skipped) * samples]),
+                _ => (skipped..end).for_each(|q| write(&x[column(q)..][..samples])),
+            }
+            zero(
+                to,
+                layout,
+                at.next_multiple_of(if layout.distance[1] == TILE { DEPTH } else { 1 })..layout.line / BLOCK,
+            );
+        }
+    }
+}
+
+/// Zeros for some positions of a line.
+fn zero(line: &mut [Half], layout: Layout, range: Range<usize>) {
+    let [channel, step] = layout.distance;
+    if step == TILE {
+        line[range.start * BLOCK..range.end * BLOCK].fill(0);
+    } else {
+        line.chunks_exact_mut(channel).for_each(|line| line[range.clone()].fill(0));
+    }
+}
+
+/// What the weights' gradient is a product of.
+pub(super) struct Operands<'a> {
+    pub(super) lines: Lines,
+    pub(super) layout: Layout,
+    /// Values of a block's lines, and of a row of outputs' pairs in a block.
+    pub(super) block_len: usize,
+    pub(super) pairs_row: usize,
+    pub(super) left: &'a [Half],
+    pub(super) right: &'a [Half],
+}
+
+/// Some rows of outputs, or some steps of the only one.
+pub(super) struct Part {
+    pub(super) rows: Range<usize>,
+    pub(super) steps: Range<usize>,
+}
+
+/// How many rows of outputs, and steps of a row, are multiplied at a time: lines and pairs then stay in the second-level
+/// cache while all weights pass over them.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) rows: usize,
+    pub(super) steps: usize,
+}
+
+/// Values of lines and pairs that should be in the cache.
+const CACHED: usize = 384 << 10;
+/// Fewer steps would not be worth reading and writing the gradient.
+const MIN_STEPS: usize = 16;
+
+impl Parts {
+    pub(super) fn of(self, rows: usize, steps: usize) -> impl Iterator<Item = Part> {
+        (0..rows).step_by(self.rows).flat_map(move |row| {
+            (0..steps).step_by(self.steps).map(move |step| Part {
+                rows: row..rows.min(row + self.rows),
+                steps: step..steps.min(step + self.steps),
+            })
+        })
+    }
+}
+
+impl Operands<'_> {
+    pub(super) fn parts(&self, inputs: Extent, outputs: Extent) -> Parts {
+        self.lines.parts(self.layout, inputs, outputs)
+    }
+
+    /// `gradient (+)=` what a part gives of a tap in a panel.
+    pub(super) fn add(
+        &self,
+        kernel: &Kernel,
+        part: &Part,
+        tap: usize,
+        panel: Panel,
+        start: Start,
+        gradient: &mut [f32],
+    ) {
+        let &Self { lines, layout, block_len, pairs_row, left, right } = self;
+        let [columns, phases] = [lines.window.kernel[1], lines.phases()];
+        let (phase, shift) = lines.tap(tap % columns);
+        let shift = layout.at((shift - lines.first) as usize * layout.samples);
+        let blocks = gradient.len() / panel.width() / BLOCK;
+        for block in (0..blocks).step_by(2) {
+            let (mut segments, mut count, mut start) = ([Segment::NONE; MAX_SEGMENTS], 0, start);
+            let mut add = |segments: &[Segment], start: Start| {
+                let product = Product {
+                    segments,
+                    steps: part.steps.len(),
+                    left: Left { row: layout.distance[0], tile: block_len, step: layout.distance[1] },
+                    right: Right { block: lines.output[0] * pairs_row, step: TILE },
+                    c: gradient[block * BLOCK * panel.width()..].as_mut_ptr(),
+                    outcome: Outcome { row: panel.width(), tile: BLOCK * panel.width(), block: BLOCK },
+                    start,
+                };
+                // SAFETY: a line is long enough for every window's steps, from its shift on, and so are rows of pairs; there
+                // are as many blocks of both; the gradient is that of a tap.
+                unsafe { kernel.product(&product, panel.blocks, (blocks - block).min(2) * BLOCK) };
+            };
+            for to in part.rows.clone() {
+                let Some(from) = lines.input_row(to, tap / columns) else { continue };
+                if count == MAX_SEGMENTS {
+                    add(&segments, start);
+                    (count, start) = (0, Start::Add);
+                }
+                let line = block * block_len + (from * phases + phase) * layout.line;
+                let pairs = (panel.first * lines.output[0] + to) * pairs_row;
+                segments[count] = Segment {
+                    a: left[line + shift + part.steps.start * layout.distance[1]..].as_ptr(),
+                    b: right[pairs + part.steps.start * TILE..].as_ptr(),
+                };
+                count += 1;
+            }
+            if count > 0 || !matches!(start, Start::Add) {
+                add(&segments[..count], start);
+            }
+        }
+    }
+}
