@@ -13,8 +13,8 @@ use crate::kernel::{BLOCK, Row, rows};
 pub(super) struct Lines {
     pub(super) window: Window,
     pub(super) output: [usize; 2],
-    /// The column of a line that its first position stands for, and the last one that any window begins at, both in
-    /// strides from the left edge.
+    /// The column that a line's first position stands for, at the edge or before it, and the last one that the first window of
+    /// a row begins at, both in strides.
     pub(super) first: isize,
     pub(super) last: isize,
 }
@@ -93,17 +93,18 @@ impl Lines {
         self.window.input[0] * self.phases()
     }
 
+    /// Parts that stay in the second-level cache, with lines and pairs, while all weights pass over them.
     pub(super) fn parts(&self, layout: Layout, inputs: Extent, outputs: Extent) -> Parts {
-        let [height, _] = self.output;
-        if height == 1 {
+        let all = [self.output[0], layout.steps];
+        if all[0] == 1 {
             let step = (inputs.blocks + outputs.blocks) * TILE;
-            return Parts { rows: 1, steps: (CACHED / step).max(MIN_STEPS) };
+            return Parts { all, each: [1, (CACHED / step).max(MIN_STEPS)] };
         }
         let row = inputs.blocks * self.phases() * layout.line;
         let around = (self.window.kernel[0] - 1) * row;
         let each = self.window.stride * row + outputs.blocks * layout.steps * TILE;
         let least = MIN_STEPS.div_ceil(layout.steps);
-        Parts { rows: (CACHED.saturating_sub(around) / each).max(least), steps: layout.steps }
+        Parts { all, each: [(CACHED.saturating_sub(around) / each).max(least), layout.steps] }
     }
 
     /// Writes the lines of one block.
@@ -116,25 +117,22 @@ impl Lines {
             let (row, phase) = (i / phases, i % phases);
             // Columns `phase + stride * q` for q from `first` on.
             let columns = (width - phase).div_ceil(stride);
-            let skipped = self.first.max(0) as usize;
-            let mut at = (-self.first).max(0) as usize * samples;
+            let mut at = -self.first as usize * samples;
             zero(to, layout, 0..at);
             let mut write = |x: &[Row]| {
                 kernel.lines(x, &mut to[layout.at(at)..], layout.distance);
                 at += x.len();
             };
             // No window reads further.
-            let end = columns.min((self.last + self.output[1] as isize).max(0) as usize);
+            let end = columns.min((self.last + self.output[1] as isize) as usize);
             let column = |q: usize| (row * width + phase + q * stride) * samples;
             match stride {
-                1 if skipped < end => write(&x[column(skipped)..][..(end - skipped) * samples]),
-                _ => (skipped..end).for_each(|q| write(&x[column(q)..][..samples])),
+                1 => write(&x[column(0)..][..end * samples]),
+                _ => (0..end).for_each(|q| write(&x[column(q)..][..samples])),
             }
-            zero(
-                to,
-                layout,
-                at.next_multiple_of(if layout.distance[1] == TILE { DEPTH } else { 1 })..layout.line / BLOCK,
-            );
+            // The last step that was written is filled up already.
+            let at = if layout.distance[1] == TILE { at.next_multiple_of(DEPTH) } else { at };
+            zero(to, layout, at..layout.line / BLOCK);
         }
     }
 }
@@ -162,16 +160,16 @@ pub(super) struct Operands<'a> {
 
 /// Some rows of outputs, or some steps of the only one.
 pub(super) struct Part {
-    pub(super) rows: Range<usize>,
-    pub(super) steps: Range<usize>,
+    rows: Range<usize>,
+    steps: Range<usize>,
 }
 
-/// How many rows of outputs, and steps of a row, are multiplied at a time: lines and pairs then stay in the second-level
-/// cache while all weights pass over them.
+/// What is multiplied at a time.
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
-    pub(super) rows: usize,
-    pub(super) steps: usize,
+    /// Rows of outputs, and steps of a row.
+    all: [usize; 2],
+    each: [usize; 2],
 }
 
 /// Values of lines and pairs that should be in the cache.
@@ -180,21 +178,24 @@ const CACHED: usize = 384 << 10;
 const MIN_STEPS: usize = 16;
 
 impl Parts {
-    pub(super) fn of(self, rows: usize, steps: usize) -> impl Iterator<Item = Part> {
-        (0..rows).step_by(self.rows).flat_map(move |row| {
-            (0..steps).step_by(self.steps).map(move |step| Part {
-                rows: row..rows.min(row + self.rows),
-                steps: step..steps.min(step + self.steps),
+    /// The only one, if there is only one.
+    pub(super) fn whole(&self) -> Option<Part> {
+        let is_whole = self.each.iter().zip(self.all).all(|(&each, all)| each >= all);
+        is_whole.then(|| Part { rows: 0..self.all[0], steps: 0..self.all[1] })
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Part> {
+        let Self { all, each } = self;
+        (0..all[0]).step_by(each[0]).flat_map(move |row| {
+            (0..all[1]).step_by(each[1]).map(move |step| Part {
+                rows: row..all[0].min(row + each[0]),
+                steps: step..all[1].min(step + each[1]),
             })
         })
     }
 }
 
 impl Operands<'_> {
-    pub(super) fn parts(&self, inputs: Extent, outputs: Extent) -> Parts {
-        self.lines.parts(self.layout, inputs, outputs)
-    }
-
     /// `gradient (+)=` what a part gives of a tap in a panel.
     pub(super) fn add(
         &self,

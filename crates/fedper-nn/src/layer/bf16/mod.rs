@@ -16,7 +16,7 @@ use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Se
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
 use crate::optim::Sink;
-use lines::{Lines, Operands, Part};
+use lines::{Lines, Operands};
 
 /// What a convolution needs to compute in bf16.
 #[derive(Clone, Copy)]
@@ -70,9 +70,10 @@ impl Bf16 {
         let panel =
             steps(inputs.blocks).max(steps(outputs.blocks)) * weight.taps * weight.panel_blocks() * TILE;
         scratch.reserve_halves([left.max(lines), panel, pairs]);
-        let parts = self.lines.parts(layout, inputs, outputs);
-        let whole = parts.rows >= self.lines.output[0] && parts.steps >= layout.steps;
-        let gradient = if whole { weight.panel_len() / weight.taps } else { weight.values().len() };
+        let gradient = match self.lines.parts(layout, inputs, outputs).whole() {
+            Some(_) => weight.panel_len() / weight.taps,
+            None => weight.values().len(),
+        };
         scratch.reserve(gradient, 0);
     }
 
@@ -267,7 +268,7 @@ impl Conv {
     ) {
         let Bf16 { kernel, lines } = own;
         let layout = lines.layout(samples);
-        let (height, pairs_row) = (lines.output[0], layout.steps * TILE);
+        let pairs_row = layout.steps * TILE;
         let Scratch { halves: [left, _, right], gradient, .. } = scratch;
         let block_len = lines.count() * layout.line;
         for block in 0..self.inputs.blocks {
@@ -275,10 +276,9 @@ impl Conv {
             lines.pack(kernel, x, samples, &mut left[block * block_len..]);
         }
         let operands = Operands { lines, layout, block_len, pairs_row, left, right };
-        let (parts, taps, rows) =
-            (operands.parts(self.inputs, self.outputs), self.weight.taps, self.weight.rows);
-        if parts.rows >= height && parts.steps >= layout.steps {
-            let whole = Part { rows: 0..height, steps: 0..layout.steps };
+        let parts = lines.parts(layout, self.inputs, self.outputs);
+        let (taps, rows) = (self.weight.taps, self.weight.rows);
+        if let Some(whole) = parts.whole() {
             for panel in self.weight.panels() {
                 for tap in 0..taps {
                     if self.weight.leaves(self.alive[tap], sink) {
@@ -295,7 +295,7 @@ impl Conv {
                 panel.start + tap * len..panel.start + (tap + 1) * len
             };
             let mut start = Start::Zero;
-            for part in parts.of(height, layout.steps) {
+            for part in parts.iter() {
                 for panel in self.weight.panels() {
                     for tap in 0..taps {
                         let gradient = &mut gradient[tap_of(panel, tap)];
