@@ -4,41 +4,40 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
+use std::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::{BLOCK, Call};
 
-/// Whether the processor has AMX's products of bf16, and the system lets this process use it.
+/// Whether the processor has AMX's products of bf16, and the system lets this process use them: asked of Linux only.
 pub(crate) fn is_here() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        static HERE: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *HERE.get_or_init(|| has_tiles() && is_permitted())
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        has_tiles()
-    }
+    static HERE: OnceLock<bool> = OnceLock::new();
+    *HERE.get_or_init(|| has_tiles() && is_permitted())
 }
 
 fn has_tiles() -> bool {
     const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
     /// That the system saves the tiles' configuration and data.
     const STATE: u64 = 1 << 17 | 1 << 18;
-    if !is_x86_feature_detected!("xsave") || __cpuid_count(0, 0).eax < 7 {
+    if !is_x86_feature_detected!("xsave") || !is_x86_feature_detected!("avx512bf16") {
         return false;
     }
-    // SAFETY: the machine has XSAVE, and the system uses it where AVX-512 is detected, which is asked for first.
+    // SAFETY: the machine has XSAVE, and the system uses it, or else AVX-512 would not be detected.
     let saved = unsafe { _xgetbv(0) };
     __cpuid_count(7, 0).edx & TILE_AND_BF16 == TILE_AND_BF16 && saved & STATE == STATE
 }
 
 /// Linux makes room for the tiles' data only when asked (since 5.16).
-#[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: asks for more state to be saved for this process, and touches no memory.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    #[cfg(target_os = "linux")]
+    {
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_long = 18;
+        // SAFETY: asks for more state to be saved for this process, and touches no memory.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 #[repr(C, align(64))]
@@ -80,7 +79,8 @@ pub(super) unsafe fn end() {
     unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
 }
 
-/// `$name`: the sums in tiles 0 to 3, by rows and columns, the left matrix in 4 and 5, the right one in 6 and 7.
+/// `$name`: the sums in tiles 0 to 3, by rows and columns, the left matrix in 4 and 5, the right one in 6 and 7. Names in
+/// capitals are places in [`Call`].
 macro_rules! tile {
     ($name:ident, [$($zero:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*]) => {
         /// # Safety
@@ -90,29 +90,29 @@ macro_rules! tile {
             unsafe {
                 asm!(
                     $($zero,)*
-                    "mov {t}, [{call} + 80]",
+                    "mov {t}, [{call} + {START}]",
                     "test {t}, {t}",
                     "jz 5f",
-                    "mov {row}, [{call} + 64]",
+                    "mov {row}, [{call} + {START_ROW}]",
                     $($load,)*
                     "5:",
-                    "mov {segment}, [{call}]",
-                    "mov {count}, [{call} + 8]",
-                    "mov {a_row}, [{call} + 24]",
-                    "mov {a_step}, [{call} + 40]",
-                    "mov {b_step}, [{call} + 56]",
+                    "mov {segment}, [{call} + {SEGMENTS}]",
+                    "mov {count}, [{call} + {COUNT}]",
+                    "mov {a_row}, [{call} + {A_ROW}]",
+                    "mov {a_step}, [{call} + {A_STEP}]",
+                    "mov {b_step}, [{call} + {B_STEP}]",
                     "mov {row}, 64",
                     "test {count}, {count}",
                     "jz 4f",
                     "2:",
                     "mov {a}, [{segment}]",
                     "mov {b}, [{segment} + 8]",
-                    "add {a}, [{call} + 144]",
-                    "mov {a2}, [{call} + 32]",
+                    "add {a}, [{call} + {A_FIRST}]",
+                    "mov {a2}, [{call} + {A_TILE}]",
                     "add {a2}, {a}",
-                    "mov {b2}, [{call} + 48]",
+                    "mov {b2}, [{call} + {B_BLOCK}]",
                     "add {b2}, {b}",
-                    "mov {t}, [{call} + 16]",
+                    "mov {t}, [{call} + {STEPS}]",
                     "3:",
                     $($step,)*
                     "add {a}, {a_step}",
@@ -125,12 +125,25 @@ macro_rules! tile {
                     "dec {count}",
                     "jnz 2b",
                     "4:",
-                    "mov {row}, [{call} + 72]",
+                    "mov {row}, [{call} + {C_ROW}]",
                     $($store,)*
                     call = in(reg) call,
                     row = out(reg) _, t = out(reg) _, segment = out(reg) _, count = out(reg) _,
                     a_row = out(reg) _, a_step = out(reg) _, b_step = out(reg) _,
                     a = out(reg) _, a2 = out(reg) _, b = out(reg) _, b2 = out(reg) _,
+                    SEGMENTS = const offset_of!(Call, segments),
+                    COUNT = const offset_of!(Call, count),
+                    STEPS = const offset_of!(Call, steps),
+                    A_ROW = const offset_of!(Call, a_row),
+                    A_TILE = const offset_of!(Call, a_tile),
+                    A_STEP = const offset_of!(Call, a_step),
+                    B_BLOCK = const offset_of!(Call, b_block),
+                    B_STEP = const offset_of!(Call, b_step),
+                    START_ROW = const offset_of!(Call, start_row),
+                    C_ROW = const offset_of!(Call, c_row),
+                    START = const offset_of!(Call, start),
+                    C = const offset_of!(Call, c),
+                    A_FIRST = const offset_of!(Call, a_first),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -141,18 +154,18 @@ macro_rules! tile {
 }
 
 tile!(tile_1x1, ["tilezero tmm0"], [
-    "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
+    "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
 ], [
     "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
     "tdpbf16ps tmm0, tmm4, tmm6"
 ], [
-    "mov {t}, [{call} + 112]" "tilestored [{t} + {row}], tmm0"
+    "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
 ]);
 
 tile!(tile_1x2, ["tilezero tmm0" "tilezero tmm1"], [
-    "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
-    "mov {t}, [{call} + 88]" "tileloadd tmm1, [{t} + {row}]"
+    "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
+    "mov {t}, [{call} + {START} + 8]" "tileloadd tmm1, [{t} + {row}]"
 ], [
     "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
@@ -160,13 +173,13 @@ tile!(tile_1x2, ["tilezero tmm0" "tilezero tmm1"], [
     "tileloadd tmm7, [{b2} + {row}]"
     "tdpbf16ps tmm1, tmm4, tmm7"
 ], [
-    "mov {t}, [{call} + 112]" "tilestored [{t} + {row}], tmm0"
-    "mov {t}, [{call} + 120]" "tilestored [{t} + {row}], tmm1"
+    "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
+    "mov {t}, [{call} + {C} + 8]" "tilestored [{t} + {row}], tmm1"
 ]);
 
 tile!(tile_2x1, ["tilezero tmm0" "tilezero tmm2"], [
-    "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
-    "mov {t}, [{call} + 96]" "tileloadd tmm2, [{t} + {row}]"
+    "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
+    "mov {t}, [{call} + {START} + 16]" "tileloadd tmm2, [{t} + {row}]"
 ], [
     "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
@@ -174,15 +187,15 @@ tile!(tile_2x1, ["tilezero tmm0" "tilezero tmm2"], [
     "tileloadd tmm5, [{a2} + {a_row}]"
     "tdpbf16ps tmm2, tmm5, tmm6"
 ], [
-    "mov {t}, [{call} + 112]" "tilestored [{t} + {row}], tmm0"
-    "mov {t}, [{call} + 128]" "tilestored [{t} + {row}], tmm2"
+    "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
+    "mov {t}, [{call} + {C} + 16]" "tilestored [{t} + {row}], tmm2"
 ]);
 
 tile!(tile_2x2, ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"], [
-    "mov {t}, [{call} + 80]" "tileloadd tmm0, [{t} + {row}]"
-    "mov {t}, [{call} + 88]" "tileloadd tmm1, [{t} + {row}]"
-    "mov {t}, [{call} + 96]" "tileloadd tmm2, [{t} + {row}]"
-    "mov {t}, [{call} + 104]" "tileloadd tmm3, [{t} + {row}]"
+    "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
+    "mov {t}, [{call} + {START} + 8]" "tileloadd tmm1, [{t} + {row}]"
+    "mov {t}, [{call} + {START} + 16]" "tileloadd tmm2, [{t} + {row}]"
+    "mov {t}, [{call} + {START} + 24]" "tileloadd tmm3, [{t} + {row}]"
 ], [
     "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
@@ -193,8 +206,8 @@ tile!(tile_2x2, ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"
     "tdpbf16ps tmm2, tmm5, tmm6"
     "tdpbf16ps tmm3, tmm5, tmm7"
 ], [
-    "mov {t}, [{call} + 112]" "tilestored [{t} + {row}], tmm0"
-    "mov {t}, [{call} + 120]" "tilestored [{t} + {row}], tmm1"
-    "mov {t}, [{call} + 128]" "tilestored [{t} + {row}], tmm2"
-    "mov {t}, [{call} + 136]" "tilestored [{t} + {row}], tmm3"
+    "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
+    "mov {t}, [{call} + {C} + 8]" "tilestored [{t} + {row}], tmm1"
+    "mov {t}, [{call} + {C} + 16]" "tilestored [{t} + {row}], tmm2"
+    "mov {t}, [{call} + {C} + 24]" "tilestored [{t} + {row}], tmm3"
 ]);

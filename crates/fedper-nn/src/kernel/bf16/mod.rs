@@ -73,7 +73,7 @@ pub(crate) struct Product<'a> {
     pub(crate) start: Start,
 }
 
-/// One or two tiles of rows by one or two of columns, distances in bytes. The order is what [`amx`] counts on.
+/// One or two tiles of rows by one or two of columns, distances in bytes.
 #[derive(Debug)]
 #[repr(C)]
 struct Call {
