@@ -74,13 +74,16 @@ pub(crate) trait Simd: Copy {
             (*to, *winner) = (max, tap);
         }
     }
-    /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns.
+    /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns, whatever lies there: bits stay, and
+    /// need not be aligned.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_width: usize, to: *mut f32, to_width: usize) {
         for i in 0..BLOCK {
             for j in 0..BLOCK {
-                // SAFETY: the caller vouches for `BLOCK` rows of `BLOCK` values of both.
-                unsafe { *to.add(j * to_width + i) = *from.add(i * from_width + j) };
+                // SAFETY: the caller vouches for `BLOCK` rows of `BLOCK` values of both, which need not be aligned.
+                unsafe {
+                    to.add(j * to_width + i).write_unaligned(from.add(i * from_width + j).read_unaligned())
+                };
             }
         }
     }
