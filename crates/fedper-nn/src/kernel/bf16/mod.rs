@@ -109,7 +109,7 @@ pub(crate) struct Kernel {
     end: unsafe fn(),
     rows: unsafe fn(*const f32, *const f32, usize, *mut Half),
     pairs: unsafe fn(*const f32, usize, usize, *mut Half),
-    turned: unsafe fn(*const f32, *const f32, [usize; 2], *mut Half),
+    turned: unsafe fn([*const f32; 2], [usize; 2], usize, *mut Half),
     lines: unsafe fn(*const f32, usize, *mut Half, [usize; 2]),
     round: unsafe fn(*const f32, usize, *mut Half),
     woven: unsafe fn(*const Half, usize, *mut Half),
@@ -239,14 +239,21 @@ impl Kernel {
     }
 
     /// Rounds 16 rows of 16 values, `stride` apart, and 16 more, into a right tile, with rows and columns exchanged: what
-    /// lies in a row is the depth.
-    pub(crate) fn turned(&self, low: &[f32], high: Option<&[f32]>, stride: usize, to: &mut [Half]) {
+    /// lies in a row is the depth. What lies `ahead` will be read soon.
+    pub(crate) fn turned(
+        &self,
+        low: &[f32],
+        high: Option<&[f32]>,
+        stride: usize,
+        ahead: usize,
+        to: &mut [Half],
+    ) {
         let long = |from: &[f32]| from.len() >= (BLOCK - 1) * stride + BLOCK;
         assert!(long(low) && high.is_none_or(long) && to.len() >= TILE);
         let strides = [stride, if high.is_some() { stride } else { 0 }];
         let high = high.map_or(ZEROS.as_ptr(), <[f32]>::as_ptr);
         // SAFETY: asserted.
-        unsafe { (self.turned)(low.as_ptr(), high, strides, to.as_mut_ptr()) };
+        unsafe { (self.turned)([low.as_ptr(), high], strides, ahead, to.as_mut_ptr()) };
     }
 
     /// Rounds values, as many of both.
@@ -329,7 +336,11 @@ unsafe fn pairs<D: Dot>(from: *const f32, stride: usize, rows: usize, to: *mut H
     unsafe {
         for pair in 0..rows / 2 {
             let even = from.add(2 * pair * stride);
-            D::weave(even, even.add(stride), to.add(pair * DEPTH));
+            let odd = even.add(stride);
+            // The next tile's, of weights that come from memory.
+            D::S::prefetch(even.wrapping_add(DEPTH * stride));
+            D::S::prefetch(odd.wrapping_add(DEPTH * stride));
+            D::weave(even, odd, to.add(pair * DEPTH));
         }
         if !rows.is_multiple_of(2) {
             D::weave(from.add((rows - 1) * stride), ZEROS.as_ptr(), to.add(rows / 2 * DEPTH));
@@ -340,12 +351,15 @@ unsafe fn pairs<D: Dot>(from: *const f32, stride: usize, rows: usize, to: *mut H
 /// # Safety
 /// 16 rows of each; the machine must have `D`.
 #[inline(always)]
-unsafe fn turned<D: Dot>(low: *const f32, high: *const f32, strides: [usize; 2], to: *mut Half) {
+unsafe fn turned<D: Dot>(from: [*const f32; 2], strides: [usize; 2], ahead: usize, to: *mut Half) {
     let mut rows = [[0; DEPTH]; BLOCK];
     // SAFETY: passed on to the caller. Two halves are moved as one float, whatever that would be.
     unsafe {
         for (i, row) in rows.iter_mut().enumerate() {
-            D::join(low.add(i * strides[0]), high.add(i * strides[1]), row.as_mut_ptr());
+            let (low, high) = (from[0].add(i * strides[0]), from[1].add(i * strides[1]));
+            D::S::prefetch(low.wrapping_add(ahead));
+            D::S::prefetch(high.wrapping_add(ahead));
+            D::join(low, high, row.as_mut_ptr());
         }
         D::S::transpose(rows.as_ptr().cast(), BLOCK, to.cast(), BLOCK);
     }
@@ -402,9 +416,9 @@ macro_rules! kernel {
                 unsafe { super::pairs::<$dot>(from, stride, rows, to) }
             }
             $(#[$feature])?
-            unsafe fn turned(low: *const f32, high: *const f32, strides: [usize; 2], to: *mut Half) {
+            unsafe fn turned(from: [*const f32; 2], strides: [usize; 2], ahead: usize, to: *mut Half) {
                 // SAFETY: as above.
-                unsafe { super::turned::<$dot>(low, high, strides, to) }
+                unsafe { super::turned::<$dot>(from, strides, ahead, to) }
             }
             $(#[$feature])?
             unsafe fn lines(from: *const f32, count: usize, to: *mut Half, distance: [usize; 2]) {

@@ -97,7 +97,7 @@ fn every_kernel_packs_what_plain_loops_do() {
             let (x, y) = (values(BLOCK * stride, 5), values(BLOCK * stride, 6));
             for high in [None, Some(&y[..])] {
                 let mut found = vec![1; TILE];
-                kernel.turned(&x, high, stride, &mut found);
+                kernel.turned(&x, high, stride, 0, &mut found);
                 for (i, &found) in found.iter().enumerate() {
                     let (k, column) = (i / DEPTH * 2 + i % 2, i % DEPTH / 2);
                     let expected = match k < BLOCK {

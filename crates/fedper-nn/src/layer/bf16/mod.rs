@@ -107,7 +107,9 @@ impl Bf16 {
                         &weight.values()[panel.start + row + (block - panel.first) * BLOCK..]
                     };
                     let to = &mut to[((tap * deep + step) * inputs.blocks + i) * TILE..][..TILE];
-                    self.kernel.turned(from(low), high.map(from), low.0.width(), to);
+                    // The same of the next tap.
+                    let ahead = weight.rows * low.0.width();
+                    self.kernel.turned(from(low), high.map(from), low.0.width(), ahead, to);
                 }
             }
         }
