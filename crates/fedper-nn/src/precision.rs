@@ -7,7 +7,8 @@ use crate::NnError;
 
 /// What a network's convolutions multiply.
 ///
-/// Weights, velocities, activations, gradients, batch norm, linear layers, the first layer and the loss are always f32.
+/// What is stored (weights, velocities, activations, gradients) is always f32, and so is what else is computed: batch norm,
+/// depthwise convolutions, linear layers, a first convolution that is pooled as it is computed (`cnn`'s), the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
