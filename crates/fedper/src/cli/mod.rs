@@ -81,8 +81,8 @@ enum Command {
     Bench(bench::Command),
 }
 
-/// What is said, on a line of its own, where bf16 does not pay.
-const NO_BF16: &str = "\nThis CPU has neither AMX nor AVX512-BF16: bf16 takes longer than fp32 here";
+/// What is said where bf16 does not pay.
+const NO_BF16: &str = "This CPU has neither AMX nor AVX512-BF16: bf16 takes longer than fp32 here";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

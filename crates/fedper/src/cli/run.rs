@@ -132,9 +132,9 @@ fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
     let SampleTotals { train, test } = dir.samples();
     let kernels = InstructionSet::current();
     let (precision, slow) = match config.precision {
-        Precision::Fp32 => (String::new(), ""),
-        Precision::Bf16 if kernels.multiplies_bf16() => (format!(" in bf16 ({kernels})"), ""),
-        Precision::Bf16 => (" in bf16".to_owned(), super::NO_BF16),
+        Precision::Fp32 => (String::new(), String::new()),
+        Precision::Bf16 if kernels.multiplies_bf16() => (format!(" in bf16 ({kernels})"), String::new()),
+        Precision::Bf16 => (" in bf16".to_owned(), format!("\n{}", super::NO_BF16)),
     };
     let held = config.new_clients.map_or_else(String::new, |count| format!(" ({count} held out)"));
     format!(

@@ -229,13 +229,13 @@ impl Kernel {
         unsafe { (self.rows)(low.as_ptr().cast(), high, low.len(), to.as_mut_ptr()) };
     }
 
-    /// Rounds `rows` rows of 16 values, `stride` apart, into pairs of rows: a right tile, or a part of one. A row that is
-    /// missing in the last pair counts as zero.
+    /// Rounds `rows` rows of 16 values, `stride` apart, into pairs of rows: right tiles. What is left of them becomes zero.
     pub(crate) fn pairs(&self, from: &[f32], stride: usize, rows: usize, to: &mut [Half]) {
         assert!(rows > 0 && from.len() >= (rows - 1) * stride + BLOCK);
         assert!(to.len() >= rows.div_ceil(2) * DEPTH);
         // SAFETY: asserted.
         unsafe { (self.pairs)(from.as_ptr(), stride, rows, to.as_mut_ptr()) };
+        to[rows.div_ceil(2) * DEPTH..].fill(0);
     }
 
     /// Rounds 16 rows of 16 values, `stride` apart, and 16 more, into a right tile, with rows and columns exchanged: what
@@ -376,10 +376,8 @@ unsafe fn lines<D: Dot>(from: *const f32, count: usize, to: *mut Half, [row, ste
             let these = DEPTH.min(count - first);
             if these < DEPTH {
                 part = [[0; DEPTH]; BLOCK];
-                pairs::<D>(from.add(first * BLOCK), BLOCK, these, part.as_mut_ptr().cast());
-            } else {
-                pairs::<D>(from.add(first * BLOCK), BLOCK, DEPTH, part.as_mut_ptr().cast());
             }
+            pairs::<D>(from.add(first * BLOCK), BLOCK, these, part.as_mut_ptr().cast());
             D::S::transpose(part.as_ptr().cast(), BLOCK, to.add(first / DEPTH * step).cast(), row / 2);
         }
     }

@@ -72,7 +72,7 @@ fn every_kernel_packs_what_plain_loops_do() {
             }
             for stride in [BLOCK, 2 * BLOCK] {
                 let x = values(count * stride, 4);
-                let mut found = vec![1; count.div_ceil(2) * DEPTH];
+                let mut found = vec![1; count.next_multiple_of(DEPTH) * BLOCK];
                 kernel.pairs(&x, stride, count, &mut found);
                 for (i, &found) in found.iter().enumerate() {
                     let (row, column) = (i / DEPTH * 2 + i % 2, i % DEPTH / 2);

@@ -62,25 +62,34 @@ impl Lines {
         (output * stride + row).checked_sub(padding).filter(|&row| row < input[0])
     }
 
+    /// How far a row's windows reach beyond one another, and steps of a row of outputs.
+    fn reach(&self, samples: usize) -> (usize, usize) {
+        ((self.last - self.first) as usize * samples, (self.output[1] * samples).div_ceil(DEPTH))
+    }
+
+    /// Steps of a line: a window's, and what filling the last one up writes.
+    fn line_steps(&self, samples: usize) -> usize {
+        let (shift, steps) = self.reach(samples);
+        (shift + steps * DEPTH).div_ceil(DEPTH) + 1
+    }
+
     pub(super) fn layout(&self, samples: usize) -> Layout {
-        let steps = (self.output[1] * samples).div_ceil(DEPTH);
-        let shift = (self.last - self.first) as usize * samples;
-        // A window's steps, and what filling the last step up writes.
-        let len =
-            (shift + steps * DEPTH).max((shift + self.output[1] * samples).next_multiple_of(DEPTH)) + DEPTH;
+        let (shift, steps) = self.reach(samples);
+        let line_steps = self.line_steps(samples);
         let whole = shift == 0 && self.first == 0 && self.window.stride == 1;
         if samples.is_multiple_of(DEPTH) || whole {
             // Every column begins with a step, or there is but one window: tiles lie one after the other.
-            return Layout {
-                distance: [DEPTH, TILE],
-                line: len.next_multiple_of(DEPTH) * BLOCK,
-                steps,
-                samples,
-            };
+            return Layout { distance: [DEPTH, TILE], line: line_steps * TILE, steps, samples };
         }
         // An odd number of cache lines, so that channels lie in different sets.
-        let pitch = (len.div_ceil(DEPTH) | 1) * DEPTH;
+        let pitch = (line_steps | 1) * DEPTH;
         Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps, samples }
+    }
+
+    /// A layout that needs at least the memory of any batch up to this one. A smaller batch's own may need more than this
+    /// one's own.
+    pub(super) fn largest(&self, max_batch: usize) -> Layout {
+        Layout { line: (self.line_steps(max_batch) | 1) * TILE, ..self.layout(max_batch) }
     }
 
     /// Lines of a row of inputs.
@@ -113,6 +122,7 @@ impl Lines {
         let layout = self.layout(samples);
         let x = rows(x);
         let phases = self.phases();
+        assert!(to.len() >= height * phases * layout.line);
         for (i, to) in to.chunks_exact_mut(layout.line).take(height * phases).enumerate() {
             let (row, phase) = (i / phases, i % phases);
             // Columns `phase + stride * q` for q from `first` on.
@@ -211,6 +221,8 @@ impl Operands<'_> {
         let (phase, shift) = lines.tap(tap % columns);
         let shift = layout.at((shift - lines.first) as usize * layout.samples);
         let blocks = gradient.len() / panel.width() / BLOCK;
+        assert!(left.len() >= blocks * block_len);
+        assert!(right.len() >= panel.range().end * lines.output[0] * pairs_row);
         for block in (0..blocks).step_by(2) {
             let (mut segments, mut count, mut start) = ([Segment::NONE; MAX_SEGMENTS], 0, start);
             let mut add = |segments: &[Segment], start: Start| {

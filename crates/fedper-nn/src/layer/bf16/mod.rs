@@ -64,7 +64,7 @@ impl Bf16 {
         max_batch: usize,
     ) {
         let left = activations_len(inputs, max_batch).max(activations_len(outputs, max_batch));
-        let layout = self.lines.layout(max_batch);
+        let layout = self.lines.largest(max_batch);
         let lines = inputs.blocks * self.lines.count() * layout.line;
         let pairs = outputs.blocks * self.lines.output[0] * layout.steps * TILE;
         let panel =
@@ -87,7 +87,6 @@ impl Bf16 {
                 for block in 0..panel.blocks {
                     let to = &mut to[((tap * deep + step) * panel.blocks + block) * TILE..][..TILE];
                     self.kernel.pairs(&weight.values()[from + block * BLOCK..], width, count, to);
-                    to[count / 2 * DEPTH..].fill(0);
                 }
             }
         }
@@ -144,7 +143,6 @@ impl Bf16 {
                     let to = (block * height + top) * pairs_row + first * BLOCK;
                     let to = &mut pairs[to..][..count.next_multiple_of(DEPTH) * BLOCK];
                     self.kernel.pairs(part(block), BLOCK, count, to);
-                    to[count.div_ceil(2) * DEPTH..].fill(0);
                 }
             }
         }
@@ -328,6 +326,7 @@ mod tests {
         let window = |input, kernel, stride, padding| Window { input, kernel, stride, padding };
         for (window, channels, groups, samples) in [
             (window([1, 1], [3, 3], 1, 1), [20, 40], 1, 32),
+            (window([1, 1], [3, 3], 1, 1), [20, 40], 1, 31),
             (window([4, 4], [3, 3], 1, 1), [32, 32], 1, 32),
             (window([4, 5], [3, 3], 1, 1), [70, 17], 1, 3),
             (window([7, 5], [3, 3], 2, 1), [17, 33], 1, 5),

@@ -116,7 +116,6 @@ impl Stem {
                     let to = &mut right[to..][..TILE];
                     let from = &weights[step * DEPTH * panel.width() + block * BLOCK..];
                     own.kernel.pairs(from, panel.width(), count, to);
-                    to[count.div_ceil(2) * DEPTH..].fill(0);
                 }
             }
         }
@@ -194,8 +193,8 @@ impl Stem {
                     outcome: Outcome { row, tile: BLOCK * row, block: BLOCK },
                     start,
                 };
-                assert!(lines.len() >= blocks * most * TILE);
-                // SAFETY: there are so many steps of lines (asserted) and of pairs, and a row of `total` for each channel.
+                assert!(lines.len() >= blocks * most * TILE && pairs.len() >= steps * own.steps * 2 * TILE);
+                // SAFETY: there are so many steps of lines and of pairs (asserted), and a row of `total` for each channel.
                 unsafe { own.kernel.product(&product, 2, blocks * BLOCK) };
             }
             start = Start::Add;
