@@ -324,33 +324,24 @@ pub(super) fn walk_panel(
     assert!(from.len() >= from_side.len(samples) && to.len() >= to_side.len(samples));
     assert!(panel.range().end <= to_side.blocks);
     let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
-    for run in &walk.runs {
+    for (run, taps, start) in walk.sums(MAX_SEGMENTS, start) {
         assert!(run.to + run.len <= to_side.positions);
-        let mut rest = &walk.taps[run.taps.clone()];
-        let mut start = start;
-        loop {
-            let (now, later) = rest.split_at(rest.len().min(MAX_SEGMENTS));
-            for (segment, tap) in segments.iter_mut().zip(now) {
-                assert!(tap.from + run.len <= from_side.positions);
-                *segment = Segment {
-                    a: from[tap.from * samples * BLOCK..].as_ptr(),
-                    b: weights[tap.tap * tap_len..][..tap_len].as_ptr(),
-                };
-            }
-            let product = Product {
-                segments: &segments[..now.len()],
-                rows: Rows::Blocked { blocks: from_side.blocks, plane: from_plane },
-                c: to[panel.first * to_plane + run.to * samples * BLOCK..].as_mut_ptr(),
-                c_plane: to_plane,
-                start,
+        for (segment, tap) in segments.iter_mut().zip(taps) {
+            assert!(tap.from + run.len <= from_side.positions);
+            *segment = Segment {
+                a: from[tap.from * samples * BLOCK..].as_ptr(),
+                b: weights[tap.tap * tap_len..][..tap_len].as_ptr(),
             };
-            // SAFETY: the run's rows are among the positions of every plane of `from` and `to` (asserted above), a
-            // tap's weights are whole rows of the panel, and a start row is a panel of a padded bias.
-            unsafe { kernel.product(&product, panel.blocks, run.len * samples) };
-            if later.is_empty() {
-                break;
-            }
-            (rest, start) = (later, Start::Add);
         }
+        let product = Product {
+            segments: &segments[..taps.len()],
+            rows: Rows::Blocked { blocks: from_side.blocks, plane: from_plane },
+            c: to[panel.first * to_plane + run.to * samples * BLOCK..].as_mut_ptr(),
+            c_plane: to_plane,
+            start,
+        };
+        // SAFETY: the run's rows are among the positions of every plane of `from` and `to` (asserted above), a tap's weights
+        // are whole rows of the panel, and a start row is a panel of a padded bias.
+        unsafe { kernel.product(&product, panel.blocks, run.len * samples) };
     }
 }

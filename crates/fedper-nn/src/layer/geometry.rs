@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::kernel::gemm::Start;
+
 /// How windows lie over positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
@@ -33,6 +35,21 @@ pub(crate) struct Run {
 pub(crate) struct Walk {
     pub(crate) runs: Vec<Run>,
     pub(crate) taps: Vec<Tap>,
+}
+
+impl Walk {
+    /// Every run with its taps, so many at a time, and what to start from: the first of a run from `start`, the others from
+    /// what is there by then.
+    pub(crate) fn sums(&self, at_most: usize, start: Start) -> impl Iterator<Item = (&Run, &[Tap], Start)> {
+        self.runs.iter().flat_map(move |run| {
+            let taps = &self.taps[run.taps.clone()];
+            // A run without taps is written too.
+            (0..taps.len().max(1)).step_by(at_most).map(move |first| {
+                let start = if first == 0 { start } else { Start::Add };
+                (run, &taps[first..taps.len().min(first + at_most)], start)
+            })
+        })
+    }
 }
 
 /// For weight gradients: neighbouring positions `x + i`, `y + i` that a tap connects.

@@ -166,36 +166,27 @@ impl Bf16 {
         let (tap_len, plane) = (deep * panel.blocks * TILE, to.stride(samples));
         assert!(left.len() >= deep * step && y.len() >= to.len(samples) && panel.range().end <= to.blocks);
         let mut segments = [Segment::NONE; MAX_SEGMENTS];
-        for run in &walk.runs {
+        for (run, taps, start) in walk.sums(MAX_SEGMENTS, start) {
             assert!(run.to + run.len <= to.positions);
-            let mut rest = &walk.taps[run.taps.clone()];
-            let mut start = start;
-            loop {
-                let (now, later) = rest.split_at(rest.len().min(MAX_SEGMENTS));
-                for (segment, tap) in segments.iter_mut().zip(now) {
-                    assert!(tap.from + run.len <= from.positions);
-                    *segment = Segment {
-                        a: left[tap.from * samples * DEPTH..].as_ptr(),
-                        b: right[tap.tap * tap_len..][..tap_len].as_ptr(),
-                    };
-                }
-                let product = Product {
-                    segments: &segments[..now.len()],
-                    steps: deep,
-                    left: Left { row: DEPTH, tile: TILE, step },
-                    right: Right { block: TILE, step: panel.blocks * TILE },
-                    c: y[panel.first * plane + run.to * samples * BLOCK..].as_mut_ptr(),
-                    outcome: Outcome { row: BLOCK, tile: BLOCK * BLOCK, block: plane },
-                    start,
+            for (segment, tap) in segments.iter_mut().zip(taps) {
+                assert!(tap.from + run.len <= from.positions);
+                *segment = Segment {
+                    a: left[tap.from * samples * DEPTH..].as_ptr(),
+                    b: right[tap.tap * tap_len..][..tap_len].as_ptr(),
                 };
-                // SAFETY: the run's rows are among the positions of every plane (asserted above), behind the last of which
-                // there is a tile more of `left`; a tap's weights are whole tiles; a start row is a panel of a padded bias.
-                unsafe { self.kernel.product(&product, panel.blocks, run.len * samples) };
-                if later.is_empty() {
-                    break;
-                }
-                (rest, start) = (later, Start::Add);
             }
+            let product = Product {
+                segments: &segments[..taps.len()],
+                steps: deep,
+                left: Left { row: DEPTH, tile: TILE, step },
+                right: Right { block: TILE, step: panel.blocks * TILE },
+                c: y[panel.first * plane + run.to * samples * BLOCK..].as_mut_ptr(),
+                outcome: Outcome { row: BLOCK, tile: BLOCK * BLOCK, block: plane },
+                start,
+            };
+            // SAFETY: the run's rows are among the positions of every plane (asserted above), behind the last of which there
+            // is a tile more of `left`; a tap's weights are whole tiles; a start row is a panel of a padded bias.
+            unsafe { self.kernel.product(&product, panel.blocks, run.len * samples) };
         }
     }
 }
