@@ -11,7 +11,7 @@ use super::BLOCK;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Portable, Simd};
-use crate::{InstructionSet, Precision};
+use crate::InstructionSet;
 
 /// One term of a sum of products: where its left and right matrix begin.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// That of an instruction set that this machine has.
     pub(crate) fn of(set: InstructionSet) -> &'static Kernel {
-        match set.used_in(Precision::Fp32) {
+        match set.vectors() {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => &AVX512,
             #[cfg(target_arch = "x86_64")]

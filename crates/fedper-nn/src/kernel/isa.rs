@@ -14,7 +14,7 @@ use crate::{NnError, Precision};
 /// on a machine that has more, the environment variable `FEDPER_KERNELS` can name one of those that a machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSet {
-    /// [`InstructionSet::Avx512Bf16`] with AMX's tiles of bf16: the same as AVX-512 where nothing is in bf16.
+    /// [`InstructionSet::Avx512Bf16`] with AMX's tiles of bf16, which multiply f32 too, in three parts.
     Amx,
     /// AVX-512 with its products of bf16: the same as AVX-512 where nothing is in bf16.
     Avx512Bf16,
@@ -58,9 +58,15 @@ impl InstructionSet {
     /// What of it a network of this precision makes use of.
     pub fn used_in(self, precision: Precision) -> Self {
         match (self, precision) {
-            (_, Precision::Fp32) if self.multiplies_bf16() => Self::Avx512,
+            (Self::Avx512Bf16, Precision::Fp32) => Self::Avx512,
             _ => self,
         }
+    }
+
+    /// What of it has vectors of f32.
+    #[inline]
+    pub(crate) fn vectors(self) -> Self {
+        if self.multiplies_bf16() { Self::Avx512 } else { self }
     }
 
     /// Whether it has instructions for products of bf16.

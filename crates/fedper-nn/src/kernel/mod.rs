@@ -27,7 +27,7 @@ use crate::{InstructionSet, Precision};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernels {
     pub(crate) matrix: &'static gemm::Kernel,
-    /// If its convolutions compute in bf16.
+    /// If its convolutions multiply in bf16: rounded, or as exactly as f32.
     pub(crate) bf16: Option<&'static bf16::Kernel>,
 }
 
@@ -35,10 +35,15 @@ impl Kernels {
     /// Those of an instruction set that this machine has.
     pub(crate) fn of(set: InstructionSet, precision: Precision) -> Self {
         let bf16 = match precision {
-            Precision::Fp32 => None,
-            Precision::Bf16 => Some(bf16::Kernel::of(set)),
+            Precision::Fp32 => bf16::Kernel::exact(set),
+            Precision::Bf16 => Some(bf16::Kernel::rounding(set)),
         };
         Self { matrix: gemm::Kernel::of(set), bf16 }
+    }
+
+    /// The kernel that rounds, if operands are rounded.
+    pub(crate) fn rounding(&self) -> Option<&'static bf16::Kernel> {
+        self.bf16.filter(|kernel| kernel.rounds())
     }
 }
 
@@ -84,7 +89,7 @@ macro_rules! versions {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments, reason = "as above")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
-                match $crate::InstructionSet::current().used_in($crate::Precision::Fp32) {
+                match $crate::InstructionSet::current().vectors() {
                     // SAFETY: the machine has every feature that the function is compiled for.
                     $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
@@ -126,7 +131,7 @@ macro_rules! vectorised {
                     // SAFETY: as above.
                     unsafe { generic::<$crate::kernel::simd::Avx2>($($arg),*) }
                 }
-                match $crate::InstructionSet::current().used_in($crate::Precision::Fp32) {
+                match $crate::InstructionSet::current().vectors() {
                     // SAFETY: the machine has every feature that the function is compiled for.
                     $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.

@@ -124,7 +124,7 @@ pub(crate) struct Winners<'a> {
 
 /// Whether this machine has a [`winners_gradient`] for windows of this extent, `right` values apart.
 pub(crate) fn knows_winners(extent: [usize; 2], right: usize) -> bool {
-    crate::InstructionSet::current().used_in(crate::Precision::Fp32) == crate::InstructionSet::Avx512
+    crate::InstructionSet::current().vectors() == crate::InstructionSet::Avx512
         && matches!(extent, [3, 3] | [5, 5] | [3, 9])
         && right + extent[1] <= BLOCK
 }

@@ -31,8 +31,8 @@ pub(crate) struct Conv {
     linked_once: bool,
     /// If it is computed by tiles.
     winograd: Option<Winograd>,
-    /// If it computes in bf16.
-    bf16: Option<Bf16>,
+    /// If it multiplies in bf16.
+    pub(super) bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
 }
 
@@ -50,6 +50,7 @@ impl Conv {
         let kernel = kernels.matrix;
         let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
+        let bf16 = kernels.bf16.and_then(|kernel| Bf16::of(kernel, window, channels));
         let counts = (0..window.taps()).map(|tap| links.of(tap, 0..links.rows()).len());
         let alive = counts.clone().map(|count| count > 0).collect();
         let linked_once = counts.into_iter().all(|count| count == 1);
@@ -63,23 +64,29 @@ impl Conv {
             links,
             alive,
             linked_once,
-            winograd: Winograd::new(window, channels, groups).filter(|_| kernels.bf16.is_none()),
-            bf16: kernels.bf16.map(|kernel| Bf16::new(kernel, window)),
+            winograd: Winograd::new(window, channels, groups).filter(|_| kernels.rounding().is_none()),
+            bf16,
             kernel,
         }
     }
 
     pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
-        let sides = [self.inputs, self.outputs];
-        if let Some(bf16) = &self.bf16 {
-            bf16.reserve(scratch, &self.weight, sides, max_batch);
-            return;
+        if let Some(bf16) = self.bf16_of(max_batch) {
+            bf16.reserve(scratch, &self.weight, [self.inputs, self.outputs], max_batch);
+            if bf16.multiplies(1) {
+                return;
+            }
         }
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
         scratch.reserve(self.weight.panel_len(), transposed);
         if let Some(winograd) = &self.winograd {
             winograd.reserve(scratch, [self.inputs.blocks, self.outputs.blocks]);
         }
+    }
+
+    /// If so many samples are multiplied in bf16.
+    fn bf16_of(&self, samples: usize) -> Option<Bf16> {
+        self.bf16.filter(|bf16| bf16.multiplies(samples))
     }
 
     pub(crate) fn forward(
@@ -90,7 +97,7 @@ impl Conv {
         scratch: &mut Scratch,
         mut done: impl Done,
     ) {
-        if let Some(bf16) = self.bf16 {
+        if let Some(bf16) = self.bf16_of(samples) {
             return self.forward_bf16(bf16, x, y, samples, scratch, done);
         }
         let bias = self.bias.as_mut().map(Bias::refresh);
@@ -130,7 +137,7 @@ impl Conv {
         sink: &mut Sink<'_>,
         done: impl Done,
     ) {
-        if let Some(bf16) = self.bf16 {
+        if let Some(bf16) = self.bf16_of(samples) {
             return self.backward_bf16(bf16, x, dy, dx, samples, add, scratch, sink, done);
         }
         if let Some(dx) = dx {

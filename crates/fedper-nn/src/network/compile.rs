@@ -192,7 +192,7 @@ impl Compiler {
             self.push(Layer::PooledStem(stem), INPUT, None, to);
             return (to, after, &rest[1..]);
         }
-        let bf16 = self.kernels.bf16.filter(|_| matches!(op, Op::Conv2d { .. }));
+        let bf16 = self.kernels.rounding().filter(|_| matches!(op, Op::Conv2d { .. }));
         let stem = stem.in_bf16(bf16, self.max_batch);
         let to = self.slot(after);
         self.push(Layer::Stem(stem, activation), INPUT, None, to);
@@ -231,11 +231,12 @@ impl Compiler {
                     let pool = next[used..].first();
                     // In bf16, multiplying by zeros takes less time than listing what is not.
                     if let Some(pool) = pool.filter(|pool| {
-                        self.kernels.bf16.is_none()
+                        self.kernels.rounding().is_none()
                             && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
                     }) {
                         let channels = [*in_channels, *out_channels];
-                        let conv = Conv::new(name, &window, channels, *groups, *bias, self.kernels);
+                        let kernels = Kernels { bf16: None, ..self.kernels };
+                        let conv = Conv::new(name, &window, channels, *groups, *bias, kernels);
                         let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
                         after = after.after(pool).expect("validated");
                         from = self.node(Layer::PooledConv(Box::new(conv)), from, after);

@@ -82,7 +82,7 @@ pub(super) unsafe fn end() {
 /// `$name`: the sums in tiles 0 to 3, by rows and columns, the left matrix in 4 and 5, the right one in 6 and 7. Names in
 /// capitals are places in [`Call`].
 macro_rules! tile {
-    ($name:ident, [$($zero:literal)*], [$($load:literal)*], [$($step:literal)*], [$($store:literal)*]) => {
+    ($name:ident, [$($zero:literal)*], [$($load:literal)*], [$([$($step:expr),* $(,)?])*], [$($store:literal)*]) => {
         /// # Safety
         /// [`is_here`] and [`begin`]; as [`super::Kernel::product`].
         pub(super) unsafe fn $name(call: &Call) {
@@ -96,12 +96,12 @@ macro_rules! tile {
                     "mov {row}, [{call} + {START_ROW}]",
                     $($load,)*
                     "5:",
+                    "mov {a_row}, [{call} + {A_ROW}]",
+                    "mov {part}, [{call} + {A_PART}]",
+                    "mov {row}, 64",
+                    $(
                     "mov {segment}, [{call} + {SEGMENTS}]",
                     "mov {count}, [{call} + {COUNT}]",
-                    "mov {a_row}, [{call} + {A_ROW}]",
-                    "mov {a_step}, [{call} + {A_STEP}]",
-                    "mov {b_step}, [{call} + {B_STEP}]",
-                    "mov {row}, 64",
                     "test {count}, {count}",
                     "jz 4f",
                     "2:",
@@ -115,21 +115,22 @@ macro_rules! tile {
                     "mov {t}, [{call} + {STEPS}]",
                     "3:",
                     $($step,)*
-                    "add {a}, {a_step}",
-                    "add {a2}, {a_step}",
-                    "add {b}, {b_step}",
-                    "add {b2}, {b_step}",
+                    "add {a}, [{call} + {A_STEP}]",
+                    "add {a2}, [{call} + {A_STEP}]",
+                    "add {b}, [{call} + {B_STEP}]",
+                    "add {b2}, [{call} + {B_STEP}]",
                     "dec {t}",
                     "jnz 3b",
                     "add {segment}, 16",
                     "dec {count}",
                     "jnz 2b",
                     "4:",
+                    )*
                     "mov {row}, [{call} + {C_ROW}]",
                     $($store,)*
                     call = in(reg) call,
                     row = out(reg) _, t = out(reg) _, segment = out(reg) _, count = out(reg) _,
-                    a_row = out(reg) _, a_step = out(reg) _, b_step = out(reg) _,
+                    a_row = out(reg) _, part = out(reg) _,
                     a = out(reg) _, a2 = out(reg) _, b = out(reg) _, b2 = out(reg) _,
                     SEGMENTS = const offset_of!(Call, segments),
                     COUNT = const offset_of!(Call, count),
@@ -137,6 +138,7 @@ macro_rules! tile {
                     A_ROW = const offset_of!(Call, a_row),
                     A_TILE = const offset_of!(Call, a_tile),
                     A_STEP = const offset_of!(Call, a_step),
+                    A_PART = const offset_of!(Call, a_part),
                     B_BLOCK = const offset_of!(Call, b_block),
                     B_STEP = const offset_of!(Call, b_step),
                     START_ROW = const offset_of!(Call, start_row),
@@ -153,56 +155,87 @@ macro_rules! tile {
     };
 }
 
-tile!(tile_1x1, ["tilezero tmm0"], [
+/// Both kinds of kernels for one or two tiles of rows by one or two of columns. A step of the one that rounds loads both
+/// matrices and multiplies; the exact one goes through [`super::TERMS`], and loads what the next term has another part of.
+macro_rules! kernels {
+    ($rounding:ident, $exact:ident, $zero:tt, $load:tt,
+     [$($left:literal)*], [$($right:literal)*], [$($product:literal)*], $store:tt) => {
+        tile!($rounding, $zero, $load, [[
+            $(concat!($right, "]"),)* $($left,)* $($product,)*
+        ]], $store);
+        tile!($exact, $zero, $load, [[
+            $($left,)* $(concat!($right, " + 2048]"),)* $($product,)*
+            $(concat!($right, " + 1024]"),)* $($product,)*
+            "add {a}, {part}", "add {a2}, {part}",
+            $($left,)* $($product,)*
+            $(concat!($right, "]"),)* $($product,)*
+            "add {a}, {part}", "add {a2}, {part}",
+            $($left,)* $($product,)*
+            "sub {a}, {part}", "sub {a2}, {part}", "sub {a}, {part}", "sub {a2}, {part}",
+        ] [
+            $(concat!($right, "]"),)* $($left,)* $($product,)*
+        ]], $store);
+    };
+}
+
+kernels!(tile_1x1, exact_1x1, ["tilezero tmm0"], [
     "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
 ], [
-    "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
+], [
+    "tileloadd tmm6, [{b} + {row}"
+], [
     "tdpbf16ps tmm0, tmm4, tmm6"
 ], [
     "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
 ]);
 
-tile!(tile_1x2, ["tilezero tmm0" "tilezero tmm1"], [
+kernels!(tile_1x2, exact_1x2, ["tilezero tmm0" "tilezero tmm1"], [
     "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + {START} + 8]" "tileloadd tmm1, [{t} + {row}]"
 ], [
-    "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
+], [
+    "tileloadd tmm6, [{b} + {row}"
+    "tileloadd tmm7, [{b2} + {row}"
+], [
     "tdpbf16ps tmm0, tmm4, tmm6"
-    "tileloadd tmm7, [{b2} + {row}]"
     "tdpbf16ps tmm1, tmm4, tmm7"
 ], [
     "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
     "mov {t}, [{call} + {C} + 8]" "tilestored [{t} + {row}], tmm1"
 ]);
 
-tile!(tile_2x1, ["tilezero tmm0" "tilezero tmm2"], [
+kernels!(tile_2x1, exact_2x1, ["tilezero tmm0" "tilezero tmm2"], [
     "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + {START} + 16]" "tileloadd tmm2, [{t} + {row}]"
 ], [
-    "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
-    "tdpbf16ps tmm0, tmm4, tmm6"
     "tileloadd tmm5, [{a2} + {a_row}]"
+], [
+    "tileloadd tmm6, [{b} + {row}"
+], [
+    "tdpbf16ps tmm0, tmm4, tmm6"
     "tdpbf16ps tmm2, tmm5, tmm6"
 ], [
     "mov {t}, [{call} + {C}]" "tilestored [{t} + {row}], tmm0"
     "mov {t}, [{call} + {C} + 16]" "tilestored [{t} + {row}], tmm2"
 ]);
 
-tile!(tile_2x2, ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"], [
+kernels!(tile_2x2, exact_2x2, ["tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3"], [
     "mov {t}, [{call} + {START}]" "tileloadd tmm0, [{t} + {row}]"
     "mov {t}, [{call} + {START} + 8]" "tileloadd tmm1, [{t} + {row}]"
     "mov {t}, [{call} + {START} + 16]" "tileloadd tmm2, [{t} + {row}]"
     "mov {t}, [{call} + {START} + 24]" "tileloadd tmm3, [{t} + {row}]"
 ], [
-    "tileloadd tmm6, [{b} + {row}]"
     "tileloadd tmm4, [{a} + {a_row}]"
-    "tdpbf16ps tmm0, tmm4, tmm6"
-    "tileloadd tmm7, [{b2} + {row}]"
-    "tdpbf16ps tmm1, tmm4, tmm7"
     "tileloadd tmm5, [{a2} + {a_row}]"
+], [
+    "tileloadd tmm6, [{b} + {row}"
+    "tileloadd tmm7, [{b2} + {row}"
+], [
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
     "tdpbf16ps tmm2, tmm5, tmm6"
     "tdpbf16ps tmm3, tmm5, tmm7"
 ], [

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{BLOCK, Call, DEPTH, Half, Segment, Simd};
+use super::{BLOCK, Call, DEPTH, Half, Simd, TERMS, TILE};
 
 /// Pairs of bf16 and their products.
 ///
@@ -13,10 +13,10 @@ pub(super) trait Dot: Copy {
     type S: Simd;
     /// A vector of pairs.
     type Pairs: Copy;
-    /// Rounds 16 values and 16 more, in this order.
-    unsafe fn join(low: *const f32, high: *const f32, to: *mut Half);
-    /// Rounds 16 values and 16 more, pair by pair.
-    unsafe fn weave(even: *const f32, odd: *const f32, to: *mut Half);
+    /// Rounds 16 values and 16 more, in this order, or writes their parts, `part` apart.
+    unsafe fn join<const PARTS: usize>(low: *const f32, high: *const f32, to: *mut Half, part: usize);
+    /// As [`Dot::join`], pair by pair.
+    unsafe fn weave<const PARTS: usize>(even: *const f32, odd: *const f32, to: *mut Half, part: usize);
     /// As many pairs as `S` has lanes.
     unsafe fn load(from: *const Half) -> Self::Pairs;
     /// The same pair in every lane.
@@ -36,7 +36,16 @@ pub(super) fn narrow(value: f32) -> Half {
     if bits & EXPONENT == 0 { upper & 0x8000 } else { quiet }
 }
 
-#[cfg(test)]
+/// The rounded value, and of every other part what those before have left.
+#[inline(always)]
+pub(super) fn parts<const PARTS: usize>(mut value: f32) -> [Half; PARTS] {
+    std::array::from_fn(|_| {
+        let half = narrow(value);
+        value -= widen(half);
+        half
+    })
+}
+
 pub(super) fn widen(half: Half) -> f32 {
     f32::from_bits(u32::from(half) << 16)
 }
@@ -49,22 +58,28 @@ impl<S: Simd> Dot for Widened<S> {
     type S = S;
     type Pairs = [S::V; 2];
     #[inline(always)]
-    unsafe fn join(low: *const f32, high: *const f32, to: *mut Half) {
+    unsafe fn join<const PARTS: usize>(low: *const f32, high: *const f32, to: *mut Half, part: usize) {
         for i in 0..BLOCK {
-            // SAFETY: the caller vouches for 16 values of each, here and below.
+            // SAFETY: the caller vouches for 16 values of each, here and below, and for room for every part.
             unsafe {
-                *to.add(i) = narrow(*low.add(i));
-                *to.add(BLOCK + i) = narrow(*high.add(i));
+                let both = parts::<PARTS>(*low.add(i)).into_iter().zip(parts::<PARTS>(*high.add(i)));
+                for (p, (low, high)) in both.enumerate() {
+                    *to.add(p * part + i) = low;
+                    *to.add(p * part + BLOCK + i) = high;
+                }
             }
         }
     }
     #[inline(always)]
-    unsafe fn weave(even: *const f32, odd: *const f32, to: *mut Half) {
+    unsafe fn weave<const PARTS: usize>(even: *const f32, odd: *const f32, to: *mut Half, part: usize) {
         for i in 0..BLOCK {
             // SAFETY: as in `join`.
             unsafe {
-                *to.add(2 * i) = narrow(*even.add(i));
-                *to.add(2 * i + 1) = narrow(*odd.add(i));
+                let both = parts::<PARTS>(*even.add(i)).into_iter().zip(parts::<PARTS>(*odd.add(i)));
+                for (p, (even, odd)) in both.enumerate() {
+                    *to.add(p * part + 2 * i) = even;
+                    *to.add(p * part + 2 * i + 1) = odd;
+                }
             }
         }
     }
@@ -114,21 +129,38 @@ mod x86 {
         type S = Avx512;
         type Pairs = __m512bh;
         #[inline(always)]
-        unsafe fn join(low: *const f32, high: *const f32, to: *mut Half) {
-            // SAFETY: the caller has AVX512-BF16, here and below, and vouches for 16 values of each.
+        unsafe fn join<const PARTS: usize>(low: *const f32, high: *const f32, to: *mut Half, part: usize) {
+            // SAFETY: the caller has AVX512-BF16, here and below, and vouches for 16 values of each and room for every part.
             unsafe {
-                let halves = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
-                _mm512_storeu_si512(to.cast(), std::mem::transmute::<__m512bh, __m512i>(halves));
+                let mut rest = [_mm512_loadu_ps(low), _mm512_loadu_ps(high)];
+                for p in 0..PARTS {
+                    let halves = _mm512_cvtne2ps_pbh(rest[1], rest[0]);
+                    let halves = std::mem::transmute::<__m512bh, __m512i>(halves);
+                    _mm512_storeu_si512(to.add(p * part).cast(), halves);
+                    let halves = [_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64::<1>(halves)];
+                    for (rest, halves) in rest.iter_mut().zip(halves) {
+                        let wide = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves));
+                        *rest = _mm512_sub_ps(*rest, _mm512_castsi512_ps(wide));
+                    }
+                }
             }
         }
         #[inline(always)]
-        unsafe fn weave(even: *const f32, odd: *const f32, to: *mut Half) {
+        unsafe fn weave<const PARTS: usize>(even: *const f32, odd: *const f32, to: *mut Half, part: usize) {
             // SAFETY: as in `join`.
             unsafe {
-                let halves = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(odd), _mm512_loadu_ps(even));
-                let halves = std::mem::transmute::<__m512bh, __m512i>(halves);
+                let (mut even, mut odd) = (_mm512_loadu_ps(even), _mm512_loadu_ps(odd));
                 let order = _mm512_loadu_si512(WOVEN.as_ptr().cast());
-                _mm512_storeu_si512(to.cast(), _mm512_permutexvar_epi16(order, halves));
+                for p in 0..PARTS {
+                    let halves = _mm512_cvtne2ps_pbh(odd, even);
+                    let halves = std::mem::transmute::<__m512bh, __m512i>(halves);
+                    let halves = _mm512_permutexvar_epi16(order, halves);
+                    _mm512_storeu_si512(to.add(p * part).cast(), halves);
+                    let wide = _mm512_slli_epi32::<16>(halves);
+                    even = _mm512_sub_ps(even, _mm512_castsi512_ps(wide));
+                    let wide = _mm512_and_si512(halves, _mm512_set1_epi32(-1 << 16));
+                    odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(wide));
+                }
             }
         }
         #[inline(always)]
@@ -155,14 +187,14 @@ mod x86 {
 /// # Safety
 /// As [`super::Kernel::product`]; the machine must have `D`.
 #[inline(always)]
-pub(super) unsafe fn tile<D: Dot, const TILES: usize, const BLOCKS: usize>(call: &Call) {
+pub(super) unsafe fn tile<D: Dot, const PARTS: usize, const TILES: usize, const BLOCKS: usize>(call: &Call) {
     for tile in 0..TILES {
         // As many rows at a time as there are registers for.
         // SAFETY: passed on to the caller.
         unsafe {
             match D::S::LANES {
-                16 => (0..BLOCK).step_by(8).for_each(|row| part::<D, 8, BLOCKS>(call, tile, row)),
-                _ => (0..BLOCK).step_by(4).for_each(|row| part::<D, 4, BLOCKS>(call, tile, row)),
+                16 => (0..BLOCK).step_by(8).for_each(|row| part::<D, PARTS, 8, BLOCKS>(call, tile, row)),
+                _ => (0..BLOCK).step_by(4).for_each(|row| part::<D, PARTS, 4, BLOCKS>(call, tile, row)),
             }
         }
     }
@@ -173,7 +205,12 @@ pub(super) unsafe fn tile<D: Dot, const TILES: usize, const BLOCKS: usize>(call:
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn part<D: Dot, const ROWS: usize, const BLOCKS: usize>(call: &Call, tile: usize, first: usize) {
+unsafe fn part<D: Dot, const PARTS: usize, const ROWS: usize, const BLOCKS: usize>(
+    call: &Call,
+    tile: usize,
+    first: usize,
+) {
+    let terms = if PARTS == 1 { &[[0, 0]][..] } else { &TERMS[..] };
     // SAFETY: the caller vouches for the pointers, and has `D`.
     unsafe {
         let segments = std::slice::from_raw_parts(call.segments, call.count);
@@ -188,9 +225,13 @@ unsafe fn part<D: Dot, const ROWS: usize, const BLOCKS: usize>(call: &Call, tile
                     *sum = D::S::load(start.wrapping_byte_add((first + r) * call.start_row).add(v));
                 }
             }
-            for &Segment { a, b } in segments {
+            // All of a term before the next, which adds more, so that little is lost to rounding.
+            for ([left, right], segment) in
+                terms.iter().flat_map(|term| segments.iter().map(move |s| (term, s)))
+            {
+                let a = segment.a.wrapping_byte_add(left * call.a_part);
                 let mut a = a.wrapping_byte_add(call.a_first + tile * call.a_tile + first * call.a_row);
-                let mut b = b.wrapping_add(2 * v);
+                let mut b = segment.b.wrapping_add(right * TILE + 2 * v);
                 for _ in 0..call.steps {
                     for pair in 0..DEPTH / 2 {
                         let mut right = [D::load(b.add(pair * DEPTH)); BLOCKS];

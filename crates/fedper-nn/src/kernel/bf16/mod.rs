@@ -1,12 +1,20 @@
-//! Products of matrices in bf16, the upper half of an f32: values are rounded to it, products are added up in f32.
+//! Products of matrices in bf16, the upper half of an f32, added up in f32.
 //!
 //! Operands lie in *tiles* of 16 rows of 32 values (AMX's): a left tile is 16 rows of the product by 32 of its depth, a
-//! right tile is `[pair of the depth][column][2]`. Rounding is to the nearest, ties to even; what is subnormal becomes 0, as
-//! the instructions have it, so every instruction set rounds to the same values.
+//! right tile is `[pair of the depth][column][2]`.
+//!
+//! There are two kinds of kernels. One *rounds* its operands: to the nearest, ties to even; what is subnormal becomes 0,
+//! as the instructions have it, so every instruction set rounds to the same values. One is as *exact* as f32: it cuts every
+//! operand into three parts of 8 bits of mantissa each, whose sum it is, and multiplies those whose product is not below
+//! what an f32 would keep: six of nine ([`TERMS`]; Henry, Tang and Heinecke, *Leveraging the bfloat16 Artificial
+//! Intelligence Datatype For Higher-Precision Computations*, arXiv:1904.06376). An infinite operand makes NaN there, since
+//! what is left after its first part is NaN.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 mod dot;
+
+use std::mem::MaybeUninit;
 
 use super::gemm::Start;
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +34,13 @@ pub(crate) const DEPTH: usize = 32;
 /// Values of a tile.
 pub(crate) const TILE: usize = BLOCK * DEPTH;
 
+/// Parts of an operand that is not rounded.
+const PARTS: usize = 3;
+/// Which parts of the left and of the right matrix are multiplied, by what they add, least first: all small terms are summed
+/// before the large one, so that they do not round its sum. Each of the two largest terms that are left out is at most 2^-24
+/// of a product, as is what rounding it to f32 loses.
+const TERMS: [[usize; 2]; 6] = [[0, 2], [0, 1], [1, 1], [1, 0], [2, 0], [0, 0]];
+
 /// One term of a sum of products: where its left and right matrix begin.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -38,15 +53,16 @@ impl Segment {
     pub(crate) const NONE: Self = Self { a: std::ptr::null(), b: std::ptr::null() };
 }
 
-/// How far apart the rows of a matrix, its tiles of 16 rows, and its steps are.
+/// How far apart the rows of a matrix, its tiles of 16 rows, its steps, and the parts of a row are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub(crate) row: usize,
     pub(crate) tile: usize,
     pub(crate) step: usize,
+    pub(crate) part: usize,
 }
 
-/// How far apart the blocks of 16 columns of a matrix, and its steps are.
+/// How far apart the blocks of 16 columns of a matrix, and its steps are. A tile's parts follow each other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Right {
     pub(crate) block: usize,
@@ -83,6 +99,7 @@ struct Call {
     a_row: usize,
     a_tile: usize,
     a_step: usize,
+    a_part: usize,
     b_block: usize,
     b_step: usize,
     start_row: usize,
@@ -103,6 +120,8 @@ type Tile = unsafe fn(&Call);
 /// The functions of one instruction set.
 #[derive(Debug)]
 pub(crate) struct Kernel {
+    /// How many an operand has.
+    pub(crate) parts: usize,
     /// By tiles of rows and of columns, both less one.
     tiles: [[Tile; 2]; 2],
     begin: unsafe fn(),
@@ -110,7 +129,7 @@ pub(crate) struct Kernel {
     rows: unsafe fn(*const f32, *const f32, usize, *mut Half),
     pairs: unsafe fn(*const f32, usize, usize, *mut Half),
     turned: unsafe fn([*const f32; 2], [usize; 2], usize, *mut Half),
-    lines: unsafe fn(*const f32, usize, *mut Half, [usize; 2]),
+    lines: unsafe fn(*const f32, usize, *mut Half, [usize; 3]),
     round: unsafe fn(*const f32, usize, *mut Half),
     woven: unsafe fn(*const Half, usize, *mut Half),
 }
@@ -125,7 +144,7 @@ impl Drop for Ready {
     }
 }
 
-/// A value as it is multiplied.
+/// A value as it is multiplied by a kernel that rounds.
 #[cfg(test)]
 pub(crate) fn rounded(value: f32) -> f32 {
     dot::widen(dot::narrow(value))
@@ -134,8 +153,8 @@ pub(crate) fn rounded(value: f32) -> f32 {
 const ZEROS: Row = [0.0; BLOCK];
 
 impl Kernel {
-    /// That of an instruction set that this machine has.
-    pub(crate) fn of(set: InstructionSet) -> &'static Self {
+    /// The one that rounds of an instruction set that this machine has.
+    pub(crate) fn rounding(set: InstructionSet) -> &'static Self {
         match set {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Amx => &AMX,
@@ -147,6 +166,23 @@ impl Kernel {
             InstructionSet::Avx2 => &AVX2,
             _ => &PORTABLE,
         }
+    }
+
+    /// The exact one of an instruction set that this machine has, where it is faster than [`super::gemm`].
+    pub(crate) fn exact(set: InstructionSet) -> Option<&'static Self> {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => Some(&AMX_EXACT),
+            // So that tests of what uses it run on every machine.
+            #[cfg(test)]
+            InstructionSet::Portable => Some(&PORTABLE_EXACT),
+            _ => None,
+        }
+    }
+
+    /// Whether it rounds its operands.
+    pub(crate) fn rounds(&self) -> bool {
+        self.parts == 1
     }
 
     /// Readies this thread.
@@ -174,6 +210,7 @@ impl Kernel {
             a_row: left.row * halves,
             a_tile: left.tile * halves,
             a_step: left.step * halves,
+            a_part: left.part * halves,
             b_block: right.block * halves,
             b_step: right.step * halves,
             start_row: if add { outcome.row * size_of::<f32>() } else { 0 },
@@ -221,24 +258,26 @@ impl Kernel {
         }
     }
 
-    /// Rounds rows of one block of channels, and of the block after it if there is one, into rows of [`DEPTH`] values.
+    /// Packs rows of one block of channels, and of the block after it if there is one, into rows of [`DEPTH`] values, whose
+    /// parts follow each other.
     pub(crate) fn rows(&self, low: &[Row], high: Option<&[Row]>, to: &mut [Half]) {
-        assert!(to.len() == low.len() * DEPTH && high.is_none_or(|high| high.len() == low.len()));
+        assert!(
+            to.len() == low.len() * self.parts * DEPTH && high.is_none_or(|high| high.len() == low.len())
+        );
         let high = high.map_or(std::ptr::null(), |high| high.as_ptr().cast());
         // SAFETY: there are so many rows of each; the kernel is one that this machine can run.
         unsafe { (self.rows)(low.as_ptr().cast(), high, low.len(), to.as_mut_ptr()) };
     }
 
-    /// Rounds `rows` rows of 16 values, `stride` apart, into pairs of rows: right tiles. What is left of them becomes zero.
+    /// Packs `rows` rows of 16 values, `stride` apart, into right tiles. What is left of the last one becomes zero.
     pub(crate) fn pairs(&self, from: &[f32], stride: usize, rows: usize, to: &mut [Half]) {
         assert!(rows > 0 && from.len() >= (rows - 1) * stride + BLOCK);
-        assert!(to.len() >= rows.div_ceil(2) * DEPTH);
+        assert!(to.len() >= rows.div_ceil(DEPTH) * self.parts * TILE);
         // SAFETY: asserted.
         unsafe { (self.pairs)(from.as_ptr(), stride, rows, to.as_mut_ptr()) };
-        to[rows.div_ceil(2) * DEPTH..].fill(0);
     }
 
-    /// Rounds 16 rows of 16 values, `stride` apart, and 16 more, into a right tile, with rows and columns exchanged: what
+    /// Packs 16 rows of 16 values, `stride` apart, and 16 more, into a right tile, with rows and columns exchanged: what
     /// lies in a row is the depth. What lies `ahead` will be read soon.
     pub(crate) fn turned(
         &self,
@@ -249,7 +288,7 @@ impl Kernel {
         to: &mut [Half],
     ) {
         let long = |from: &[f32]| from.len() >= (BLOCK - 1) * stride + BLOCK;
-        assert!(long(low) && high.is_none_or(long) && to.len() >= TILE);
+        assert!(long(low) && high.is_none_or(long) && to.len() >= self.parts * TILE);
         let strides = [stride, if high.is_some() { stride } else { 0 }];
         let high = high.map_or(ZEROS.as_ptr(), <[f32]>::as_ptr);
         // SAFETY: asserted.
@@ -270,12 +309,13 @@ impl Kernel {
         unsafe { (self.woven)(from.as_ptr(), row, to.as_mut_ptr()) };
     }
 
-    /// Rounds rows of a block of channels with rows and channels exchanged: the rows are the depth of a left matrix, whose
-    /// rows and steps lie as `distance` says. Fills the last step up with zeros.
-    pub(crate) fn lines(&self, from: &[Row], to: &mut [Half], distance: [usize; 2]) {
-        let [row, step] = distance;
+    /// Packs rows of a block of channels with rows and channels exchanged: the rows are the depth of a left matrix, whose
+    /// rows, steps and parts lie as `distance` says. Fills the last step up with zeros.
+    pub(crate) fn lines(&self, from: &[Row], to: &mut [Half], distance: [usize; 3]) {
+        let [row, step, part] = distance;
         let steps = from.len().div_ceil(DEPTH);
-        assert!(steps == 0 || to.len() >= (BLOCK - 1) * row + (steps - 1) * step + DEPTH);
+        let last = (BLOCK - 1) * row + steps.saturating_sub(1) * step + (self.parts - 1) * part;
+        assert!(steps == 0 || to.len() >= last + DEPTH);
         // SAFETY: asserted.
         unsafe { (self.lines)(from.as_ptr().cast(), from.len(), to.as_mut_ptr(), distance) };
     }
@@ -289,11 +329,11 @@ unsafe fn round<D: Dot>(from: *const f32, count: usize, to: *mut Half) {
     unsafe {
         let whole = count / DEPTH * DEPTH;
         for first in (0..whole).step_by(DEPTH) {
-            D::join(from.add(first), from.add(first + BLOCK), to.add(first));
+            D::join::<1>(from.add(first), from.add(first + BLOCK), to.add(first), 0);
         }
         let (mut rest, mut halves) = ([0.0; DEPTH], [0; DEPTH]);
         rest.as_mut_ptr().copy_from_nonoverlapping(from.add(whole), count - whole);
-        D::join(rest.as_ptr(), rest.as_ptr().add(BLOCK), halves.as_mut_ptr());
+        D::join::<1>(rest.as_ptr(), rest.as_ptr().add(BLOCK), halves.as_mut_ptr(), 0);
         to.add(whole).copy_from_nonoverlapping(halves.as_ptr(), count - whole);
     }
 }
@@ -320,30 +360,57 @@ unsafe fn woven(from: *const Half, row: usize, to: *mut Half) {
 /// # Safety
 /// `count` rows of `low`, of `high` unless that is null, and of `to`; the machine must have `D`.
 #[inline(always)]
-unsafe fn rows<D: Dot>(low: *const f32, high: *const f32, count: usize, to: *mut Half) {
+unsafe fn rows<D: Dot, const PARTS: usize>(low: *const f32, high: *const f32, count: usize, to: *mut Half) {
     for row in 0..count {
         let high = if high.is_null() { ZEROS.as_ptr() } else { high.wrapping_add(row * BLOCK) };
         // SAFETY: passed on to the caller.
-        unsafe { D::join(low.add(row * BLOCK), high, to.add(row * DEPTH)) };
+        unsafe { D::join::<PARTS>(low.add(row * BLOCK), high, to.add(row * PARTS * DEPTH), DEPTH) };
     }
 }
 
 /// # Safety
-/// `rows` rows of `from`, and as many pairs of `to`; the machine must have `D`.
+/// `rows` rows of `from`, and tiles for them at `to`; the machine must have `D`.
 #[inline(always)]
-unsafe fn pairs<D: Dot>(from: *const f32, stride: usize, rows: usize, to: *mut Half) {
+unsafe fn pairs<D: Dot, const PARTS: usize>(from: *const f32, stride: usize, rows: usize, to: *mut Half) {
     // SAFETY: passed on to the caller.
     unsafe {
-        for pair in 0..rows / 2 {
-            let even = from.add(2 * pair * stride);
-            let odd = even.add(stride);
-            // The next tile's, of weights that come from memory.
-            D::S::prefetch(even.wrapping_add(DEPTH * stride));
-            D::S::prefetch(odd.wrapping_add(DEPTH * stride));
-            D::weave(even, odd, to.add(pair * DEPTH));
+        for first in (0..rows).step_by(DEPTH) {
+            let (from, to) = (from.add(first * stride), to.add(first / DEPTH * PARTS * TILE));
+            let count = DEPTH.min(rows - first);
+            for pair in 0..count / 2 {
+                let even = from.add(2 * pair * stride);
+                let odd = even.add(stride);
+                // The next tile's, of weights that come from memory.
+                D::S::prefetch(even.wrapping_add(DEPTH * stride));
+                D::S::prefetch(odd.wrapping_add(DEPTH * stride));
+                D::weave::<PARTS>(even, odd, to.add(pair * DEPTH), TILE);
+            }
+            if !count.is_multiple_of(2) {
+                let last = from.add((count - 1) * stride);
+                D::weave::<PARTS>(last, ZEROS.as_ptr(), to.add(count / 2 * DEPTH), TILE);
+            }
+            let written = count.div_ceil(2) * DEPTH;
+            for part in 0..PARTS {
+                to.add(part * TILE + written).write_bytes(0, TILE - written);
+            }
         }
-        if !rows.is_multiple_of(2) {
-            D::weave(from.add((rows - 1) * stride), ZEROS.as_ptr(), to.add(rows / 2 * DEPTH));
+    }
+}
+
+/// A tile of each part, to be transposed.
+#[repr(align(64))]
+struct Tiles<const PARTS: usize>([[[Half; DEPTH]; BLOCK]; PARTS]);
+
+impl<const PARTS: usize> Tiles<PARTS> {
+    /// Transposes pairs of every part: moved as one float, whatever that would be.
+    ///
+    /// # Safety
+    /// There must be room for every part, `part` apart, in rows `row` apart; the machine must have `S`.
+    #[inline(always)]
+    unsafe fn transpose<S: Simd>(&self, to: *mut Half, row: usize, part: usize) {
+        for (i, tile) in self.0.iter().enumerate() {
+            // SAFETY: passed on to the caller.
+            unsafe { S::transpose(tile.as_ptr().cast(), BLOCK, to.add(i * part).cast(), row / 2) };
         }
     }
 }
@@ -351,49 +418,58 @@ unsafe fn pairs<D: Dot>(from: *const f32, stride: usize, rows: usize, to: *mut H
 /// # Safety
 /// 16 rows of each; the machine must have `D`.
 #[inline(always)]
-unsafe fn turned<D: Dot>(from: [*const f32; 2], strides: [usize; 2], ahead: usize, to: *mut Half) {
-    let mut rows = [[0; DEPTH]; BLOCK];
-    // SAFETY: passed on to the caller. Two halves are moved as one float, whatever that would be.
+unsafe fn turned<D: Dot, const PARTS: usize>(
+    from: [*const f32; 2],
+    strides: [usize; 2],
+    ahead: usize,
+    to: *mut Half,
+) {
+    let mut tiles = MaybeUninit::<Tiles<PARTS>>::uninit();
+    // SAFETY: passed on to the caller; every row of every tile is written before it is read.
     unsafe {
-        for (i, row) in rows.iter_mut().enumerate() {
+        for i in 0..BLOCK {
             let (low, high) = (from[0].add(i * strides[0]), from[1].add(i * strides[1]));
             D::S::prefetch(low.wrapping_add(ahead));
             D::S::prefetch(high.wrapping_add(ahead));
-            D::join(low, high, row.as_mut_ptr());
+            D::join::<PARTS>(low, high, tiles.as_mut_ptr().cast::<Half>().add(i * DEPTH), TILE);
         }
-        D::S::transpose(rows.as_ptr().cast(), BLOCK, to.cast(), BLOCK);
+        tiles.assume_init_ref().transpose::<D::S>(to, DEPTH, TILE);
     }
 }
 
 /// # Safety
 /// `count` rows of `from`, and whole steps of `to`; the machine must have `D`.
 #[inline(always)]
-unsafe fn lines<D: Dot>(from: *const f32, count: usize, to: *mut Half, [row, step]: [usize; 2]) {
-    let mut part = [[0; DEPTH]; BLOCK];
+unsafe fn lines<D: Dot, const PARTS: usize>(
+    from: *const f32,
+    count: usize,
+    to: *mut Half,
+    [row, step, part]: [usize; 3],
+) {
+    let mut tiles = MaybeUninit::<Tiles<PARTS>>::uninit();
     for first in (0..count).step_by(DEPTH) {
-        // SAFETY: passed on to the caller; as in `turned`.
+        // SAFETY: passed on to the caller; `pairs` writes whole tiles.
         unsafe {
             let these = DEPTH.min(count - first);
-            if these < DEPTH {
-                part = [[0; DEPTH]; BLOCK];
-            }
-            pairs::<D>(from.add(first * BLOCK), BLOCK, these, part.as_mut_ptr().cast());
-            D::S::transpose(part.as_ptr().cast(), BLOCK, to.add(first / DEPTH * step).cast(), row / 2);
+            pairs::<D, PARTS>(from.add(first * BLOCK), BLOCK, these, tiles.as_mut_ptr().cast());
+            tiles.assume_init_ref().transpose::<D::S>(to.add(first / DEPTH * step), row, part);
         }
     }
 }
 
 unsafe fn nothing() {}
 
-/// The functions of one instruction set, compiled for it; `tiles` are its own where they are not made of [`Dot`].
+/// The functions of one instruction set for operands in so many parts, compiled for it; `tiles` are its own where they are
+/// not made of [`Dot`].
 macro_rules! kernel {
-    ($static:ident, $module:ident, $dot:ty, $(#[$feature:meta])?) => {
-        kernel!($static, $module, $dot, $(#[$feature])?, [
+    ($static:ident, $module:ident, $parts:expr, $dot:ty, $(#[$feature:meta])?) => {
+        kernel!($static, $module, $parts, $dot, $(#[$feature])?, [
             [dot::<1, 1>, dot::<1, 2>],
             [dot::<2, 1>, dot::<2, 2>],
         ], nothing, nothing);
     };
-    ($static:ident, $module:ident, $dot:ty, $(#[$feature:meta])?, $tiles:expr, $begin:expr, $end:expr) => {
+    ($static:ident, $module:ident, $parts:expr, $dot:ty, $(#[$feature:meta])?,
+     $tiles:expr, $begin:expr, $end:expr) => {
         mod $module {
             use super::*;
 
@@ -401,27 +477,27 @@ macro_rules! kernel {
             #[allow(dead_code, reason = "unused where tiles are not made of `Dot`")]
             unsafe fn dot<const TILES: usize, const BLOCKS: usize>(call: &Call) {
                 // SAFETY: passed on to the caller, here and below.
-                unsafe { super::dot::tile::<$dot, TILES, BLOCKS>(call) }
+                unsafe { super::dot::tile::<$dot, { $parts }, TILES, BLOCKS>(call) }
             }
             $(#[$feature])?
             unsafe fn rows(low: *const f32, high: *const f32, count: usize, to: *mut Half) {
                 // SAFETY: as above.
-                unsafe { super::rows::<$dot>(low, high, count, to) }
+                unsafe { super::rows::<$dot, { $parts }>(low, high, count, to) }
             }
             $(#[$feature])?
             unsafe fn pairs(from: *const f32, stride: usize, rows: usize, to: *mut Half) {
                 // SAFETY: as above.
-                unsafe { super::pairs::<$dot>(from, stride, rows, to) }
+                unsafe { super::pairs::<$dot, { $parts }>(from, stride, rows, to) }
             }
             $(#[$feature])?
             unsafe fn turned(from: [*const f32; 2], strides: [usize; 2], ahead: usize, to: *mut Half) {
                 // SAFETY: as above.
-                unsafe { super::turned::<$dot>(from, strides, ahead, to) }
+                unsafe { super::turned::<$dot, { $parts }>(from, strides, ahead, to) }
             }
             $(#[$feature])?
-            unsafe fn lines(from: *const f32, count: usize, to: *mut Half, distance: [usize; 2]) {
+            unsafe fn lines(from: *const f32, count: usize, to: *mut Half, distance: [usize; 3]) {
                 // SAFETY: as above.
-                unsafe { super::lines::<$dot>(from, count, to, distance) }
+                unsafe { super::lines::<$dot, { $parts }>(from, count, to, distance) }
             }
 
             $(#[$feature])?
@@ -435,26 +511,33 @@ macro_rules! kernel {
                 unsafe { super::woven(from, row, to) }
             }
 
-            pub(super) static $static: Kernel =
-                Kernel { tiles: $tiles, begin: $begin, end: $end, rows, pairs, turned, lines, round, woven };
+            pub(super) static $static: Kernel = Kernel {
+                parts: $parts, tiles: $tiles, begin: $begin, end: $end, rows, pairs, turned, lines, round, woven,
+            };
         }
         use $module::$static;
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-kernel!(AMX, amx_kernel, Dot512,
+kernel!(AMX, amx_kernel, 1, Dot512,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")],
     [[amx::tile_1x1, amx::tile_1x2], [amx::tile_2x1, amx::tile_2x2]], amx::begin, amx::end);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX512BF16, avx512bf16, Dot512,
+kernel!(AMX_EXACT, amx_exact, PARTS, Dot512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")],
+    [[amx::exact_1x1, amx::exact_1x2], [amx::exact_2x1, amx::exact_2x2]], amx::begin, amx::end);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512BF16, avx512bf16, 1, Dot512,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX512, avx512, Widened<Avx512>,
+kernel!(AVX512, avx512, 1, Widened<Avx512>,
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX2, avx2, Widened<Avx2>, #[target_feature(enable = "avx2,fma")]);
-kernel!(PORTABLE, portable, Widened<Portable>,);
+kernel!(AVX2, avx2, 1, Widened<Avx2>, #[target_feature(enable = "avx2,fma")]);
+kernel!(PORTABLE, portable, 1, Widened<Portable>,);
+#[cfg(test)]
+kernel!(PORTABLE_EXACT, portable_exact, PARTS, Widened<Portable>,);
 
 #[cfg(test)]
 mod tests;

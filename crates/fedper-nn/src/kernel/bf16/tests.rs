@@ -3,8 +3,24 @@ use crate::kernel::bf16::dot::{narrow, widen};
 use crate::kernel::rows;
 use crate::testing::noise;
 
-fn kernels() -> Vec<(InstructionSet, &'static Kernel)> {
-    InstructionSet::available().into_iter().map(|set| (set, Kernel::of(set))).collect()
+fn kernels() -> Vec<(String, &'static Kernel)> {
+    let sets = InstructionSet::available().into_iter();
+    sets.flat_map(|set| [Some(Kernel::rounding(set)), Kernel::exact(set)].map(|kernel| (set, kernel)))
+        .filter_map(|(set, kernel)| kernel.map(|kernel| (format!("{set}, {} parts", kernel.parts), kernel)))
+        .collect()
+}
+
+/// What a kernel makes of a value: its parts.
+fn parts(kernel: &Kernel, value: f32) -> Vec<Half> {
+    match kernel.parts {
+        1 => vec![narrow(value)],
+        _ => dot::parts::<PARTS>(value).to_vec(),
+    }
+}
+
+/// Whether they are the same, of which one may be NaN in another way.
+fn same(found: Half, expected: Half) -> bool {
+    found == expected || widen(found).is_nan() && widen(expected).is_nan()
 }
 
 /// Values that round up, down and to even, and those that are none.
@@ -54,41 +70,67 @@ fn rounding_is_to_the_nearest() {
 }
 
 #[test]
+fn parts_add_up_to_what_was_cut() {
+    for value in noise(300_000, 1).into_iter().chain([0.0, -0.0, 1.0, -1.5e30, 3e38, 1e-30, f32::EPSILON]) {
+        let sum: f64 = dot::parts::<PARTS>(value).map(|part| f64::from(widen(part))).iter().sum();
+        assert_eq!(sum, f64::from(value));
+    }
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let sum: f32 = dot::parts::<PARTS>(value).map(widen).iter().sum();
+        assert!(sum.is_nan());
+    }
+}
+
+#[test]
 fn every_kernel_packs_what_plain_loops_do() {
     for (set, kernel) in kernels() {
+        let zero = vec![0; kernel.parts];
         for count in [1, 2, 3, 16, 31, 32, 33, 70, 96] {
             let (x, y) = (values(count * BLOCK, 2), values(count * BLOCK, 3));
+            let steps = count.div_ceil(DEPTH);
             for high in [None, Some(rows(&y))] {
-                let mut found = vec![1; count * DEPTH];
+                let mut found = vec![1; count * kernel.parts * DEPTH];
                 kernel.rows(rows(&x), high, &mut found);
-                for (i, &found) in found.iter().enumerate() {
-                    let (row, k) = (i / DEPTH, i % DEPTH);
+                for (row, k) in (0..count).flat_map(|row| (0..DEPTH).map(move |k| (row, k))) {
                     let expected = match k < BLOCK {
-                        true => narrow(x[row * BLOCK + k]),
-                        false => high.map_or(0, |high| narrow(high[row][k - BLOCK])),
+                        true => parts(kernel, x[row * BLOCK + k]),
+                        false => high.map_or(zero.clone(), |high| parts(kernel, high[row][k - BLOCK])),
                     };
-                    assert_eq!(found, expected, "{set}, row {row}, {k}");
+                    for (part, expected) in expected.into_iter().enumerate() {
+                        let found = found[(row * kernel.parts + part) * DEPTH + k];
+                        assert!(same(found, expected), "{set}, row {row}, {k}, part {part}");
+                    }
                 }
             }
             for stride in [BLOCK, 2 * BLOCK] {
                 let x = values(count * stride, 4);
-                let mut found = vec![1; count.next_multiple_of(DEPTH) * BLOCK];
+                let mut found = vec![1; steps * kernel.parts * TILE];
                 kernel.pairs(&x, stride, count, &mut found);
-                for (i, &found) in found.iter().enumerate() {
-                    let (row, column) = (i / DEPTH * 2 + i % 2, i % DEPTH / 2);
-                    let expected = if row < count { narrow(x[row * stride + column]) } else { 0 };
-                    assert_eq!(found, expected, "{set}, row {row}, {column}");
+                for (row, column) in
+                    (0..steps * DEPTH).flat_map(|row| (0..BLOCK).map(move |column| (row, column)))
+                {
+                    let expected =
+                        if row < count { parts(kernel, x[row * stride + column]) } else { zero.clone() };
+                    for (part, expected) in expected.into_iter().enumerate() {
+                        let tile = (row / DEPTH * kernel.parts + part) * TILE;
+                        let found = found[tile + row % DEPTH / 2 * DEPTH + 2 * column + row % 2];
+                        assert!(same(found, expected), "{set}, row {row}, {column}, part {part}");
+                    }
                 }
             }
-            let steps = count.div_ceil(DEPTH);
-            for distance in [[DEPTH, TILE], [steps * DEPTH + 2, DEPTH]] {
+            let pitch = steps * DEPTH + 2;
+            for distance in [[DEPTH, kernel.parts * TILE, TILE], [kernel.parts * pitch, DEPTH, pitch]] {
                 let mut found = vec![1; BLOCK * distance[0] + steps * distance[1]];
                 kernel.lines(rows(&x), &mut found, distance);
-                for channel in 0..BLOCK {
-                    for row in 0..steps * DEPTH {
-                        let found = found[channel * distance[0] + row / DEPTH * distance[1] + row % DEPTH];
-                        let expected = if row < count { narrow(x[row * BLOCK + channel]) } else { 0 };
-                        assert_eq!(found, expected, "{set}, row {row}, {channel}");
+                for (channel, row) in
+                    (0..BLOCK).flat_map(|channel| (0..steps * DEPTH).map(move |row| (channel, row)))
+                {
+                    let expected =
+                        if row < count { parts(kernel, x[row * BLOCK + channel]) } else { zero.clone() };
+                    for (part, expected) in expected.into_iter().enumerate() {
+                        let [channel_at, step, part_at] = distance;
+                        let at = channel * channel_at + row / DEPTH * step + part * part_at + row % DEPTH;
+                        assert!(same(found[at], expected), "{set}, row {row}, {channel}, part {part}");
                     }
                 }
             }
@@ -96,15 +138,19 @@ fn every_kernel_packs_what_plain_loops_do() {
         for stride in [BLOCK, 2 * BLOCK] {
             let (x, y) = (values(BLOCK * stride, 5), values(BLOCK * stride, 6));
             for high in [None, Some(&y[..])] {
-                let mut found = vec![1; TILE];
+                let mut found = vec![1; kernel.parts * TILE];
                 kernel.turned(&x, high, stride, 0, &mut found);
-                for (i, &found) in found.iter().enumerate() {
-                    let (k, column) = (i / DEPTH * 2 + i % 2, i % DEPTH / 2);
+                for (k, column) in (0..DEPTH).flat_map(|k| (0..BLOCK).map(move |column| (k, column))) {
                     let expected = match k < BLOCK {
-                        true => narrow(x[column * stride + k]),
-                        false => high.map_or(0, |high| narrow(high[column * stride + k - BLOCK])),
+                        true => parts(kernel, x[column * stride + k]),
+                        false => {
+                            high.map_or(zero.clone(), |high| parts(kernel, high[column * stride + k - BLOCK]))
+                        }
                     };
-                    assert_eq!(found, expected, "{set}, {k}, {column}");
+                    for (part, expected) in expected.into_iter().enumerate() {
+                        let found = found[part * TILE + k / 2 * DEPTH + 2 * column + k % 2];
+                        assert!(same(found, expected), "{set}, {k}, {column}, part {part}");
+                    }
                 }
             }
         }
@@ -113,6 +159,7 @@ fn every_kernel_packs_what_plain_loops_do() {
 
 /// A product of matrices that lie in some way, by plain loops.
 struct Case {
+    terms: Vec<[usize; 2]>,
     a: Vec<Half>,
     b: Vec<Half>,
     starts: Vec<[usize; 2]>,
@@ -137,7 +184,10 @@ impl Case {
                     + k % DEPTH / 2 * DEPTH
                     + column % BLOCK * 2
                     + k % 2;
-                sum += f64::from(widen(self.a[a])) * f64::from(widen(self.b[b]));
+                for [left, right] in &self.terms {
+                    let [a, b] = [self.a[a + left * self.left.part], self.b[b + right * TILE]];
+                    sum += f64::from(widen(a)) * f64::from(widen(b));
+                }
             }
         }
         sum
@@ -162,13 +212,17 @@ fn every_kernel_multiplies_as_plain_loops_do() {
         ] {
             let tiles = rows.div_ceil(BLOCK);
             // As activations lie, and as their lines do.
+            let parts = kernel.parts;
+            let row = parts * DEPTH;
+            let pitch = 3 * DEPTH + 10;
             for left in [
-                Left { row: DEPTH, tile: TILE, step: tiles * TILE + 64 },
-                Left { row: 3 * DEPTH + 10, tile: BLOCK * (3 * DEPTH + 10), step: DEPTH },
+                Left { row, tile: BLOCK * row, step: tiles * BLOCK * row + 64, part: DEPTH },
+                Left { row: parts * pitch, tile: BLOCK * parts * pitch, step: DEPTH, part: pitch },
             ] {
-                let right = Right { block: TILE, step: blocks * TILE };
+                let right = Right { block: parts * TILE, step: blocks * parts * TILE };
                 let span = tiles * left.tile.max(BLOCK * left.row) + steps * left.step;
                 let case = Case {
+                    terms: if parts == 1 { vec![[0, 0]] } else { TERMS.to_vec() },
                     a: halves(span + segments * 40, 1),
                     b: halves((segments + 1) * steps * right.step, 2),
                     starts: (0..segments).map(|s| [s * 40, s * steps * right.step]).collect(),
@@ -203,7 +257,7 @@ fn every_kernel_multiplies_as_plain_loops_do() {
                             Start::Row(_) => f64::from(bias[column]),
                         };
                         let expected = start + case.at(row, column);
-                        assert!((f64::from(found) - expected).abs() < 2e-5, "{set}: {found} {expected}");
+                        assert!((f64::from(found) - expected).abs() < 5e-5, "{set}: {found} {expected}");
                     }
                 }
                 // As the gradient of weights lies: rows of two blocks.
@@ -223,7 +277,7 @@ fn every_kernel_multiplies_as_plain_loops_do() {
                     // SAFETY: as above.
                     unsafe { kernel.product(&product, blocks, rows) };
                     for (i, &found) in c.iter().enumerate() {
-                        assert!((f64::from(found) - case.at(i / width, i % width)).abs() < 2e-5, "{set}");
+                        assert!((f64::from(found) - case.at(i / width, i % width)).abs() < 5e-5, "{set}");
                     }
                 }
             }

@@ -13,6 +13,8 @@ use crate::kernel::{BLOCK, Row, rows};
 pub(super) struct Lines {
     pub(super) window: Window,
     pub(super) output: [usize; 2],
+    /// Of a value.
+    parts: usize,
     /// The column that a line's first position stands for, at the edge or before it, and the last one that the first window of
     /// a row begins at, both in strides.
     pub(super) first: isize,
@@ -22,29 +24,34 @@ pub(super) struct Lines {
 /// How the lines of one batch lie.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// From one channel to the next, and from one step to the next.
-    pub(super) distance: [usize; 2],
+    /// From one channel to the next, one step to the next, and one part to the next.
+    pub(super) distance: [usize; 3],
     /// Values of a line of all channels of a block.
     pub(super) line: usize,
     /// Steps of a row of outputs.
     pub(super) steps: usize,
-    pub(super) samples: usize,
+    /// From one column to the next: samples, perhaps filled up.
+    pub(super) column: usize,
 }
 
 impl Layout {
     /// Where a position of a line lies, which is a step's first one if tiles lie one after the other.
     fn at(&self, position: usize) -> usize {
-        if self.distance[1] == TILE { position / DEPTH * TILE } else { position }
+        if self.in_tiles() { position / DEPTH * self.distance[1] } else { position }
+    }
+
+    fn in_tiles(&self) -> bool {
+        self.distance[1] != DEPTH
     }
 }
 
 impl Lines {
-    pub(super) fn new(window: &Window) -> Self {
+    pub(super) fn new(window: &Window, parts: usize) -> Self {
         let mut window = *window;
         if window.taps() == 1 && window.stride == 1 && window.padding == 0 {
             window.input = [1, window.input[0] * window.input[1]];
         }
-        let mut lines = Self { window, output: window.output(), first: 0, last: 0 };
+        let mut lines = Self { window, output: window.output(), parts, first: 0, last: 0 };
         (lines.first, lines.last) = (lines.tap(0).1, lines.tap(window.kernel[1] - 1).1);
         lines
     }
@@ -62,9 +69,22 @@ impl Lines {
         (output * stride + row).checked_sub(padding).filter(|&row| row < input[0])
     }
 
+    /// Whether a row has but one window.
+    fn is_whole(&self) -> bool {
+        self.first == 0 && self.last == 0 && self.window.stride == 1
+    }
+
+    /// From one column to the next: so many samples, or, unless half of them would be zeros, as many as fill steps, so that
+    /// a window begins with a step wherever it lies: tiles that do not begin with a cache line take several times as long.
+    fn column(&self, samples: usize) -> usize {
+        let whole_steps = samples.next_multiple_of(DEPTH);
+        if self.is_whole() || 2 * samples <= whole_steps { samples } else { whole_steps }
+    }
+
     /// How far a row's windows reach beyond one another, and steps of a row of outputs.
     fn reach(&self, samples: usize) -> (usize, usize) {
-        ((self.last - self.first) as usize * samples, (self.output[1] * samples).div_ceil(DEPTH))
+        let column = self.column(samples);
+        ((self.last - self.first) as usize * column, (self.output[1] * column).div_ceil(DEPTH))
     }
 
     /// Steps of a line: a window's, and what filling the last one up writes.
@@ -74,22 +94,23 @@ impl Lines {
     }
 
     pub(super) fn layout(&self, samples: usize) -> Layout {
-        let (shift, steps) = self.reach(samples);
-        let line_steps = self.line_steps(samples);
-        let whole = shift == 0 && self.first == 0 && self.window.stride == 1;
-        if samples.is_multiple_of(DEPTH) || whole {
+        let (_, steps) = self.reach(samples);
+        let (line_steps, column) = (self.line_steps(samples), self.column(samples));
+        if column.is_multiple_of(DEPTH) || self.is_whole() {
             // Every column begins with a step, or there is but one window: tiles lie one after the other.
-            return Layout { distance: [DEPTH, TILE], line: line_steps * TILE, steps, samples };
+            let tile = self.parts * TILE;
+            return Layout { distance: [DEPTH, tile, TILE], line: line_steps * tile, steps, column };
         }
         // An odd number of cache lines, so that channels lie in different sets.
         let pitch = (line_steps | 1) * DEPTH;
-        Layout { distance: [pitch, DEPTH], line: pitch * BLOCK, steps, samples }
+        let channel = self.parts * pitch;
+        Layout { distance: [channel, DEPTH, pitch], line: channel * BLOCK, steps, column }
     }
 
     /// A layout that needs at least the memory of any batch up to this one. A smaller batch's own may need more than this
     /// one's own.
     pub(super) fn largest(&self, max_batch: usize) -> Layout {
-        Layout { line: (self.line_steps(max_batch) | 1) * TILE, ..self.layout(max_batch) }
+        Layout { line: (self.line_steps(max_batch) | 1) * self.parts * TILE, ..self.layout(max_batch) }
     }
 
     /// Lines of a row of inputs.
@@ -106,12 +127,12 @@ impl Lines {
     pub(super) fn parts(&self, layout: Layout, inputs: Extent, outputs: Extent) -> Parts {
         let all = [self.output[0], layout.steps];
         if all[0] == 1 {
-            let step = (inputs.blocks + outputs.blocks) * TILE;
+            let step = (inputs.blocks + outputs.blocks) * self.parts * TILE;
             return Parts { all, each: [1, (CACHED / step).max(MIN_STEPS)] };
         }
         let row = inputs.blocks * self.phases() * layout.line;
         let around = (self.window.kernel[0] - 1) * row;
-        let each = self.window.stride * row + outputs.blocks * layout.steps * TILE;
+        let each = self.window.stride * row + outputs.blocks * layout.steps * self.parts * TILE;
         let least = MIN_STEPS.div_ceil(layout.steps);
         Parts { all, each: [(CACHED.saturating_sub(around) / each).max(least), layout.steps] }
     }
@@ -127,33 +148,33 @@ impl Lines {
             let (row, phase) = (i / phases, i % phases);
             // Columns `phase + stride * q` for q from `first` on.
             let columns = (width - phase).div_ceil(stride);
-            let mut at = -self.first as usize * samples;
+            let mut at = -self.first as usize * layout.column;
             zero(to, layout, 0..at);
             let mut write = |x: &[Row]| {
                 kernel.lines(x, &mut to[layout.at(at)..], layout.distance);
-                at += x.len();
+                at += x.len() / samples * layout.column;
             };
             // No window reads further.
             let end = columns.min((self.last + self.output[1] as isize) as usize);
             let column = |q: usize| (row * width + phase + q * stride) * samples;
             match stride {
-                1 => write(&x[column(0)..][..end * samples]),
+                1 if layout.column == samples => write(&x[column(0)..][..end * samples]),
                 _ => (0..end).for_each(|q| write(&x[column(q)..][..samples])),
             }
             // The last step that was written is filled up already.
-            let at = if layout.distance[1] == TILE { at.next_multiple_of(DEPTH) } else { at };
-            zero(to, layout, at..layout.line / BLOCK);
+            let at = if layout.in_tiles() { at.next_multiple_of(DEPTH) } else { at };
+            zero(to, layout, at..layout.line / (self.parts * BLOCK));
         }
     }
 }
 
 /// Zeros for some positions of a line.
 fn zero(line: &mut [Half], layout: Layout, range: Range<usize>) {
-    let [channel, step] = layout.distance;
-    if step == TILE {
-        line[range.start * BLOCK..range.end * BLOCK].fill(0);
+    let [_, step, part] = layout.distance;
+    if layout.in_tiles() {
+        line[range.start / DEPTH * step..range.end / DEPTH * step].fill(0);
     } else {
-        line.chunks_exact_mut(channel).for_each(|line| line[range.clone()].fill(0));
+        line.chunks_exact_mut(part).for_each(|line| line[range.clone()].fill(0));
     }
 }
 
@@ -219,7 +240,7 @@ impl Operands<'_> {
         let &Self { lines, layout, block_len, pairs_row, left, right } = self;
         let [columns, phases] = [lines.window.kernel[1], lines.phases()];
         let (phase, shift) = lines.tap(tap % columns);
-        let shift = layout.at((shift - lines.first) as usize * layout.samples);
+        let shift = layout.at((shift - lines.first) as usize * layout.column);
         let blocks = gradient.len() / panel.width() / BLOCK;
         assert!(left.len() >= blocks * block_len);
         assert!(right.len() >= panel.range().end * lines.output[0] * pairs_row);
@@ -229,8 +250,13 @@ impl Operands<'_> {
                 let product = Product {
                     segments,
                     steps: part.steps.len(),
-                    left: Left { row: layout.distance[0], tile: block_len, step: layout.distance[1] },
-                    right: Right { block: lines.output[0] * pairs_row, step: TILE },
+                    left: Left {
+                        row: layout.distance[0],
+                        tile: block_len,
+                        step: layout.distance[1],
+                        part: layout.distance[2],
+                    },
+                    right: Right { block: lines.output[0] * pairs_row, step: lines.parts * TILE },
                     c: gradient[block * BLOCK * panel.width()..].as_mut_ptr(),
                     outcome: Outcome { row: panel.width(), tile: BLOCK * panel.width(), block: BLOCK },
                     start,
@@ -249,7 +275,7 @@ impl Operands<'_> {
                 let pairs = (panel.first * lines.output[0] + to) * pairs_row;
                 segments[count] = Segment {
                     a: left[line + shift + part.steps.start * layout.distance[1]..].as_ptr(),
-                    b: right[pairs + part.steps.start * TILE..].as_ptr(),
+                    b: right[pairs + part.steps.start * lines.parts * TILE..].as_ptr(),
                 };
                 count += 1;
             }

@@ -1,4 +1,5 @@
-//! A convolution in bf16: operands are rounded into tiles of [`crate::kernel::bf16`] before they are multiplied.
+//! A convolution in bf16: operands are packed into tiles of [`crate::kernel::bf16`] before they are multiplied, rounded, or
+//! in three parts whose products are as exact as f32's.
 //!
 //! Forward, and for the input's gradient, a row of a left matrix is a position of a sample, and its depth the channels of
 //! what is read through each tap. For the weights' gradient the depth is all positions of all samples: *lines* of
@@ -18,14 +19,14 @@ use crate::kernel::{BLOCK, rows};
 use crate::optim::Sink;
 use lines::{Lines, Operands};
 
-/// What a convolution needs to compute in bf16.
+/// What a convolution needs to multiply in bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Bf16 {
     kernel: &'static Kernel,
     lines: Lines,
 }
 
-/// Rows that are rounded at a time: whole steps.
+/// Rows that are packed at a time: whole steps.
 const AT_ONCE: usize = 16 * DEPTH;
 
 /// Terms of a sum that are listed at a time.
@@ -36,24 +37,48 @@ fn steps(blocks: usize) -> usize {
     blocks.div_ceil(DEPTH / BLOCK)
 }
 
-/// Rounded activations: rows of [`DEPTH`] channels.
-fn activations_len(side: Extent, samples: usize) -> usize {
+/// Packed activations: from one step of channels to the next. A row is [`DEPTH`] channels, part by part.
+fn step_len(kernel: &Kernel, side: Extent, samples: usize) -> usize {
     // The last tile of rows may reach beyond the positions.
-    steps(side.blocks) * (side.positions * samples * DEPTH + TILE)
+    kernel.parts * (side.positions * samples * DEPTH + TILE)
 }
 
 fn pack_activations(kernel: &Kernel, side: Extent, x: &[f32], samples: usize, to: &mut [Half]) {
-    let plane = side.positions * samples * DEPTH;
-    for (step, to) in to.chunks_exact_mut(plane + TILE).take(steps(side.blocks)).enumerate() {
+    let plane = kernel.parts * side.positions * samples * DEPTH;
+    let to = to.chunks_exact_mut(step_len(kernel, side, samples));
+    for (step, to) in to.take(steps(side.blocks)).enumerate() {
         let block = |block| (block < side.blocks).then(|| rows(&x[side.range(block, samples)]));
         let low = block(2 * step).expect("a step has a block");
         kernel.rows(low, block(2 * step + 1), &mut to[..plane]);
     }
 }
 
+/// Positions up to which an exact kernel is faster: of a larger plane, [`super::winograd`]'s tiles save as much.
+const MAX_POSITIONS: usize = 64;
+/// Products of each value of the inputs and of the outputs, from which on packing it costs little beside them.
+const MIN_PRODUCTS: usize = 256;
+
 impl Bf16 {
-    pub(super) fn new(kernel: &'static Kernel, window: &Window) -> Self {
-        Self { kernel, lines: Lines::new(window) }
+    /// If a kernel is that of a convolution: one that rounds always is, an exact one where it is faster.
+    pub(super) fn of(kernel: &'static Kernel, window: &Window, channels: [usize; 2]) -> Option<Self> {
+        let positions: usize = window.output().iter().product();
+        let products = window.taps() * channels[0].min(channels[1]);
+        let faster = positions <= MAX_POSITIONS && products >= MIN_PRODUCTS;
+        (kernel.rounds() || faster).then(|| Self::new(kernel, window))
+    }
+
+    /// Whether so many samples are multiplied so: an exact kernel is slower where they do not fill a tile.
+    pub(super) fn multiplies(&self, samples: usize) -> bool {
+        self.kernel.rounds() || samples >= BLOCK
+    }
+
+    fn new(kernel: &'static Kernel, window: &Window) -> Self {
+        Self { kernel, lines: Lines::new(window, kernel.parts) }
+    }
+
+    /// Values of a packed tile.
+    fn tile(&self) -> usize {
+        self.kernel.parts * TILE
     }
 
     pub(super) fn reserve(
@@ -63,13 +88,16 @@ impl Bf16 {
         [inputs, outputs]: [Extent; 2],
         max_batch: usize,
     ) {
-        let left = activations_len(inputs, max_batch).max(activations_len(outputs, max_batch));
+        let [left, right] =
+            [inputs, outputs].map(|side| steps(side.blocks) * step_len(self.kernel, side, max_batch));
         let layout = self.lines.largest(max_batch);
         let lines = inputs.blocks * self.lines.count() * layout.line;
-        let pairs = outputs.blocks * self.lines.output[0] * layout.steps * TILE;
-        let panel =
-            steps(inputs.blocks).max(steps(outputs.blocks)) * weight.taps * weight.panel_blocks() * TILE;
-        scratch.reserve_halves([left.max(lines), panel, pairs]);
+        let pairs = outputs.blocks * self.lines.output[0] * layout.steps * self.tile();
+        let panel = steps(inputs.blocks).max(steps(outputs.blocks))
+            * weight.taps
+            * weight.panel_blocks()
+            * self.tile();
+        scratch.reserve_halves([left.max(right).max(lines), panel, pairs]);
         let gradient = match self.lines.parts(layout, inputs, outputs).whole() {
             Some(_) => weight.panel_len() / weight.taps,
             None => weight.values().len(),
@@ -85,7 +113,8 @@ impl Bf16 {
                 let count = DEPTH.min(weight.rows - step * DEPTH);
                 let from = panel.start + (tap * weight.rows + step * DEPTH) * width;
                 for block in 0..panel.blocks {
-                    let to = &mut to[((tap * deep + step) * panel.blocks + block) * TILE..][..TILE];
+                    let at = ((tap * deep + step) * panel.blocks + block) * self.tile();
+                    let to = &mut to[at..][..self.tile()];
                     self.kernel.pairs(&weight.values()[from + block * BLOCK..], width, count, to);
                 }
             }
@@ -105,7 +134,8 @@ impl Bf16 {
                         let row = (tap * weight.rows + input * BLOCK) * panel.width();
                         &weight.values()[panel.start + row + (block - panel.first) * BLOCK..]
                     };
-                    let to = &mut to[((tap * deep + step) * inputs.blocks + i) * TILE..][..TILE];
+                    let at = ((tap * deep + step) * inputs.blocks + i) * self.tile();
+                    let to = &mut to[at..][..self.tile()];
                     // The same of the next tap.
                     let ahead = weight.rows * low.0.width();
                     self.kernel.turned(from(low), high.map(from), low.0.width(), ahead, to);
@@ -114,7 +144,7 @@ impl Bf16 {
         }
     }
 
-    /// Rounds an output's gradient twice: to pairs for the weights' gradient, and, unless nobody asks for it, to what the
+    /// Packs an output's gradient twice: to pairs for the weights' gradient, and, unless nobody asks for it, to what the
     /// input's gradient is a product of. A little at a time, so that the second finds it in the cache.
     fn pack_gradient(
         &self,
@@ -124,31 +154,35 @@ impl Bf16 {
         mut left: Option<&mut [Half]>,
         pairs: &mut [Half],
     ) {
-        let [height, width] = self.lines.output;
-        let (row, pairs_row) = (width * samples, self.lines.layout(samples).steps * TILE);
-        let plane = side.positions * samples * DEPTH + TILE;
+        let ([height, width], layout) = (self.lines.output, self.lines.layout(samples));
+        let (row, pairs_row) = (width * samples, layout.steps * self.tile());
+        // Column by column where columns are filled up.
+        let at_once = if layout.column == samples { AT_ONCE } else { samples };
+        let position = |row: usize| row / samples * layout.column + row % samples;
+        let (parts, plane) = (self.kernel.parts, step_len(self.kernel, side, samples));
         for step in 0..steps(side.blocks) {
             let blocks = 2 * step..side.blocks.min(2 * step + 2);
-            for (top, first) in (0..height).flat_map(|top| (0..row).step_by(AT_ONCE).map(move |i| (top, i))) {
-                let count = AT_ONCE.min(row - first);
+            for (top, first) in (0..height).flat_map(|top| (0..row).step_by(at_once).map(move |i| (top, i))) {
+                let count = at_once.min(row - first);
                 let part = |block: usize| {
                     &dy[side.range(block, samples)][(top * row + first) * BLOCK..][..count * BLOCK]
                 };
                 if let Some(left) = &mut left {
-                    let to = &mut left[step * plane + (top * row + first) * DEPTH..][..count * DEPTH];
+                    let to = &mut left[step * plane + (top * row + first) * parts * DEPTH..];
+                    let to = &mut to[..count * parts * DEPTH];
                     let high = (blocks.len() == 2).then(|| rows(part(blocks.end - 1)));
                     self.kernel.rows(rows(part(blocks.start)), high, to);
                 }
                 for block in blocks.clone() {
-                    let to = (block * height + top) * pairs_row + first * BLOCK;
-                    let to = &mut pairs[to..][..count.next_multiple_of(DEPTH) * BLOCK];
+                    let to = (block * height + top) * pairs_row + position(first) * parts * BLOCK;
+                    let to = &mut pairs[to..][..count.div_ceil(DEPTH) * self.tile()];
                     self.kernel.pairs(part(block), BLOCK, count, to);
                 }
             }
         }
     }
 
-    /// As [`super::conv::walk_panel`], from rounded activations and weights.
+    /// As [`super::conv::walk_panel`], from packed activations and weights.
     #[allow(clippy::too_many_arguments, reason = "what a layer's pass touches")]
     fn walk_panel(
         &self,
@@ -161,9 +195,9 @@ impl Bf16 {
         panel: Panel,
         start: Start,
     ) {
-        let deep = steps(from.blocks);
-        let step = from.positions * samples * DEPTH + TILE;
-        let (tap_len, plane) = (deep * panel.blocks * TILE, to.stride(samples));
+        let (deep, row) = (steps(from.blocks), self.kernel.parts * DEPTH);
+        let step = step_len(self.kernel, from, samples);
+        let (tap_len, plane) = (deep * panel.blocks * self.tile(), to.stride(samples));
         assert!(left.len() >= deep * step && y.len() >= to.len(samples) && panel.range().end <= to.blocks);
         let mut segments = [Segment::NONE; MAX_SEGMENTS];
         for (run, taps, start) in walk.sums(MAX_SEGMENTS, start) {
@@ -171,15 +205,15 @@ impl Bf16 {
             for (segment, tap) in segments.iter_mut().zip(taps) {
                 assert!(tap.from + run.len <= from.positions);
                 *segment = Segment {
-                    a: left[tap.from * samples * DEPTH..].as_ptr(),
+                    a: left[tap.from * samples * row..].as_ptr(),
                     b: right[tap.tap * tap_len..][..tap_len].as_ptr(),
                 };
             }
             let product = Product {
                 segments: &segments[..taps.len()],
                 steps: deep,
-                left: Left { row: DEPTH, tile: TILE, step },
-                right: Right { block: TILE, step: panel.blocks * TILE },
+                left: Left { row, tile: BLOCK * row, step, part: DEPTH },
+                right: Right { block: self.tile(), step: panel.blocks * self.tile() },
                 c: y[panel.first * plane + run.to * samples * BLOCK..].as_mut_ptr(),
                 outcome: Outcome { row: BLOCK, tile: BLOCK * BLOCK, block: plane },
                 start,
@@ -259,7 +293,7 @@ impl Conv {
     ) {
         let Bf16 { kernel, lines } = own;
         let layout = lines.layout(samples);
-        let pairs_row = layout.steps * TILE;
+        let pairs_row = layout.steps * own.tile();
         let Scratch { halves: [left, _, right], gradient, .. } = scratch;
         let block_len = lines.count() * layout.line;
         for block in 0..self.inputs.blocks {
@@ -313,7 +347,7 @@ mod tests {
     use fedper_core::params::Params;
 
     #[test]
-    fn convolutions_match_plain_loops_of_rounded_operands() {
+    fn convolutions_match_plain_loops() {
         let window = |input, kernel, stride, padding| Window { input, kernel, stride, padding };
         for (window, channels, groups, samples) in [
             (window([1, 1], [3, 3], 1, 1), [20, 40], 1, 32),
@@ -332,42 +366,61 @@ mod tests {
             (window([40, 40], [3, 3], 1, 1), [32, 17], 1, 8),
             (window([24, 20], [1, 1], 1, 0), [64, 48], 1, 14),
         ] {
-            let case = Case::new(window, channels, groups, samples, bf16::rounded);
-            let [_, outputs] = case.sides;
-            for set in InstructionSet::available() {
-                let kernels = Kernels::of(set, Precision::Bf16);
+            let rounded = Case::new(window, channels, groups, samples, bf16::rounded);
+            let exact = Case::new(window, channels, groups, samples, |value| value);
+            let outputs = exact.sides[1];
+            let all = InstructionSet::available().into_iter();
+            let all = all.flat_map(|set| [(set, Precision::Bf16, &rounded), (set, Precision::Fp32, &exact)]);
+            for (set, precision, case) in all {
+                let kernels = Kernels::of(set, precision);
+                let Some(kernel) = kernels.bf16 else { continue };
+                let own = Bf16::new(kernel, &window);
                 let mut conv = Conv::new("w", &window, channels, groups, true, kernels);
                 conv.load(&case.params);
                 let mut scratch = Scratch::default();
                 // A batch smaller than there is memory for, after one that used it all.
-                conv.reserve(&mut scratch, samples + 1, true);
+                own.reserve(&mut scratch, &conv.weight, case.sides, samples + 1);
                 for halves in &mut scratch.halves {
                     halves.fill(0x7fc0);
                 }
-                let what = format!("{set} {window:?} {channels:?} {samples}");
+                // Without the last part it would be 1e-6 at least.
+                let short = outputs.positions * samples < 4000;
+                let tolerance = if kernel.rounds() || !short { 1e-5 } else { 6e-7 };
+                let what = format!("{set} {precision} {window:?} {channels:?} {samples}");
 
                 let mut found = noise(outputs.len(samples), 6);
                 let mut blocks = 0;
-                conv.forward(&case.x, &mut found, samples, &mut scratch, |range, part| {
+                conv.forward_bf16(own, &case.x, &mut found, samples, &mut scratch, |range, part| {
                     assert_eq!((range.start, part.len()), (blocks, range.len() * outputs.stride(samples)));
                     blocks = range.end;
                 });
                 assert_eq!(blocks, outputs.blocks);
-                case.check_output(&found, 3e-6, &what);
+                case.check_output(&found, tolerance, &what);
 
                 let layout = case.layout().clone();
                 let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
                 let mut found = case.before.clone();
-                let mut sink = Sink::Store(&mut out);
-                let dx = Some(&mut found[..]);
-                conv.backward(&case.x, &case.dy, dx, samples, true, &mut scratch, &mut sink, |_, _| {});
-                case.check_input_gradient(&found, 3e-6, &what);
-                case.check_gradients(&out, 3e-6, &what);
+                let mut backward = |dx: Option<&mut [f32]>, add, out: &mut Params| {
+                    let (mut sink, scratch) = (Sink::Store(out), &mut scratch);
+                    conv.backward_bf16(
+                        own,
+                        &case.x,
+                        &case.dy,
+                        dx,
+                        samples,
+                        add,
+                        scratch,
+                        &mut sink,
+                        |_, _| {},
+                    );
+                };
+                backward(Some(&mut found[..]), true, &mut out);
+                case.check_input_gradient(&found, tolerance, &what);
+                case.check_gradients(&out, tolerance, &what);
                 // Without the input's.
                 let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
-                let mut sink = Sink::Store(&mut out);
-                conv.backward(&case.x, &case.dy, None, samples, false, &mut scratch, &mut sink, |_, _| {});
-                case.check_gradients(&out, 3e-6, &what);
+                backward(None, false, &mut out);
+                case.check_gradients(&out, tolerance, &what);
             }
         }
     }

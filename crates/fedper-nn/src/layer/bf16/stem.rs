@@ -129,7 +129,7 @@ impl Stem {
                 let product = Product {
                     segments: &segments,
                     steps: own.steps,
-                    left: Left { row, tile: BLOCK * row, step: DEPTH },
+                    left: Left { row, tile: BLOCK * row, step: DEPTH, part: 0 },
                     right: Right { block: TILE, step: panel.blocks * TILE },
                     c: y[panel.first * plane + first * samples * BLOCK..].as_mut_ptr(),
                     outcome: Outcome { row: BLOCK, tile: BLOCK * BLOCK, block: plane },
@@ -179,7 +179,7 @@ impl Stem {
             }
             for (block, to) in lines.chunks_exact_mut(most * TILE).take(blocks).enumerate() {
                 let dy = &dy[self.outputs.range(block, samples)][first * samples * BLOCK..][..count * BLOCK];
-                own.kernel.lines(rows(dy), to, [DEPTH, TILE]);
+                own.kernel.lines(rows(dy), to, [DEPTH, TILE, 0]);
             }
             // Two blocks of columns at a time, of which there is an even number.
             for block in (0..own.steps * 2).step_by(2) {
@@ -187,7 +187,7 @@ impl Stem {
                 let product = Product {
                     segments: &segments,
                     steps,
-                    left: Left { row: DEPTH, tile: most * TILE, step: TILE },
+                    left: Left { row: DEPTH, tile: most * TILE, step: TILE, part: 0 },
                     right: Right { block: TILE, step: own.steps * 2 * TILE },
                     c: total[block * BLOCK..].as_mut_ptr(),
                     outcome: Outcome { row, tile: BLOCK * row, block: BLOCK },
