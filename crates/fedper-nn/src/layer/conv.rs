@@ -32,7 +32,7 @@ pub(crate) struct Conv {
     /// If it is computed by tiles.
     winograd: Option<Winograd>,
     /// If it multiplies in bf16.
-    pub(super) bf16: Option<Bf16>,
+    bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
 }
 

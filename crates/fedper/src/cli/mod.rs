@@ -50,7 +50,7 @@ Examples:
   fedper report runs/a runs/b --out compared      several runs side by side
   fedper predict --run runs/a --device 3 cat.jpg  what device 3's own network sees in a photo
 
-Environment: FEDPER_KERNELS=avx512|avx2|portable computes in that instruction set instead of the machine's best
+Environment: FEDPER_KERNELS=amx|avx512|avx2|portable computes in that instruction set instead of the machine's best
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted after a checkpoint";
 

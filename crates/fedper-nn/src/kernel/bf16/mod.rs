@@ -182,7 +182,7 @@ impl Kernel {
 
     /// Whether it rounds its operands.
     pub(crate) fn rounds(&self) -> bool {
-        self.parts == 1
+        self.parts < PARTS
     }
 
     /// Readies this thread.

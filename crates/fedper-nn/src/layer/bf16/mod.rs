@@ -355,6 +355,9 @@ mod tests {
             (window([4, 4], [3, 3], 1, 1), [32, 32], 1, 32),
             (window([4, 5], [3, 3], 1, 1), [70, 17], 1, 3),
             (window([7, 5], [3, 3], 2, 1), [17, 33], 1, 5),
+            // Columns that are filled up.
+            (window([5, 4], [3, 3], 1, 1), [20, 40], 1, 20),
+            (window([6, 5], [3, 3], 2, 1), [16, 33], 1, 17),
             (window([8, 6], [3, 3], 2, 1), [16, 48], 1, 64),
             (window([6, 6], [1, 1], 1, 0), [64, 16], 1, 7),
             (window([5, 4], [1, 1], 2, 0), [16, 64], 1, 33),
@@ -383,9 +386,13 @@ mod tests {
                 for halves in &mut scratch.halves {
                     halves.fill(0x7fc0);
                 }
-                // Without the last part it would be 1e-6 at least.
-                let short = outputs.positions * samples < 4000;
-                let tolerance = if kernel.rounds() || !short { 1e-5 } else { 6e-7 };
+                let tolerance = match kernel.rounds() {
+                    true => 3e-6,
+                    // A long chain, which the plainest kernel does not add up as well as AMX does.
+                    false if outputs.positions * samples > 4000 => 1e-5,
+                    // Without the last part it would be 1e-6 at least.
+                    false => 6e-7,
+                };
                 let what = format!("{set} {precision} {window:?} {channels:?} {samples}");
 
                 let mut found = noise(outputs.len(samples), 6);
