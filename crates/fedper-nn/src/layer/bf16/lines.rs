@@ -285,3 +285,37 @@ impl Operands<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_batch_needs_more_than_the_largest() {
+        let window = |input, kernel, stride, padding| Window { input, kernel, stride, padding };
+        for window in [
+            window([1, 1], [3, 3], 1, 1),
+            window([8, 8], [3, 3], 1, 1),
+            window([9, 7], [3, 3], 2, 1),
+            window([56, 56], [3, 3], 1, 1),
+            window([4, 4], [1, 1], 1, 0),
+            window([8, 8], [1, 1], 2, 0),
+        ] {
+            let [inputs, outputs] = [window.input, window.output()].map(|side| Extent::new(64, side));
+            for (parts, max_batch) in
+                [1, 3].into_iter().flat_map(|parts| (1..100).map(move |max| (parts, max)))
+            {
+                let lines = Lines::new(&window, parts);
+                let largest = lines.largest(max_batch);
+                let whole = lines.parts(largest, inputs, outputs).whole().is_some();
+                for samples in 1..=max_batch {
+                    let layout = lines.layout(samples);
+                    let what = format!("{window:?}, {samples} of {max_batch}");
+                    assert!(layout.line <= largest.line && layout.steps <= largest.steps, "{what}");
+                    let is_whole = lines.parts(layout, inputs, outputs).whole().is_some();
+                    assert!(is_whole || !whole, "{what}: memory for a part of the gradient only");
+                }
+            }
+        }
+    }
+}
