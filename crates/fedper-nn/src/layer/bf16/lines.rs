@@ -266,7 +266,10 @@ impl Operands<'_> {
                 unsafe { kernel.product(&product, panel.blocks, (blocks - block).min(2) * BLOCK) };
             };
             for to in part.rows.clone() {
-                let Some(from) = lines.input_row(to, tap / columns) else { continue };
+                // What lies in a column that there is not is padding in every window.
+                let Some(from) = lines.input_row(to, tap / columns).filter(|_| phase < phases) else {
+                    continue;
+                };
                 if count == MAX_SEGMENTS {
                     add(&segments, start);
                     (count, start) = (0, Start::Add);
