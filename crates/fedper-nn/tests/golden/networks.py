@@ -22,7 +22,12 @@ CASES = {
     "resnet34-cifar": ("resnet34", "cifar", 8, 8, 3, 10, 8, 8.0, 10),
     "mobilenet_v1-imagenet": ("mobilenet_v1", "imagenet", 32, 32, 3, 10, 8, 1.5, 30),
     "mobilenet_v1-cifar": ("mobilenet_v1", "cifar", 16, 16, 3, 10, 8, 1.5, 59),
+    "resnet34-batch20": ("resnet34", "imagenet", 16, 16, 3, 10, 20, 8.0, 1),
+    "mobilenet_v1-batch20": ("mobilenet_v1", "imagenet", 16, 16, 3, 10, 20, 1.5, 63),
 }
+# Enough samples for kernels that do not multiply fewer: too many activations for images that keep all of them away from
+# kinks, so the parameters are calm, and the images some on which none of PyTorch's float32 gradients is off by more than 1e-3.
+CALM = {"resnet34-batch20", "mobilenet_v1-batch20"}
 
 
 def golden(case):
@@ -32,7 +37,7 @@ def golden(case):
 
     def compute(dtype, execution):
         net = models.build(model, stem, (channels, height, width), classes)
-        reference.fill(net, "server", variance)
+        reference.fill(net, "server", variance, calm=case in CALM)
         net = reference.prepared(net, dtype, execution)
         x, y = reference.batch(images, labels, dtype, execution)
         unflip = (lambda t: t.flip(0)) if execution[3] else (lambda t: t)
@@ -54,7 +59,7 @@ def golden(case):
     limit = 512 if stem else 2048
     tensors, scalars = reference.compared(compute, {"gradient": limit, "buffer": limit})
     scalars["case"] = dict(model=model, stem=stem, height=height, width=width, channels=channels, classes=classes,
-                           batch=n, variance=variance, number=number)
+                           batch=n, variance=variance, number=number, calm=case in CALM)
     scalars["losses"] = {mode: float(tensors[f"{mode}/loss"][0]) for mode in ("train", "eval")}
     reference.write(f"network-{case}.safetensors", tensors, scalars)
 

@@ -26,7 +26,10 @@ fn agrees(name: &str) {
     let images = formula::images(&set, n, arch.input.height, arch.input.width, arch.input.channels);
     let labels = formula::labels(name, n, arch.classes);
     let batch = Batch { images: &images, labels: &labels };
-    let start = Start { variance: case["variance"].as_f64().unwrap(), ..Start::default() };
+    let start = Start {
+        variance: case["variance"].as_f64().unwrap(),
+        calm: case["calm"].as_bool().unwrap_or_default(),
+    };
     let mut params = formula::params("server", &arch.layout(), start);
     let mut network = Network::new(&arch, n).unwrap();
     network.load(&params).unwrap();
@@ -92,4 +95,15 @@ fn mobilenet_v1_imagenet_stem() {
 #[test]
 fn mobilenet_v1_cifar_stem() {
     agrees("mobilenet_v1-cifar");
+}
+
+/// So many samples are multiplied in three parts of bf16 where the machine has AMX.
+#[test]
+fn resnet34_in_a_batch_of_20() {
+    agrees("resnet34-batch20");
+}
+
+#[test]
+fn mobilenet_v1_in_a_batch_of_20() {
+    agrees("mobilenet_v1-batch20");
 }
