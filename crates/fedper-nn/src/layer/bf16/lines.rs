@@ -69,7 +69,7 @@ impl Lines {
         (output * stride + row).checked_sub(padding).filter(|&row| row < input[0])
     }
 
-    /// Whether a row has but one window.
+    /// Whether every tap reads a row from its first column on.
     fn is_whole(&self) -> bool {
         self.first == 0 && self.last == 0 && self.window.stride == 1
     }
