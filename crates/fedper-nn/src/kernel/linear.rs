@@ -8,22 +8,19 @@ use super::simd::Simd;
 use super::{BLOCK, vectorised};
 use crate::optim::Sgd;
 
-/// The weights from one or two blocks of inputs, at one position, to all outputs.
+/// The weights from one block of inputs, at one position, to all outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
-    /// Where the first block of inputs lies: a row of [`BLOCK`] for each sample.
+    /// Where the inputs lie: a row of [`BLOCK`] for each sample.
     pub(crate) x: usize,
-    /// Where the weights begin: `[output][blocks * BLOCK]`.
+    /// Where the weights begin: `[output][BLOCK]`.
     pub(crate) w: usize,
-    pub(crate) blocks: usize,
 }
 
 /// Inputs and weights of a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs<'a> {
     pub(crate) x: &'a [f32],
-    /// From one block of inputs to the next.
-    pub(crate) plane: usize,
     pub(crate) samples: usize,
     pub(crate) tiles: &'a [Tile],
     /// Whole blocks.
@@ -36,9 +33,8 @@ impl Inputs<'_> {
     fn check(&self, weights: usize) {
         assert!(self.outputs.is_multiple_of(BLOCK));
         for tile in self.tiles {
-            assert!((1..=2).contains(&tile.blocks) && tile.w + tile.blocks * BLOCK * self.outputs <= weights);
-            let last = tile.x + (tile.blocks - 1) * self.plane;
-            assert!(last + self.samples * BLOCK <= self.x.len());
+            assert!(tile.w + BLOCK * self.outputs <= weights);
+            assert!(tile.x + self.samples * BLOCK <= self.x.len());
         }
     }
 }
@@ -102,7 +98,7 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
     y_plane: usize,
     row: usize,
 ) {
-    let part = (CACHED / (ROWS * 2 * BLOCK)).max(1);
+    let part = (CACHED / (ROWS * BLOCK)).max(1);
     // Of each sample and output, a vector whose lanes remain to be added up; of shorter vectors, the rest stays zero.
     let mut sums = [Square([MaybeUninit::new([0.0; BLOCK]); BLOCK]); ROWS];
     for (number, tiles) in inputs.tiles.chunks(part).enumerate() {
@@ -112,12 +108,9 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
                 unsafe {
                     let mut pair = [[S::zero(); 2]; ROWS];
                     for tile in tiles {
-                        let w = w.as_ptr().add(tile.w + (block * BLOCK + o) * tile.blocks * BLOCK);
+                        let w = w.as_ptr().add(tile.w + (block * BLOCK + o) * BLOCK);
                         let x = inputs.x.as_ptr().add(tile.x + row * BLOCK);
-                        match tile.blocks {
-                            1 => products::<S, ROWS, 1>(&mut pair, x, inputs.plane, w),
-                            _ => products::<S, ROWS, 2>(&mut pair, x, inputs.plane, w),
-                        }
+                        products::<S, ROWS>(&mut pair, x, w);
                     }
                     for (sums, pair) in sums.iter_mut().zip(pair) {
                         for (sums, sum) in sums.0[o..].iter_mut().zip(pair) {
@@ -154,30 +147,19 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
 /// Adds the products of one tile's inputs and two rows of its weights.
 ///
 /// # Safety
-/// There must be `BLOCKS` blocks of `ROWS` samples from `x` on, `plane` apart, and two rows of weights; the machine must have
-/// `S`.
+/// There must be `ROWS` samples from `x` on, and two rows of weights; the machine must have `S`.
 #[inline(always)]
-unsafe fn products<S: Simd, const ROWS: usize, const BLOCKS: usize>(
-    pair: &mut [[S::V; 2]; ROWS],
-    x: *const f32,
-    plane: usize,
-    w: *const f32,
-) {
-    let width = BLOCKS * BLOCK;
+unsafe fn products<S: Simd, const ROWS: usize>(pair: &mut [[S::V; 2]; ROWS], x: *const f32, w: *const f32) {
     // SAFETY: passed on to the caller.
     unsafe {
-        for line in (0..2 * width).step_by(BLOCK) {
-            S::prefetch(w.wrapping_add(AHEAD * width + line));
-        }
-        for block in 0..BLOCKS {
-            for v in (0..BLOCK).step_by(S::LANES) {
-                let lane = block * BLOCK + v;
-                let weights = [S::load(w.add(lane)), S::load(w.add(width + lane))];
-                for (r, pair) in pair.iter_mut().enumerate() {
-                    let x = S::load(x.add(block * plane + r * BLOCK + v));
-                    for (sum, weights) in pair.iter_mut().zip(weights) {
-                        *sum = S::mul_add(x, weights, *sum);
-                    }
+        S::prefetch(w.wrapping_add(AHEAD * BLOCK));
+        S::prefetch(w.wrapping_add((AHEAD + 1) * BLOCK));
+        for v in (0..BLOCK).step_by(S::LANES) {
+            let weights = [S::load(w.add(v)), S::load(w.add(BLOCK + v))];
+            for (r, pair) in pair.iter_mut().enumerate() {
+                let x = S::load(x.add(r * BLOCK + v));
+                for (sum, weights) in pair.iter_mut().zip(weights) {
+                    *sum = S::mul_add(x, weights, *sum);
                 }
             }
         }
@@ -204,19 +186,16 @@ vectorised! {
         assert!(dy.len() >= inputs.outputs * inputs.samples);
         // Those that the forward pass has read last come first: some of them are still in the second-level cache.
         for tile in inputs.tiles.iter().rev() {
-            let width = tile.blocks * BLOCK;
-            for lane in (0..width).step_by(S::LANES) {
-                let at = tile.x + lane / BLOCK * inputs.plane + lane % BLOCK;
+            for lane in (0..BLOCK).step_by(S::LANES) {
                 let mut lanes = Lanes {
-                    x: inputs.x.as_ptr().add(at),
-                    dx: dx.as_mut_ptr().add(at),
+                    x: inputs.x.as_ptr().add(tile.x + lane),
+                    dx: dx.as_mut_ptr().add(tile.x + lane),
                     add,
                     dy,
                     samples: inputs.samples,
                     outputs: inputs.outputs,
                     w: w.as_mut_ptr().add(tile.w + lane),
                     v: v.as_mut_ptr().add(tile.w + lane),
-                    width,
                 };
                 match (sgd, inputs.samples, S::LANES == BLOCK) {
                     // Inputs and sums of so many samples fit into the registers.
@@ -247,10 +226,9 @@ struct Lanes<'a> {
     dy: &'a [f32],
     samples: usize,
     outputs: usize,
-    /// Outputs `width` apart.
+    /// Outputs [`BLOCK`] apart.
     w: *mut f32,
     v: *mut f32,
-    width: usize,
 }
 
 impl Lanes<'_> {
@@ -282,16 +260,16 @@ unsafe fn at_once<S: Simd, const ROWS: usize, const DECAY: bool>(lanes: &mut Lan
             let mut sums = [S::zero(); ROWS];
             for o in first..lanes.outputs.min(first + CHAIN) {
                 let dy = lanes.dy.as_ptr().add(o * ROWS);
-                let w = S::load(lanes.w.add(o * lanes.width));
-                S::prefetch(lanes.w.wrapping_add((o + EARLY) * lanes.width));
-                S::prefetch(lanes.v.wrapping_add((o + EARLY) * lanes.width));
+                let w = S::load(lanes.w.add(o * BLOCK));
+                S::prefetch(lanes.w.wrapping_add((o + EARLY) * BLOCK));
+                S::prefetch(lanes.v.wrapping_add((o + EARLY) * BLOCK));
                 let mut g = S::zero();
                 for (n, (sum, &x)) in sums.iter_mut().zip(&x).enumerate() {
                     let dy = S::splat(*dy.add(n));
                     *sum = S::mul_add(dy, w, *sum);
                     g = S::mul_add(dy, x, g);
                 }
-                let at = o * lanes.width;
+                let at = o * BLOCK;
                 change.apply::<DECAY>(lanes.w.add(at), lanes.v.add(at), g);
             }
             for (n, &sum) in sums.iter().enumerate() {
@@ -323,7 +301,7 @@ unsafe fn input_chains<S: Simd, const ROWS: usize, const CHAINS: usize>(lanes: &
         for first in (0..lanes.outputs).step_by(CHAIN) {
             let mut sums = [[S::zero(); CHAINS]; ROWS];
             for o in (first..lanes.outputs.min(first + CHAIN)).step_by(CHAINS) {
-                let w: [S::V; CHAINS] = std::array::from_fn(|i| S::load(lanes.w.add((o + i) * lanes.width)));
+                let w: [S::V; CHAINS] = std::array::from_fn(|i| S::load(lanes.w.add((o + i) * BLOCK)));
                 for (n, sums) in sums.iter_mut().enumerate() {
                     for (i, (sum, w)) in sums.iter_mut().zip(w).enumerate() {
                         let dy = lanes.dy.as_ptr().add((o + i) * lanes.samples + row + n);
@@ -359,7 +337,7 @@ unsafe fn step<S: Simd>(lanes: &mut Lanes<'_>, sgd: &Sgd) {
                 }
             }
             for (o, &g) in sums.iter().enumerate() {
-                let at = (first + o) * lanes.width;
+                let at = (first + o) * BLOCK;
                 match sgd.weight_decay == 0.0 {
                     true => change.apply::<false>(lanes.w.add(at), lanes.v.add(at), g),
                     false => change.apply::<true>(lanes.w.add(at), lanes.v.add(at), g),
@@ -413,26 +391,22 @@ mod tests {
     use crate::kernel::elementwise;
     use crate::testing::noise;
 
-    /// Tiles of two blocks and of one, their inputs in no order and with something between them.
+    /// Tiles whose inputs lie in no order and with something between them; how far apart, and how many weights they have.
     fn tiles(samples: usize, outputs: usize) -> (Vec<Tile>, usize, usize) {
-        let plane = (samples + 2) * BLOCK;
-        let mut w = 0;
-        let tiles = [(3, 2), (0, 2), (2, 1)].map(|(place, blocks)| {
-            let tile = Tile { x: place * plane, w, blocks };
-            w += blocks * BLOCK * outputs;
-            tile
-        });
-        (tiles.to_vec(), plane, w)
+        let (plane, len) = ((samples + 2) * BLOCK, BLOCK * outputs);
+        let tiles = [3, 4, 0, 1, 2].into_iter().enumerate();
+        let tiles = tiles.map(|(i, place)| Tile { x: place * plane, w: i * len });
+        (tiles.collect(), plane, 5 * len)
     }
 
     /// Every input of every tile: where a sample's value lies, and the weight to an output.
-    fn inputs(tiles: &[Tile], plane: usize) -> Vec<(usize, Tile, usize)> {
-        let all = tiles.iter().flat_map(|tile| (0..tile.blocks * BLOCK).map(move |i| (*tile, i)));
-        all.map(|(tile, i)| (tile.x + i / BLOCK * plane + i % BLOCK, tile, i)).collect()
+    fn inputs(tiles: &[Tile]) -> Vec<(usize, Tile, usize)> {
+        let all = tiles.iter().flat_map(|tile| (0..BLOCK).map(move |i| (*tile, i)));
+        all.map(|(tile, i)| (tile.x + i, tile, i)).collect()
     }
 
     fn weight(tile: Tile, i: usize, o: usize) -> usize {
-        tile.w + o * tile.blocks * BLOCK + i
+        tile.w + o * BLOCK + i
     }
 
     fn close(found: f32, expected: f32) -> bool {
@@ -447,14 +421,14 @@ mod tests {
             let (bias, y_plane) = (noise(outputs, 3), (samples + 1) * BLOCK);
             let before = noise(outputs / BLOCK * y_plane, 4);
             let mut y = before.clone();
-            forward(&Inputs { x: &x, plane, samples, tiles: &tiles, outputs }, &w, &bias, &mut y, y_plane);
+            forward(&Inputs { x: &x, samples, tiles: &tiles, outputs }, &w, &bias, &mut y, y_plane);
             for (at, &found) in y.iter().enumerate() {
                 let (n, o) = (at % y_plane / BLOCK, at / y_plane * BLOCK + at % BLOCK);
                 if n == samples {
                     assert_eq!(found, before[at]);
                     continue;
                 }
-                let products = inputs(&tiles, plane)
+                let products = inputs(&tiles)
                     .into_iter()
                     .map(|(place, tile, i)| x[place + n * BLOCK] * w[weight(tile, i, o)]);
                 assert!(close(found, bias[o] + products.sum::<f32>()));
@@ -480,7 +454,7 @@ mod tests {
             let (w, v) = (noise(weights, 3), noise(weights, 4));
             let sgd = Sgd { lr: 0.1, momentum, weight_decay };
             let (mut new_w, mut new_v, mut dx) = (w.clone(), v.clone(), before.clone());
-            let layer = Inputs { x: &x, plane, samples, tiles: &tiles, outputs };
+            let layer = Inputs { x: &x, samples, tiles: &tiles, outputs };
             backward(&layer, &dy, &mut dx, add, &mut new_w, &mut new_v, steps.then_some(&sgd));
 
             // Whether weights change now or later makes no difference to the inputs' gradient.
@@ -490,7 +464,7 @@ mod tests {
 
             let mut expected_dx = before;
             let mut gradient = vec![0.0; weights];
-            for (place, tile, i) in inputs(&tiles, plane) {
+            for (place, tile, i) in inputs(&tiles) {
                 for n in 0..samples {
                     let at = place + n * BLOCK;
                     let products = (0..outputs).map(|o| dy[o * samples + n] * w[weight(tile, i, o)]);

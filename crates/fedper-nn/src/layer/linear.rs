@@ -1,5 +1,5 @@
 //! A linear layer over blocked activations of one or several positions. Its weights lie with inputs and outputs exchanged,
-//! `[panel of inputs][position][output][panel width]`, which [`crate::kernel::linear`] explains; with many samples they are
+//! `[block of inputs][position][output][16]`, which [`crate::kernel::linear`] explains; with many samples they are
 //! what matrix products read, as those of a convolution.
 
 use fedper_core::params::Params;
@@ -54,7 +54,7 @@ impl Linear {
         scratch.reserve(self.weight.panel_len(), self.weight.transposed_len().max(turned));
     }
 
-    /// Where the inputs and weights of each panel at each position lie.
+    /// Where the inputs and weights of each block at each position lie.
     fn tiles(&mut self, samples: usize) {
         let stride = self.inputs.stride(samples);
         self.tiles.clear();
@@ -62,8 +62,7 @@ impl Linear {
             let first = panel.first * stride;
             self.tiles.extend((0..self.weight.taps).map(|position| Tile {
                 x: first + position * samples * BLOCK,
-                w: panel.start + position * self.weight.rows * panel.width(),
-                blocks: panel.blocks,
+                w: panel.start + position * self.weight.rows * BLOCK,
             }));
         }
     }
@@ -79,8 +78,7 @@ impl Linear {
         let stride = self.outputs.stride(samples);
         if samples <= FEW {
             self.tiles(samples);
-            let (plane, outputs) = (self.inputs.stride(samples), self.weight.rows);
-            let inputs = Inputs { x, plane, samples, tiles: &self.tiles, outputs };
+            let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.weight.rows };
             forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
             done(0..self.outputs.blocks, y);
             return;
@@ -125,8 +123,7 @@ impl Linear {
                     let from = &dy[o / BLOCK * plane + o % BLOCK..];
                     to.iter_mut().zip(from.iter().step_by(BLOCK)).for_each(|(to, &value)| *to = value);
                 }
-                let (plane, outputs) = (self.inputs.stride(samples), self.weight.rows);
-                let inputs = Inputs { x, plane, samples, tiles: &self.tiles, outputs };
+                let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.weight.rows };
                 let (w, v) = self.weight.both();
                 backward(&inputs, turned, dx, add, w, v, sgd);
                 done(0..self.inputs.blocks, dx);

@@ -74,14 +74,15 @@ impl Weight {
         Self { parameter, groups, exchanged, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
     }
 
-    /// As [`Weight::new`], with inputs and outputs exchanged: `[panel of inputs][tap][output][panel width]`.
+    /// As [`Weight::new`], with inputs and outputs exchanged: `[block of inputs][tap][output][16]`. A panel is one block, so
+    /// that a walk over one vector of inputs reads weights as they lie.
     pub(crate) fn exchanged(
         name: String,
         [inputs, outputs]: [usize; 2],
         taps: usize,
         kernel: &Kernel,
     ) -> Self {
-        Self { exchanged: true, ..Self::new(name, [outputs, inputs], 1, taps, true, kernel) }
+        Self { exchanged: true, panel_blocks: 1, ..Self::new(name, [outputs, inputs], 1, taps, true, kernel) }
     }
 
     pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + Clone + use<> {
