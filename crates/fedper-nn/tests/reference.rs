@@ -297,29 +297,25 @@ fn pools_and_linear_layers() {
     check("linear, many rows", 3, [2, 1], 33, vec![Op::Flatten, linear(6, 5), Op::Relu]);
 }
 
-/// Convolutions that are one layer with the 2x2 max-pool after them, and such as are not.
+/// Convolutions that are one layer with the 2x2 max-pool after them, as those of many channels are, and such as are not.
 #[test]
 fn pooled_convolutions() {
     let pool = || Op::MaxPool { kernel: 2, stride: 2, padding: 0 };
-    let c = |channels, kernel, bias| conv("c", channels, kernel, 1, 0, 1, bias);
-    check("pooled", 3, [8, 7], 3, vec![c([3, 5], [5, 5], true), Op::Relu, pool()]);
-    check("pooled, 3x3", 4, [6, 9], 2, vec![c([4, 19], [3, 3], false), Op::Relu6, pool()]);
-    check("pooled, not square, no activation", 2, [5, 7], 2, vec![c([2, 3], [2, 5], true), pool()]);
-    check("pooled, high", 2, [8, 4], 1, vec![c([2, 3], [7, 3], true), Op::Relu, pool()]);
-    // More samples than are listed at a time, more channels than a panel has.
-    check("pooled, in groups", 2, [15, 15], 5, vec![c([2, 3], [3, 3], true), Op::Relu, pool()]);
-    check("pooled, many inputs", 35, [4, 5], 1, vec![c([35, 2], [3, 3], true), Op::Relu, pool()]);
-    check("pooled, many outputs", 2, [4, 5], 1, vec![c([2, 35], [3, 3], true), Op::Relu, pool()]);
-    check("pooled, after a norm", 3, [5, 5], 2, vec![norm("n", 3), c([3, 4], [3, 3], true), pool()]);
+    let c = |channels, kernel, padding, bias| conv("c", channels, [kernel; 2], 1, padding, 1, bias);
+    check("pooled", 32, [9, 10], 2, vec![c([32, 33], 5, 0, true), Op::Relu, pool()]);
+    check("pooled, 3x3", 33, [6, 9], 2, vec![c([33, 32], 3, 0, false), Op::Relu6, pool()]);
+    check("pooled, padded, no activation", 32, [5, 6], 1, vec![c([32, 32], 5, 2, true), pool()]);
+    let first = conv("first", [2, 32], [1, 1], 1, 0, 1, false);
+    let after_norm = vec![first, norm("n", 32), c([32, 32], 3, 1, true), pool()];
+    check_bare("pooled, after a norm", InputShape { channels: 2, height: 7, width: 7 }, 2, after_norm);
     let residual = Op::Residual {
-        main: vec![c([3, 4], [3, 3], true), Op::Relu, pool()],
-        shortcut: vec![conv("d", [3, 4], [5, 5], 1, 0, 1, false), Op::GlobalAvgPool],
+        main: vec![c([32, 34], 3, 1, true), Op::Relu, pool()],
+        shortcut: vec![conv("d", [32, 34], [2, 2], 2, 0, 1, false)],
     };
-    check("pooled, of two readers", 3, [5, 5], 2, vec![residual]);
-    check("unknown width", 2, [6, 6], 2, vec![c([2, 3], [3, 4], true), Op::Relu, pool()]);
-    check("padded", 2, [4, 4], 2, vec![conv("c", [2, 3], [3, 3], 1, 1, 1, true), Op::Relu, pool()]);
+    check("pooled, of two readers", 32, [6, 6], 2, vec![residual]);
+    check("few channels", 2, [8, 6], 2, vec![c([2, 3], 5, 0, true), Op::Relu, pool()]);
     let overlapping = Op::MaxPool { kernel: 3, stride: 2, padding: 1 };
-    check("overlapping", 2, [6, 6], 2, vec![c([2, 3], [3, 3], true), Op::Relu, overlapping]);
+    check("overlapping", 32, [8, 8], 2, vec![c([32, 32], 3, 1, true), Op::Relu, overlapping]);
     let input = InputShape { channels: 3, height: 9, width: 8 };
     for (kernel, stride, padding) in [([3, 3], 1, 1), ([5, 5], 1, 0), ([2, 3], 2, 0), ([3, 5], 1, 2)] {
         let first = conv("c", [3, 5], kernel, stride, padding, 1, true);

@@ -1,7 +1,6 @@
 //! Max and average pooling over rows of channels.
 
-use super::elementwise::clamp;
-use super::{rows, rows_mut, vectorised, versions};
+use super::{BLOCK, vectorised, versions};
 
 versions! {
     /// Takes `x` where it is larger than what `to` holds, and notes `tap` there. NaN wins, as in PyTorch.
@@ -18,15 +17,11 @@ vectorised! {
     /// `to = activation(max(x))` for whole rows, and which of the four it was: the first of those that are equal, or the last
     /// NaN.
     pub(crate) fn max_of_four<S>(x: [&[f32]; 4], to: &mut [f32], winner: &mut [u8], range: (f32, f32)) {
-        let x = x.map(|x| rows(&x[..to.len()]));
-        let (winner, rest) = winner.as_chunks_mut();
-        let to = rows_mut(to);
-        assert!(rest.is_empty() && winner.len() == to.len());
-        for (i, (to, winner)) in to.iter_mut().zip(winner).enumerate() {
-            S::max_of_four(x.map(|x| &x[i]), to, winner);
-            for value in to {
-                *value = clamp(*value, range);
-            }
+        let x = x.map(|x| x[..to.len()].as_ptr());
+        assert!(to.len().is_multiple_of(BLOCK) && winner.len() == to.len());
+        for v in (0..to.len()).step_by(S::LANES) {
+            let max = S::max_of_four(x.map(|x| S::load(x.add(v))), winner.as_mut_ptr().add(v));
+            S::store(to.as_mut_ptr().add(v), S::clamp(max, range.0, range.1));
         }
     }
 }
@@ -57,6 +52,7 @@ versions! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::elementwise::clamp;
     use super::*;
     use crate::testing::noise;
 

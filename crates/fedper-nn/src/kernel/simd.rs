@@ -34,46 +34,10 @@ pub(crate) trait Simd: Copy {
     unsafe fn clamp(v: Self::V, low: f32, high: f32) -> Self::V;
     /// `g` where `z` lies strictly between `low` and `high`, else 0.
     unsafe fn pass(g: Self::V, z: Self::V, low: f32, high: f32) -> Self::V;
-    /// Which of 16 bytes are `value`, from the lowest bit on.
-    #[inline(always)]
-    unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
-        bytes.iter().rev().fold(0, |mask, &byte| mask << 1 | u16::from(byte == value))
-    }
-    /// Writes those of `values` that are in `mask` and not zero one after the other, and `at` of each; returns how many.
-    /// All 16 places of both may be written.
-    #[inline(always)]
-    unsafe fn compress(
-        values: &[f32; BLOCK],
-        at: &[u32; BLOCK],
-        mask: u16,
-        to_values: *mut f32,
-        to_at: *mut u32,
-    ) -> usize {
-        let mut len = 0;
-        for (lane, (&value, &at)) in values.iter().zip(at).enumerate() {
-            // Written in any case, as a branch would be mispredicted.
-            // SAFETY: the caller vouches for `BLOCK` places, and fewer values came before this one.
-            unsafe {
-                *to_values.add(len) = value;
-                *to_at.add(len) = at;
-            }
-            len += usize::from(value != 0.0) & usize::from(mask >> lane & 1);
-        }
-        len
-    }
-    /// The largest of four, for each of 16 values, and which it was: the first of those that are equal, or the last NaN.
-    #[inline(always)]
-    unsafe fn max_of_four(x: [&[f32; BLOCK]; 4], max: &mut [f32; BLOCK], winner: &mut [u8; BLOCK]) {
-        for (i, (to, winner)) in max.iter_mut().zip(winner).enumerate() {
-            let (mut max, mut tap) = (x[0][i], 0);
-            for (other, x) in (1..).zip([x[1][i], x[2][i], x[3][i]]) {
-                let larger = (x > max) | x.is_nan();
-                max = if larger { x } else { max };
-                tap = if larger { other } else { tap };
-            }
-            (*to, *winner) = (max, tap);
-        }
-    }
+    /// `v` in the lanes whose byte is `value`, else 0.
+    unsafe fn where_equal(bytes: *const u8, value: u8, v: Self::V) -> Self::V;
+    /// The largest of four in each lane, and, a byte each, which it was: the first of those that are equal, or the last NaN.
+    unsafe fn max_of_four(x: [Self::V; 4], winner: *mut u8) -> Self::V;
     /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns, whatever lies there: bits stay, and
     /// need not be aligned.
     #[inline(always)]
@@ -94,7 +58,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{BLOCK, Simd};
+    use super::Simd;
     use std::arch::x86_64::*;
 
     /// AVX-512F.
@@ -182,43 +146,26 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
-            // SAFETY: as in `zero`.
-            unsafe { equal(bytes, value) }
-        }
-        #[inline(always)]
-        unsafe fn compress(
-            values: &[f32; BLOCK],
-            at: &[u32; BLOCK],
-            mask: u16,
-            to_values: *mut f32,
-            to_at: *mut u32,
-        ) -> usize {
-            // SAFETY: as in `zero`, and the caller vouches for 16 places of both.
+        unsafe fn where_equal(bytes: *const u8, value: u8, v: __m512) -> __m512 {
+            // SAFETY: as in `zero`, and the caller vouches for a byte a lane.
             unsafe {
-                let values = _mm512_loadu_ps(values.as_ptr());
-                let at = _mm512_loadu_si512(at.as_ptr().cast());
-                // NaN is not zero either.
-                let some = _mm512_mask_cmp_ps_mask::<_CMP_NEQ_UQ>(mask, values, _mm512_setzero_ps());
-                _mm512_storeu_ps(to_values, _mm512_maskz_compress_ps(some, values));
-                _mm512_storeu_si512(to_at.cast(), _mm512_maskz_compress_epi32(some, at));
-                some.count_ones() as usize
+                let bytes = _mm_loadu_si128(bytes.cast());
+                _mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(bytes, _mm_set1_epi8(value as i8)), v)
             }
         }
         #[inline(always)]
-        unsafe fn max_of_four(x: [&[f32; BLOCK]; 4], max: &mut [f32; BLOCK], winner: &mut [u8; BLOCK]) {
-            // SAFETY: as in `zero`; 16 values are a vector.
+        unsafe fn max_of_four([first, rest @ ..]: [__m512; 4], winner: *mut u8) -> __m512 {
+            // SAFETY: as in `where_equal`.
             unsafe {
-                let (mut largest, mut tap) = (_mm512_loadu_ps(x[0].as_ptr()), _mm_setzero_si128());
-                for (other, x) in (1..).zip([x[1], x[2], x[3]]) {
-                    let x = _mm512_loadu_ps(x.as_ptr());
+                let (mut largest, mut tap) = (first, _mm_setzero_si128());
+                for (other, x) in (1..).zip(rest) {
                     let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, largest)
                         | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
                     largest = _mm512_mask_mov_ps(largest, larger, x);
                     tap = _mm_mask_mov_epi8(tap, larger, _mm_set1_epi8(other));
                 }
-                _mm512_storeu_ps(max.as_mut_ptr(), largest);
-                _mm_storeu_si128(winner.as_mut_ptr().cast(), tap);
+                _mm_storeu_si128(winner.cast(), tap);
+                largest
             }
         }
         #[inline(always)]
@@ -276,19 +223,6 @@ mod x86 {
         unsafe {
             let upper = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32));
             [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(upper)]
-        }
-    }
-
-    /// As [`Simd::equal`].
-    ///
-    /// # Safety
-    /// Every machine has SSE2.
-    #[inline(always)]
-    unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
-        // SAFETY: as above.
-        unsafe {
-            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
-            _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(value as i8))) as u16
         }
     }
 
@@ -355,9 +289,32 @@ mod x86 {
             unsafe { _mm256_mul_ps(a, b) }
         }
         #[inline(always)]
-        unsafe fn equal(bytes: &[u8; BLOCK], value: u8) -> u16 {
-            // SAFETY: as in `zero`.
-            unsafe { equal(bytes, value) }
+        unsafe fn where_equal(bytes: *const u8, value: u8, v: __m256) -> __m256 {
+            // SAFETY: as in `zero`, and the caller vouches for a byte a lane.
+            unsafe {
+                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.cast()));
+                let equal = _mm256_cmpeq_epi32(bytes, _mm256_set1_epi32(value.into()));
+                _mm256_and_ps(_mm256_castsi256_ps(equal), v)
+            }
+        }
+        #[inline(always)]
+        unsafe fn max_of_four([first, rest @ ..]: [__m256; 4], winner: *mut u8) -> __m256 {
+            // SAFETY: as in `where_equal`.
+            unsafe {
+                let (mut largest, mut tap) = (first, _mm256_setzero_ps());
+                for (other, x) in (1..).zip(rest) {
+                    let larger = _mm256_or_ps(
+                        _mm256_cmp_ps::<_CMP_GT_OQ>(x, largest),
+                        _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x),
+                    );
+                    largest = _mm256_blendv_ps(largest, x, larger);
+                    tap = _mm256_blendv_ps(tap, _mm256_castsi256_ps(_mm256_set1_epi32(other)), larger);
+                }
+                let tap = _mm256_castps_si256(tap);
+                let words = _mm_packus_epi32(_mm256_castsi256_si128(tap), _mm256_extracti128_si256::<1>(tap));
+                _mm_storel_epi64(winner.cast(), _mm_packus_epi16(words, words));
+                largest
+            }
         }
         #[inline(always)]
         unsafe fn flush(v: __m256) -> __m256 {
@@ -443,6 +400,26 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn where_equal(bytes: *const u8, value: u8, v: [f32; 4]) -> [f32; 4] {
+        // SAFETY: the caller vouches for a byte a lane.
+        let bytes = unsafe { bytes.cast::<[u8; 4]>().read_unaligned() };
+        std::array::from_fn(|i| if bytes[i] == value { v[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    unsafe fn max_of_four(x: [[f32; 4]; 4], winner: *mut u8) -> [f32; 4] {
+        let (mut max, mut tap) = (x[0], [0; 4]);
+        for (other, x) in (1..).zip(&x[1..]) {
+            for ((max, tap), &x) in max.iter_mut().zip(&mut tap).zip(x) {
+                let larger = (x > *max) | x.is_nan();
+                *max = if larger { x } else { *max };
+                *tap = if larger { other } else { *tap };
+            }
+        }
+        // SAFETY: as in `where_equal`.
+        unsafe { winner.cast::<[u8; 4]>().write_unaligned(tap) };
+        max
     }
     #[inline(always)]
     unsafe fn flush(v: [f32; 4]) -> [f32; 4] {

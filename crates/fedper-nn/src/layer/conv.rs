@@ -5,10 +5,10 @@ use fedper_core::params::Params;
 use super::bf16::Bf16;
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
-use super::winograd::Winograd;
+use super::winograd::{Part, Winograd};
 use super::{Done, Extent, Scratch};
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::kernel::{BLOCK, Kernels};
+use crate::kernel::{BLOCK, Kernels, winograd};
 use crate::optim::{Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
@@ -30,7 +30,7 @@ pub(crate) struct Conv {
     /// Whether every tap has exactly one link, as in a pointwise convolution.
     linked_once: bool,
     /// If it is computed by tiles.
-    winograd: Option<Winograd>,
+    pub(super) winograd: Option<Winograd>,
     /// If it multiplies in bf16.
     bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
@@ -100,15 +100,17 @@ impl Conv {
         if let Some(bf16) = self.bf16_of(samples) {
             return self.forward_bf16(bf16, x, y, samples, scratch, done);
         }
-        let bias = self.bias.as_mut().map(Bias::refresh);
-        if let Some(winograd) = &self.winograd {
-            let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
-            winograd.forward_filters(&self.weight, scratch);
-            let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
-            winograd.product(self.kernel, sides, panels, x, y, samples, start, scratch);
-            done(0..self.outputs.blocks, y);
+        if let Some(winograd) = self.winograd {
+            let (outputs, size) = (self.outputs, winograd.output);
+            self.forward_tiles(x, samples, scratch, |points, bias, part| {
+                let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
+                let side = part.side(outputs, size, samples);
+                winograd::outputs(points, &part.tile, y, &side, part.corner, start);
+            });
+            done(0..outputs.blocks, y);
             return;
         }
+        let bias = self.bias.as_mut().map(Bias::refresh);
         let values = self.weight.values();
         for panel in self.weight.panels() {
             let start = match bias {
@@ -140,11 +142,66 @@ impl Conv {
         if let Some(bf16) = self.bf16_of(samples) {
             return self.backward_bf16(bf16, x, dy, dx, samples, add, scratch, sink, done);
         }
+        if let Some(winograd) = self.winograd {
+            let (outputs, size) = (self.outputs, winograd.output);
+            self.backward_tiles(x, dx, samples, add, scratch, sink, done, |points, zeros, part| {
+                let side = part.side(outputs, size, samples);
+                winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
+            });
+            return self.bias_gradient(dy, samples, sink);
+        }
         if let Some(dx) = dx {
             self.input_gradient(dy, dx, samples, add, scratch, done);
         }
         self.weight_gradient(x, dy, samples, scratch, sink);
         self.bias_gradient(dy, samples, sink);
+    }
+
+    /// [`Conv::forward`] by tiles; `put` is handed points of the output, the bias, and which they are.
+    pub(super) fn forward_tiles(
+        &mut self,
+        x: &[f32],
+        samples: usize,
+        scratch: &mut Scratch,
+        mut put: impl FnMut(&[f32], Option<&[f32]>, &Part),
+    ) {
+        let winograd = self.winograd.expect("called for convolutions by tiles");
+        let bias = self.bias.as_mut().map(Bias::refresh);
+        let sides = [self.inputs, self.outputs];
+        winograd.product(self.kernel, &self.weight, sides, x, samples, scratch, |points, part| {
+            put(points, bias, part);
+        });
+    }
+
+    /// [`Conv::backward`] by tiles but for the bias; `take` writes the points of the output's gradient.
+    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
+    pub(super) fn backward_tiles(
+        &mut self,
+        x: &[f32],
+        mut dx: Option<&mut [f32]>,
+        samples: usize,
+        add: bool,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+        mut done: impl Done,
+        take: impl FnMut(&mut [f32], &[f32], &Part),
+    ) {
+        let winograd = self.winograd.expect("called for convolutions by tiles");
+        if let (Some(dx), false) = (&mut dx, add) {
+            dx.fill(0.0);
+        }
+        let sides = [self.inputs, self.outputs];
+        let to = dx.as_deref_mut();
+        winograd.gradients(self.kernel, &self.weight, sides, x, to, samples, scratch, take);
+        if let Some(dx) = dx {
+            done(0..self.inputs.blocks, dx);
+        }
+        let taps = self.weight.taps;
+        for panel in self.weight.panels() {
+            let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
+            winograd.gradient(&self.weight, panel, &scratch.filters[0], gradient);
+            self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
+        }
     }
 
     /// `dx (+)=` the gradient of the input.
@@ -159,16 +216,9 @@ impl Conv {
     ) {
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
-        if let Some(winograd) = &self.winograd {
-            winograd.backward_filters(&self.weight, &self.alive, scratch);
-            let (sides, panels) = ([self.outputs, self.inputs], self.weight.input_panels());
-            winograd.turned().product(self.kernel, sides, panels, dy, dx, samples, start, scratch);
-            done(0..self.inputs.blocks, dx);
-            return;
-        }
         for panel in self.weight.input_panels() {
             let transposed = &mut scratch.transposed[..];
-            self.weight.transpose(panel, &self.alive, transposed);
+            self.weight.transpose(panel, |tap| self.alive[tap], transposed);
             let sides = [self.outputs, self.inputs];
             walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, transposed, start);
             done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
@@ -209,16 +259,6 @@ impl Conv {
         sink: &mut Sink<'_>,
     ) {
         let taps = self.weight.taps;
-        if let Some(winograd) = &self.winograd {
-            let (sides, panels) = ([self.inputs, self.outputs], self.weight.panels());
-            winograd.outer(self.kernel, sides, panels, x, dy, samples, scratch);
-            for panel in self.weight.panels() {
-                let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
-                winograd.gradient(&self.weight, panel, &scratch.filters, gradient);
-                self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
-            }
-            return;
-        }
         let height = self.links.rows();
         // As many rows of outputs at a time as make a good outer product; every tap passes over them while they are in
         // the cache.

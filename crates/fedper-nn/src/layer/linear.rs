@@ -86,7 +86,7 @@ impl Linear {
         let bias = self.bias.refresh();
         for panel in self.weight.input_panels() {
             let transposed = &mut scratch.transposed[..];
-            self.weight.transpose(panel, &self.alive, transposed);
+            self.weight.transpose(panel, |_| true, transposed);
             let start = Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr());
             let sides = [self.inputs, self.outputs];
             walk_panel(self.kernel, &self.forward, sides, x, y, samples, panel, transposed, start);

@@ -98,7 +98,7 @@ pub(crate) struct Scratch {
     pub(crate) inputs: Buffer,
     /// Inputs and outputs of a convolution, and its weights, as [`winograd`] multiplies them.
     pub(crate) points: [Buffer; 2],
-    pub(crate) filters: Buffer,
+    pub(crate) filters: [Buffer; 2],
     /// Never written.
     pub(crate) zeros: Buffer,
     /// Left and right matrices in bf16, and what must stay longer.
@@ -124,9 +124,9 @@ impl Scratch {
     }
 
     /// As [`Scratch::reserve`].
-    pub(crate) fn reserve_points(&mut self, points: usize, filters: usize, zeros: usize) {
-        self.points.iter_mut().for_each(|buffer| grow(buffer, points));
-        grow(&mut self.filters, filters);
+    pub(crate) fn reserve_points(&mut self, points: [usize; 2], filters: usize, zeros: usize) {
+        self.points.iter_mut().zip(points).for_each(|(buffer, len)| grow(buffer, len));
+        self.filters.iter_mut().for_each(|buffer| grow(buffer, filters));
         grow(&mut self.zeros, zeros);
     }
 }

@@ -120,10 +120,10 @@ impl Weight {
 
     /// Writes the weights of one panel of inputs with inputs and outputs exchanged: `[tap][output][panel width]`.
     /// `alive` says which taps are wanted.
-    pub(crate) fn transpose(&self, inputs: Panel, alive: &[bool], to: &mut [f32]) {
+    pub(crate) fn transpose(&self, inputs: Panel, alive: impl Fn(usize) -> bool, to: &mut [f32]) {
         let (outputs, width) = (blocks(self.outputs) * BLOCK, inputs.width());
         for panel in self.panels() {
-            for tap in (0..self.taps).filter(|&tap| alive[tap]) {
+            for tap in (0..self.taps).filter(|&tap| alive(tap)) {
                 for (i, input) in inputs.range().enumerate() {
                     let from = panel.start + (tap * self.rows + input * BLOCK) * panel.width();
                     for (o, output) in panel.range().enumerate() {
@@ -323,7 +323,7 @@ mod tests {
                 let padded = blocks(outputs) * BLOCK;
                 for panel in weight.input_panels() {
                     let mut transposed = vec![f32::NAN; weight.transposed_len()];
-                    weight.transpose(panel, &vec![true; taps], &mut transposed);
+                    weight.transpose(panel, |_| true, &mut transposed);
                     let width = panel.width();
                     for (i, value) in transposed[..taps * padded * width].iter().enumerate() {
                         let (tap, output) = (i / width / padded, i / width % padded);

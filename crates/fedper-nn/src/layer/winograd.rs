@@ -2,14 +2,14 @@
 //! [`crate::kernel::winograd`]. All samples of a tile are rows of these products; so are as many tiles as the
 //! second-level cache holds.
 
+use std::ops::Range;
+
 use super::geometry::Window;
 use super::weight::{Panel, Weight};
 use super::{Extent, Scratch, blocks};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::kernel::winograd::{
-    OUTPUTS, Scheme, Side, Tile, filter_gradients, filters, inputs, output_gradients, outputs,
-};
+use crate::kernel::winograd::{Scheme, Side, Tile, filter_gradients, filters, input_gradients, inputs};
 
 /// Channels from which on transforms cost little beside the products.
 const MIN_CHANNELS: usize = 32;
@@ -32,14 +32,14 @@ const MAX_ROWS: usize = 64;
 pub(crate) struct Winograd {
     scheme: Scheme,
     input: [usize; 2],
-    output: [usize; 2],
+    pub(super) output: [usize; 2],
     padding: usize,
 }
 
 /// Some samples of some tiles.
 struct Chunk {
-    tiles: std::ops::Range<usize>,
-    samples: std::ops::Range<usize>,
+    tiles: Range<usize>,
+    samples: Range<usize>,
 }
 
 impl Chunk {
@@ -48,27 +48,39 @@ impl Chunk {
         Extent { blocks, positions: self.tiles.len() }
     }
 
-    fn rows(&self) -> usize {
-        self.tiles.len() * self.samples.len()
-    }
-
     /// Where a tile of the chunk lies in its points.
     fn tile(&self, scheme: Scheme, tile: usize, blocks: usize) -> Tile {
         let (points, samples) = (self.points(blocks), self.samples.len());
         let first = (tile - self.tiles.start) * samples * BLOCK;
         Tile { scheme, point: points.len(samples), plane: points.stride(samples), first }
     }
+}
 
-    /// The chunk's samples of activations.
-    fn side(&self, extent: Extent, [height, width]: [usize; 2], samples: usize) -> Side {
-        Side {
-            extent: [height, width],
-            blocks: extent.blocks,
-            plane: extent.stride(samples),
-            row: samples * BLOCK,
-            first: self.samples.start * BLOCK,
-            len: self.samples.len() * BLOCK,
-        }
+/// Some samples of one tile of outputs.
+pub(crate) struct Part {
+    /// Where its points lie.
+    pub(crate) tile: Tile,
+    /// Row and column of its first output.
+    pub(crate) corner: [isize; 2],
+    samples: Range<usize>,
+}
+
+impl Part {
+    /// Its samples of activations of a height and width.
+    pub(crate) fn side(&self, extent: Extent, size: [usize; 2], samples: usize) -> Side {
+        side(&self.samples, extent, size, samples)
+    }
+}
+
+/// Some of the samples of activations of a height and width.
+fn side(some: &Range<usize>, extent: Extent, size: [usize; 2], samples: usize) -> Side {
+    Side {
+        extent: size,
+        blocks: extent.blocks,
+        plane: extent.stride(samples),
+        row: samples * BLOCK,
+        first: some.start * BLOCK,
+        len: some.len() * BLOCK,
     }
 }
 
@@ -101,35 +113,26 @@ impl Winograd {
     }
 
     fn columns(&self) -> usize {
-        self.output[1].div_ceil(OUTPUTS)
+        self.output[1].div_ceil(self.scheme.outputs())
     }
 
     fn tiles(&self) -> usize {
-        self.output[0].div_ceil(OUTPUTS) * self.columns()
+        self.output[0].div_ceil(self.scheme.outputs()) * self.columns()
     }
 
     /// Row and column of a tile's first output.
     fn corner(&self, tile: usize) -> [isize; 2] {
-        [tile / self.columns(), tile % self.columns()].map(|i| (i * OUTPUTS) as isize)
+        [tile / self.columns(), tile % self.columns()].map(|i| (i * self.scheme.outputs()) as isize)
     }
 
-    /// Row and column of a tile's first input.
-    fn input_corner(&self, tile: usize) -> [isize; 2] {
-        self.corner(tile).map(|i| i - self.padding as isize)
-    }
-
-    /// What computes the input's gradient from the output's.
-    pub(crate) fn turned(&self) -> Self {
-        Self {
-            scheme: self.scheme,
-            input: self.output,
-            output: self.input,
-            padding: self.scheme.taps() - 1 - self.padding,
-        }
+    /// Row and column of a tile's first input, by those of its first output.
+    fn input_corner(&self, corner: [isize; 2]) -> [isize; 2] {
+        corner.map(|i| i - self.padding as isize)
     }
 
     fn chunks(&self, samples: usize, rows: usize) -> impl Iterator<Item = Chunk> + use<> {
         let (all, count) = (self.tiles(), (rows / samples).max(1));
+        let count = all.div_ceil(all.div_ceil(count));
         let rows = samples.div_ceil(samples.div_ceil(rows));
         (0..all).step_by(count).flat_map(move |first| {
             (0..samples).step_by(rows).map(move |sample| Chunk {
@@ -139,133 +142,133 @@ impl Winograd {
         })
     }
 
+    /// The parts of a chunk, whose points have so many blocks.
+    fn parts<'a>(&self, chunk: &'a Chunk, blocks: usize) -> impl Iterator<Item = Part> + use<'a> {
+        let own = *self;
+        chunk.tiles.clone().map(move |tile| Part {
+            tile: chunk.tile(own.scheme, tile, blocks),
+            corner: own.corner(tile),
+            samples: chunk.samples.clone(),
+        })
+    }
+
     /// Reserves what both passes need.
     pub(crate) fn reserve(&self, scratch: &mut Scratch, [from, to]: [usize; 2]) {
         let count = self.scheme.points();
         let rows = chunk_rows(self.scheme, [from, to]);
-        let points = Extent { blocks: from.max(to), positions: 1 }.capacity(rows);
-        scratch.reserve_points(count * points, count * from * to * BLOCK * BLOCK, rows * BLOCK);
+        let points = [from, to].map(|blocks| count * Extent { blocks, positions: 1 }.capacity(rows));
+        scratch.reserve_points(points, count * from * to * BLOCK * BLOCK, rows * BLOCK);
     }
 
-    /// `y = start + x * weights`, where `scratch.filters` holds the weights of all panels, in order, for each point.
+    /// Hands `put` the points of each part of `x * weights`, where `weights` are as [`Winograd::filters`] has left them.
     #[allow(clippy::too_many_arguments, reason = "private to layers; what a product touches")]
     pub(crate) fn product(
         &self,
         kernel: &Kernel,
+        weight: &Weight,
         [from, to]: [Extent; 2],
-        panels: impl Iterator<Item = Panel> + Clone,
         x: &[f32],
-        y: &mut [f32],
         samples: usize,
-        start: Start,
         scratch: &mut Scratch,
+        mut put: impl FnMut(&[f32], &Part),
     ) {
-        let Scratch { points: [u, m], filters, zeros, .. } = scratch;
-        let (scheme, points) = (self.scheme, self.scheme.points());
-        let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
-        for chunk in self.chunks(samples, chunk_rows(scheme, [from.blocks, to.blocks])) {
-            let (x_side, y_side) =
-                (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
-            for tile in chunk.tiles.clone() {
-                let to = chunk.tile(scheme, tile, from.blocks);
-                inputs(x, &x_side, self.input_corner(tile), zeros, u, &to);
+        let matrix = from.blocks * to.blocks * BLOCK * BLOCK;
+        let panel_len = from.blocks * BLOCK * BLOCK;
+        self.filters(weight, &mut scratch.filters[0]);
+        let Scratch { points: [u, m], filters: [filters, _], zeros, .. } = scratch;
+        for chunk in self.chunks(samples, chunk_rows(self.scheme, [from.blocks, to.blocks])) {
+            let x_side = side(&chunk.samples, from, self.input, samples);
+            for part in self.parts(&chunk, from.blocks) {
+                inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
             }
-            let [left, right] =
-                [from.blocks, to.blocks].map(|blocks| chunk.tile(scheme, chunk.tiles.start, blocks));
-            assert!(u.len() >= points * left.point && m.len() >= points * right.point);
-            for point in 0..points {
-                let filters = &filters[point * matrix..][..matrix];
-                for panel in panels.clone() {
-                    let b = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
-                    let segments = [Segment { a: u[point * left.point..].as_ptr(), b: b.as_ptr() }];
-                    let product = Product {
-                        segments: &segments,
-                        rows: Rows::Blocked { blocks: from.blocks, plane: left.plane },
-                        c: m[point * right.point + panel.first * right.plane..].as_mut_ptr(),
-                        c_plane: right.plane,
-                        start: Start::Zero,
-                    };
-                    // SAFETY: the chunk's rows lie in every plane of a point of `u` and `m` (asserted above), and `b` is a
-                    // panel of whole rows.
-                    unsafe { kernel.product(&product, panel.blocks, chunk.rows()) };
+            let sides = [chunk.points(from.blocks), chunk.points(to.blocks)];
+            for point in 0..self.scheme.points() {
+                for panel in weight.panels() {
+                    let filters = &filters[point * matrix + panel.first * panel_len..];
+                    multiply(kernel, panel, filters, sides, point, u, m, chunk.samples.len());
                 }
             }
-            for tile in chunk.tiles.clone() {
-                outputs(m, &chunk.tile(scheme, tile, to.blocks), y, &y_side, self.corner(tile), start);
+            for part in self.parts(&chunk, to.blocks) {
+                put(m, &part);
             }
         }
     }
 
-    /// The weights of all panels for each point.
-    pub(crate) fn forward_filters(&self, weight: &Weight, scratch: &mut Scratch) {
+    /// The products that are the weights' gradient before its transform, which [`Winograd::gradient`] is, and `dx +=` the gradient
+    /// of the input if that is asked for. `take` writes the points of each part of the outputs' gradient.
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    pub(crate) fn gradients(
+        &self,
+        kernel: &Kernel,
+        weight: &Weight,
+        [from, to]: [Extent; 2],
+        x: &[f32],
+        mut dx: Option<&mut [f32]>,
+        samples: usize,
+        scratch: &mut Scratch,
+        mut take: impl FnMut(&mut [f32], &[f32], &Part),
+    ) {
+        let matrix = from.blocks * to.blocks * BLOCK * BLOCK;
+        let panel_len = [from, to].map(|side| side.blocks * BLOCK * BLOCK);
+        if dx.is_some() {
+            self.turned_filters(weight, scratch);
+        }
+        let Scratch { points: [u, m], filters: [products, filters], zeros, .. } = scratch;
+        for (number, chunk) in
+            self.chunks(samples, chunk_rows(self.scheme, [from.blocks, to.blocks])).enumerate()
+        {
+            let x_side = side(&chunk.samples, from, self.input, samples);
+            for part in self.parts(&chunk, from.blocks) {
+                inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
+            }
+            for part in self.parts(&chunk, to.blocks) {
+                take(m, zeros, &part);
+            }
+            let [left, right] = [chunk.points(from.blocks), chunk.points(to.blocks)];
+            // All of a point at once, while it is in the first-level cache.
+            for point in 0..self.scheme.points() {
+                let products = &mut products[point * matrix..][..matrix];
+                if number == 0 {
+                    products.fill(0.0);
+                }
+                for panel in weight.panels() {
+                    let dw = &mut products[panel.first * panel_len[0]..];
+                    multiply_outer(kernel, panel, [left, right], point, u, m, dw, chunk.samples.len());
+                }
+                if dx.is_some() {
+                    for panel in weight.input_panels() {
+                        let filters = &filters[point * matrix + panel.first * panel_len[1]..];
+                        multiply(kernel, panel, filters, [right, left], point, m, u, chunk.samples.len());
+                    }
+                }
+            }
+            if let Some(dx) = &mut dx {
+                for part in self.parts(&chunk, from.blocks) {
+                    input_gradients(u, &part.tile, dx, &x_side, self.input_corner(part.corner));
+                }
+            }
+        }
+    }
+
+    /// The weights of all panels, in order, for each point.
+    fn filters(&self, weight: &Weight, to: &mut [f32]) {
         let matrix = weight.values().len() / weight.taps;
         for panel in weight.panels() {
             let len = weight.rows * panel.width();
-            let to = &mut scratch.filters[panel.start / weight.taps..];
-            filters(self.scheme, &weight.values()[panel.start..], len, false, to, matrix);
+            let to = &mut to[panel.start / weight.taps..];
+            filters(self.scheme, &weight.values()[panel.start..], len, to, matrix);
         }
     }
 
-    /// The same for the input's gradient.
-    pub(crate) fn backward_filters(&self, weight: &Weight, alive: &[bool], scratch: &mut Scratch) {
+    /// The same with inputs and outputs exchanged.
+    fn turned_filters(&self, weight: &Weight, scratch: &mut Scratch) {
         let matrix = weight.values().len() / weight.taps;
         let outputs = matrix / weight.rows;
-        let Scratch { transposed, filters: to, .. } = scratch;
+        let Scratch { transposed, filters: [_, to], .. } = scratch;
         for panel in weight.input_panels() {
-            weight.transpose(panel, alive, transposed);
+            weight.transpose(panel, |_| true, transposed);
             let to = &mut to[panel.first * BLOCK * outputs..];
-            filters(self.scheme, transposed, outputs * panel.width(), true, to, matrix);
-        }
-    }
-
-    /// The products of input and output gradient for each point: the weights' gradient before its transform, as
-    /// [`Winograd::forward_filters`] has the weights.
-    #[allow(clippy::too_many_arguments, reason = "as above")]
-    pub(crate) fn outer(
-        &self,
-        kernel: &Kernel,
-        [from, to]: [Extent; 2],
-        panels: impl Iterator<Item = Panel> + Clone,
-        x: &[f32],
-        dy: &[f32],
-        samples: usize,
-        scratch: &mut Scratch,
-    ) {
-        let Scratch { points: [u, m], filters, zeros, .. } = scratch;
-        let (scheme, points) = (self.scheme, self.scheme.points());
-        let (inner, matrix) = (from.blocks * BLOCK, from.blocks * to.blocks * BLOCK * BLOCK);
-        filters[..points * matrix].fill(0.0);
-        for chunk in self.chunks(samples, chunk_rows(scheme, [from.blocks, to.blocks])) {
-            let (x_side, y_side) =
-                (chunk.side(from, self.input, samples), chunk.side(to, self.output, samples));
-            for tile in chunk.tiles.clone() {
-                let at = chunk.tile(scheme, tile, from.blocks);
-                inputs(x, &x_side, self.input_corner(tile), zeros, u, &at);
-                let at = chunk.tile(scheme, tile, to.blocks);
-                output_gradients(dy, &y_side, self.corner(tile), zeros, m, &at);
-            }
-            let [left, right] =
-                [from.blocks, to.blocks].map(|blocks| chunk.tile(scheme, chunk.tiles.start, blocks));
-            assert!(u.len() >= points * left.point && m.len() >= points * right.point);
-            for point in 0..points {
-                let filters = &mut filters[point * matrix..][..matrix];
-                for panel in panels.clone() {
-                    let dw = &mut filters[panel.first * BLOCK * inner..][..inner * panel.width()];
-                    let stretches = [Stretch {
-                        x: u[point * left.point..].as_ptr(),
-                        dy: m[point * right.point + panel.first * right.plane..].as_ptr(),
-                        rows: chunk.rows(),
-                    }];
-                    let outer = Outer {
-                        stretches: &stretches,
-                        inputs: Rows::Blocked { blocks: from.blocks, plane: left.plane },
-                        dy_plane: right.plane,
-                        dw: dw.as_mut_ptr(),
-                    };
-                    // SAFETY: as in `product`.
-                    unsafe { kernel.outer(&outer, panel.blocks) };
-                }
-            }
+            filters(self.scheme, transposed, outputs * panel.width(), to, matrix);
         }
     }
 
@@ -277,9 +280,64 @@ impl Winograd {
     }
 }
 
+/// One point and panel of a product. `sides` are the points of `from` and `to`.
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn multiply(
+    kernel: &Kernel,
+    panel: Panel,
+    filters: &[f32],
+    [from_side, to_side]: [Extent; 2],
+    point: usize,
+    from: &[f32],
+    to: &mut [f32],
+    samples: usize,
+) {
+    let [from_len, to_len] = [from_side, to_side].map(|side| side.len(samples));
+    let (from, to) = (&from[point * from_len..][..from_len], &mut to[point * to_len..][..to_len]);
+    let c_plane = to_side.stride(samples);
+    let filters = &filters[..from_side.blocks * BLOCK * panel.width()];
+    let product = Product {
+        segments: &[Segment { a: from.as_ptr(), b: filters.as_ptr() }],
+        rows: Rows::Blocked { blocks: from_side.blocks, plane: from_side.stride(samples) },
+        c: to[panel.first * c_plane..][..panel.blocks * c_plane].as_mut_ptr(),
+        c_plane,
+        start: Start::Zero,
+    };
+    // SAFETY: a point has these rows in every plane, and the filters are a panel of whole rows.
+    unsafe { kernel.product(&product, panel.blocks, from_side.positions * samples) };
+}
+
+/// One point and panel of the products of inputs and outputs' gradients.
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn multiply_outer(
+    kernel: &Kernel,
+    panel: Panel,
+    [x_side, dy_side]: [Extent; 2],
+    point: usize,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    samples: usize,
+) {
+    let [x_len, dy_len] = [x_side, dy_side].map(|side| side.len(samples));
+    let (x, dy) = (&x[point * x_len..][..x_len], &dy[point * dy_len..][..dy_len]);
+    let dy_plane = dy_side.stride(samples);
+    let dy = &dy[panel.first * dy_plane..][..panel.blocks * dy_plane];
+    let stretches = [Stretch { x: x.as_ptr(), dy: dy.as_ptr(), rows: x_side.positions * samples }];
+    let outer = Outer {
+        stretches: &stretches,
+        inputs: Rows::Blocked { blocks: x_side.blocks, plane: x_side.stride(samples) },
+        dy_plane,
+        dw: dw[..x_side.blocks * BLOCK * panel.width()].as_mut_ptr(),
+    };
+    // SAFETY: as in `multiply`; `dw` has a row of the panel for each input.
+    unsafe { kernel.outer(&outer, panel.blocks) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::winograd::{output_gradients, outputs};
     use crate::layer::testing::Case;
     use crate::optim::Sink;
     use crate::testing::noise;
@@ -294,6 +352,7 @@ mod tests {
             (5, [6, 6], 0, [32, 16], 1),
             (5, [9, 7], 2, [17, 40], 3),
             (5, [8, 5], 4, [16, 33], 2),
+            (5, [8, 13], 0, [32, 20], 70),
         ] {
             let window = Window { input, kernel: [kernel; 2], stride: 1, padding };
             let scheme = Scheme::ALL.into_iter().find(|scheme| scheme.taps() == kernel).unwrap();
@@ -313,32 +372,26 @@ mod tests {
                 let what = format!("{winograd:?} {channels:?} {samples}");
 
                 let mut found = noise(sides[1].len(samples), 6);
-                winograd.forward_filters(&weight, &mut scratch);
                 let start = Start::Row(bias.as_ptr());
-                winograd.product(
-                    kernel,
-                    sides,
-                    weight.panels(),
-                    &case.x,
-                    &mut found,
-                    samples,
-                    start,
-                    &mut scratch,
-                );
+                winograd.product(kernel, &weight, sides, &case.x, samples, &mut scratch, |points, part| {
+                    let side = part.side(sides[1], window.output(), samples);
+                    outputs(points, &part.tile, &mut found, &side, part.corner, start);
+                });
                 case.check_output(&found, tolerance, &what);
 
                 let mut found = case.before.clone();
-                let (turned, back) = (winograd.turned(), [sides[1], sides[0]]);
-                winograd.backward_filters(&weight, &vec![true; window.taps()], &mut scratch);
-                let panels = weight.input_panels();
-                turned.product(kernel, back, panels, &case.dy, &mut found, samples, Start::Add, &mut scratch);
+                let (dx, dy) = (Some(&mut found[..]), &case.dy);
+                let take = |points: &mut [f32], zeros: &[f32], part: &Part| {
+                    let side = part.side(sides[1], window.output(), samples);
+                    output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
+                };
+                winograd.gradients(kernel, &weight, sides, &case.x, dx, samples, &mut scratch, take);
                 case.check_input_gradient(&found, tolerance, &what);
 
-                winograd.outer(kernel, sides, weight.panels(), &case.x, &case.dy, samples, &mut scratch);
                 let mut out = case.params.clone();
                 for panel in weight.panels() {
                     let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
-                    winograd.gradient(&weight, panel, &scratch.filters, gradient);
+                    winograd.gradient(&weight, panel, &scratch.filters[0], gradient);
                     let alive = vec![true; window.taps()];
                     weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
                 }

@@ -229,7 +229,6 @@ impl Compiler {
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
                     let window = window(op, shape);
                     let pool = next[used..].first();
-                    // In bf16, multiplying by zeros takes less time than listing what is not.
                     if let Some(pool) = pool.filter(|pool| {
                         self.kernels.rounding().is_none()
                             && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)

@@ -1,6 +1,6 @@
 //! Winograd's minimal filtering in two dimensions (Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*,
-//! arXiv:1509.09308): a tile of 2x2 outputs of a 3x3 filter, from 4x4 inputs, takes 16 products instead of 36; of a 5x5
-//! filter, from 6x6 inputs, 36 instead of 100.
+//! arXiv:1509.09308): a tile of 2x2 outputs of a 3x3 filter, from 4x4 inputs, takes 16 products instead of 36; one of 4x4
+//! outputs of a 5x5 filter, from 8x8 inputs, 64 instead of 400.
 //!
 //! A tile's outputs are coefficients of a product of polynomials, found from its values at some points. With `*` of
 //! corresponding values, which over many tiles and channels is a matrix product a point, and each transform applied to
@@ -8,179 +8,66 @@
 //!
 //! - `y = output(input(x) * filter(w))`
 //! - `dw = filter'(input(x) * output'(dy))`, where `'` is the transposed transform
-//! - `dx` is a convolution of `dy` with the filter turned by 180 degrees, and so as `y`.
+//! - `dx = input'(filter(w) * output'(dy))`, in which neighbouring tiles overlap.
 //!
-//! The points are 0, 1, -1 and infinity, and for larger tiles 1/2 and -2 as well, which lose less to rounding than 2 and -2
-//! do (Barabasz et al., *Error Analysis and Improving the Accuracy of Winograd Convolution for DNNs*, arXiv:1803.10986).
-//! 4x4 outputs of a 3x3 filter would take a quarter of the products, but in a deep network be further from PyTorch than
-//! PyTorch's own rounding is from exact results.
+//! The points are 0, 1, -1 and infinity, and for larger tiles 1/2, -1/2, 2 and -2 as well, which of all small fractions lose
+//! least to rounding: 5 times what a sum of plain products loses, where the small tile loses 0.7 times as much. 4x4 outputs
+//! of a 3x3 filter would take half of the products again, but in a deep network be further from PyTorch than PyTorch's own
+//! rounding is from exact results.
+
+mod points;
+pub(crate) mod pooled;
+
+use points::{Eight, Four, Points};
 
 use super::gemm::Start;
 use super::simd::Simd;
 use super::{BLOCK, vectorised};
-
-/// Outputs of a tile, in each dimension.
-pub(crate) const OUTPUTS: usize = 2;
 
 /// Which tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// 2x2 outputs of a 3x3 filter.
     F2x3,
-    /// 2x2 outputs of a 5x5 filter.
-    F2x5,
+    /// 4x4 outputs of a 5x5 filter.
+    F4x5,
 }
 
 impl Scheme {
-    pub(crate) const ALL: [Self; 2] = [Self::F2x3, Self::F2x5];
+    pub(crate) const ALL: [Self; 2] = [Self::F2x3, Self::F4x5];
 
     /// Height and width of the filter.
     pub(crate) fn taps(self) -> usize {
         match self {
             Self::F2x3 => 3,
-            Self::F2x5 => 5,
+            Self::F4x5 => 5,
+        }
+    }
+
+    /// Outputs of a tile, in each dimension.
+    pub(crate) fn outputs(self) -> usize {
+        match self {
+            Self::F2x3 => 2,
+            Self::F4x5 => 4,
         }
     }
 
     /// Products of a tile.
     pub(crate) fn points(self) -> usize {
-        (OUTPUTS + self.taps() - 1).pow(2)
+        (self.outputs() + self.taps() - 1).pow(2)
     }
 }
 
-/// Calls a function for a scheme with its points, and the taps and inputs of a tile in each dimension.
+/// Calls a function for a scheme with its points, and the outputs, taps and inputs of a tile in each dimension.
 macro_rules! with_scheme {
     ($scheme:expr, $function:ident::<$s:ident>($($arg:expr),*)) => {
         match $scheme {
-            Scheme::F2x3 => $function::<$s, Four, 3, 4>($($arg),*),
-            Scheme::F2x5 => $function::<$s, Six, 5, 6>($($arg),*),
+            Scheme::F2x3 => $function::<$s, Four, 2, 3, 4>($($arg),*),
+            Scheme::F4x5 => $function::<$s, Eight, 4, 5, 8>($($arg),*),
         }
     };
 }
-
-/// The points 0, 1, -1, [`Points::MORE`] and infinity, in this order.
-///
-/// # Safety
-/// Of every function: the machine must have `S`.
-trait Points<const SIDE: usize> {
-    const MORE: &'static [f32];
-    /// What the filter's values are multiplied by, so that [`Points::input`] has few multiplications.
-    const SCALE: [f32; SIDE];
-
-    /// The transform of inputs.
-    unsafe fn input<S: Simd>(x: [S::V; SIDE]) -> [S::V; SIDE];
-
-    /// The values of a polynomial: the transposed transform of outputs, and that of the filter but for the scale.
-    #[inline(always)]
-    unsafe fn evaluate<S: Simd, const N: usize>(c: [S::V; N]) -> [S::V; SIDE] {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (mut even, mut odd) = (c[0], c[1]);
-            for (j, &c) in c.iter().enumerate().skip(2) {
-                match j % 2 {
-                    0 => even = S::add(even, c),
-                    _ => odd = S::add(odd, c),
-                }
-            }
-            let mut values = [S::zero(); SIDE];
-            (values[0], values[1], values[2]) = (c[0], S::add(even, odd), S::sub(even, odd));
-            for (k, &point) in Self::MORE.iter().enumerate() {
-                let mut value = c[N - 1];
-                for &c in c[..N - 1].iter().rev() {
-                    value = S::mul_add(S::splat(point), value, c);
-                }
-                values[3 + k] = value;
-            }
-            values[SIDE - 1] = c[N - 1];
-            values
-        }
-    }
-
-    /// [`Points::evaluate`], transposed: the transform of outputs.
-    #[inline(always)]
-    unsafe fn combine<S: Simd, const N: usize>(values: [S::V; SIDE]) -> [S::V; N] {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (sum, difference) = (S::add(values[1], values[2]), S::sub(values[1], values[2]));
-            let mut c = [S::zero(); N];
-            for (j, c) in c.iter_mut().enumerate() {
-                *c = if j % 2 == 0 { sum } else { difference };
-                for (k, &point) in Self::MORE.iter().enumerate() {
-                    let mut power = 1.0;
-                    for _ in 0..j {
-                        power *= point;
-                    }
-                    *c = S::mul_add(S::splat(power), values[3 + k], *c);
-                }
-            }
-            c[0] = S::add(c[0], values[0]);
-            c[N - 1] = S::add(c[N - 1], values[SIDE - 1]);
-            c
-        }
-    }
-
-    /// The transform of the filter.
-    #[inline(always)]
-    unsafe fn filter<S: Simd, const N: usize>(w: [S::V; N]) -> [S::V; SIDE] {
-        // SAFETY: passed on to the caller.
-        unsafe { Self::scale::<S>(Self::evaluate::<S, N>(w)) }
-    }
-
-    /// [`Points::filter`], transposed.
-    #[inline(always)]
-    unsafe fn filter_gradient<S: Simd, const N: usize>(values: [S::V; SIDE]) -> [S::V; N] {
-        // SAFETY: passed on to the caller.
-        unsafe { Self::combine::<S, N>(Self::scale::<S>(values)) }
-    }
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(mut values: [S::V; SIDE]) -> [S::V; SIDE] {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            for (value, scale) in values.iter_mut().zip(Self::SCALE) {
-                *value = if scale == 1.0 { *value } else { S::mul(S::splat(scale), *value) };
-            }
-        }
-        values
-    }
-}
-
-struct Four;
-
-impl Points<4> for Four {
-    const MORE: &'static [f32] = &[];
-    const SCALE: [f32; 4] = [1.0, 0.5, 0.5, 1.0];
-
-    #[inline(always)]
-    unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
-        // SAFETY: passed on to the caller.
-        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(d, b)] }
-    }
-}
-
-struct Six;
-
-impl Points<6> for Six {
-    const MORE: &'static [f32] = &[0.5, -2.0];
-    const SCALE: [f32; 6] = [1.0, 1.0 / 6.0, -1.0 / 6.0, 16.0 / 15.0, 1.0 / 30.0, 1.0];
-
-    #[inline(always)]
-    unsafe fn input<S: Simd>([a, b, c, d, e, f]: [S::V; 6]) -> [S::V; 6] {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let (bd, ce) = (S::sub(b, d), S::sub(c, e));
-            let times = |factor: f32, v, to| S::mul_add(S::splat(factor), v, to);
-            [
-                times(-1.5, bd, times(-2.0, c, S::add(a, e))),
-                times(2.0, S::sub(e, b), times(5.0, d, c)),
-                times(2.0, S::add(b, e), times(-5.0, c, d)),
-                times(2.0, bd, ce),
-                times(-2.0, ce, bd),
-                times(-1.5, ce, times(-2.0, d, S::add(b, f))),
-            ]
-        }
-    }
-}
+use with_scheme;
 
 /// Applies a transform to the columns of a square and then to its rows.
 macro_rules! twice {
@@ -199,6 +86,7 @@ macro_rules! twice {
         rows
     }};
 }
+use twice;
 
 /// # Safety
 /// There must be a vector at each of `SIDE * SIDE` points, `point` apart; the machine must have `S`.
@@ -305,7 +193,7 @@ vectorised! {
 /// # Safety
 /// As asserted in [`inputs`]; the machine must have `S`. So for the functions below.
 #[inline(always)]
-unsafe fn inputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usize>(
+unsafe fn inputs_of<S: Simd, P: Points<SIDE>, const OUT: usize, const TAPS: usize, const SIDE: usize>(
     x: &[f32],
     side: &Side,
     corner: [isize; 2],
@@ -332,6 +220,55 @@ unsafe fn inputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usi
 }
 
 vectorised! {
+    /// The transposed [`inputs`]: adds to the gradient of the inputs there are.
+    pub(crate) fn input_gradients<S>(
+        points: &[f32],
+        tile: &Tile,
+        dx: &mut [f32],
+        side: &Side,
+        corner: [isize; 2],
+    ) {
+        assert!(tile.end(side) <= points.len());
+        with_scheme!(tile.scheme, input_gradients_of::<S>(points, tile, dx, side, corner))
+    }
+}
+
+#[inline(always)]
+unsafe fn input_gradients_of<
+    S: Simd,
+    P: Points<SIDE>,
+    const OUT: usize,
+    const TAPS: usize,
+    const SIDE: usize,
+>(
+    points: &[f32],
+    tile: &Tile,
+    dx: &mut [f32],
+    side: &Side,
+    corner: [isize; 2],
+) {
+    let places = side.square::<SIDE>(dx.len(), corner, std::ptr::null(), dx.as_mut_ptr());
+    for block in 0..side.blocks {
+        let from = points.as_ptr().wrapping_add(tile.first + block * tile.plane);
+        for v in (0..side.len).step_by(S::LANES) {
+            // SAFETY: `tile` and `side` lie in `points` and `dx`.
+            unsafe {
+                let square = load_points::<S, SIDE>(from.add(v), tile.point);
+                let values = twice!(S, square, SIDE => SIDE, P::input_gradient::<S>);
+                for (values, places) in values.iter().zip(&places) {
+                    for (&value, &(place, plane)) in values.iter().zip(places) {
+                        if !place.is_null() {
+                            let to = place.cast_mut().add(block * plane + v);
+                            S::store(to, S::add(S::load(to), value));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
     /// The outputs of a tile, from row and column `corner` on. [`Start::Row`] is a value for each channel.
     pub(crate) fn outputs<S>(
         points: &[f32],
@@ -347,7 +284,7 @@ vectorised! {
 }
 
 #[inline(always)]
-unsafe fn outputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usize>(
+unsafe fn outputs_of<S: Simd, P: Points<SIDE>, const OUT: usize, const TAPS: usize, const SIDE: usize>(
     points: &[f32],
     tile: &Tile,
     y: &mut [f32],
@@ -355,14 +292,14 @@ unsafe fn outputs_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: us
     corner: [isize; 2],
     start: Start,
 ) {
-    let places = side.square::<OUTPUTS>(y.len(), corner, std::ptr::null(), y.as_mut_ptr());
+    let places = side.square::<OUT>(y.len(), corner, std::ptr::null(), y.as_mut_ptr());
     for block in 0..side.blocks {
         let from = points.as_ptr().wrapping_add(tile.first + block * tile.plane);
         for v in (0..side.len).step_by(S::LANES) {
             // SAFETY: `tile` and `side` lie in `points` and `y`; the caller vouches for a start row of all channels.
             unsafe {
                 let square = load_points::<S, SIDE>(from.add(v), tile.point);
-                let values = twice!(S, square, SIDE => OUTPUTS, P::combine::<S, OUTPUTS>);
+                let values = twice!(S, square, SIDE => OUT, P::combine::<S, OUT>);
                 for (values, places) in values.iter().zip(&places) {
                     for (&value, &(place, plane)) in values.iter().zip(places) {
                         if place.is_null() {
@@ -398,7 +335,13 @@ vectorised! {
 }
 
 #[inline(always)]
-unsafe fn output_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usize>(
+unsafe fn output_gradients_of<
+    S: Simd,
+    P: Points<SIDE>,
+    const OUT: usize,
+    const TAPS: usize,
+    const SIDE: usize,
+>(
     dy: &[f32],
     side: &Side,
     corner: [isize; 2],
@@ -406,16 +349,16 @@ unsafe fn output_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const
     to: &mut [f32],
     tile: &Tile,
 ) {
-    let from = side.square::<OUTPUTS>(dy.len(), corner, zeros.as_ptr(), dy.as_ptr());
+    let from = side.square::<OUT>(dy.len(), corner, zeros.as_ptr(), dy.as_ptr());
     for block in 0..side.blocks {
         let to = to.as_mut_ptr().wrapping_add(tile.first + block * tile.plane);
         for v in (0..side.len).step_by(S::LANES) {
             // SAFETY: as in `inputs_of`.
             unsafe {
-                let square: [[S::V; OUTPUTS]; OUTPUTS] = std::array::from_fn(|i| {
+                let square: [[S::V; OUT]; OUT] = std::array::from_fn(|i| {
                     std::array::from_fn(|j| S::load(from[i][j].0.add(block * from[i][j].1 + v)))
                 });
-                let points = twice!(S, square, OUTPUTS => SIDE, P::evaluate::<S, OUTPUTS>);
+                let points = twice!(S, square, OUT => SIDE, P::evaluate::<S, OUT>);
                 store_points::<S, SIDE>(to.add(v), tile.point, points);
             }
         }
@@ -423,27 +366,24 @@ unsafe fn output_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const
 }
 
 vectorised! {
-    /// Filters `[tap][weight]`, of `len` weights a tap, as `[point][weight]` with points `point` apart; `turned` by 180
-    /// degrees or not.
+    /// Filters `[tap][weight]`, of `len` weights a tap, as `[point][weight]` with points `point` apart.
     pub(crate) fn filters<S>(
         scheme: Scheme,
         w: &[f32],
         len: usize,
-        turned: bool,
         to: &mut [f32],
         point: usize,
     ) {
         assert!(len.is_multiple_of(BLOCK) && w.len() >= scheme.taps().pow(2) * len);
         assert!(to.len() >= (scheme.points() - 1) * point + len);
-        with_scheme!(scheme, filters_of::<S>(w, len, turned, to, point))
+        with_scheme!(scheme, filters_of::<S>(w, len, to, point))
     }
 }
 
 #[inline(always)]
-unsafe fn filters_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usize>(
+unsafe fn filters_of<S: Simd, P: Points<SIDE>, const OUT: usize, const TAPS: usize, const SIDE: usize>(
     w: &[f32],
     len: usize,
-    turned: bool,
     to: &mut [f32],
     point: usize,
 ) {
@@ -451,11 +391,7 @@ unsafe fn filters_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: us
         // SAFETY: as asserted in `filters`.
         unsafe {
             let square: [[S::V; TAPS]; TAPS] = std::array::from_fn(|i| {
-                std::array::from_fn(|j| {
-                    let tap = i * TAPS + j;
-                    let tap = if turned { TAPS * TAPS - 1 - tap } else { tap };
-                    S::load(w.as_ptr().add(tap * len + v))
-                })
+                std::array::from_fn(|j| S::load(w.as_ptr().add((i * TAPS + j) * len + v)))
             });
             let points = twice!(S, square, TAPS => SIDE, P::filter::<S, TAPS>);
             store_points::<S, SIDE>(to.as_mut_ptr().add(v), point, points);
@@ -464,7 +400,7 @@ unsafe fn filters_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: us
 }
 
 vectorised! {
-    /// The transposed [`filters`], not turned.
+    /// The transposed [`filters`].
     pub(crate) fn filter_gradients<S>(
         scheme: Scheme,
         points: &[f32],
@@ -479,7 +415,13 @@ vectorised! {
 }
 
 #[inline(always)]
-unsafe fn filter_gradients_of<S: Simd, P: Points<SIDE>, const TAPS: usize, const SIDE: usize>(
+unsafe fn filter_gradients_of<
+    S: Simd,
+    P: Points<SIDE>,
+    const OUT: usize,
+    const TAPS: usize,
+    const SIDE: usize,
+>(
     points: &[f32],
     point: usize,
     dw: &mut [f32],
