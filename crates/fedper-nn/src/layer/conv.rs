@@ -102,11 +102,13 @@ impl Conv {
         }
         if let Some(winograd) = self.winograd {
             let (outputs, size) = (self.outputs, winograd.output);
-            self.forward_tiles(x, samples, scratch, |points, bias, part| {
+            let mut filters = std::mem::take(&mut scratch.filters);
+            self.forward_tiles(&mut filters, x, samples, scratch, |points, bias, part| {
                 let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
                 let side = part.side(outputs, size, samples);
                 winograd::outputs(points, &part.tile, y, &side, part.corner, start);
             });
+            scratch.filters = filters;
             done(0..outputs.blocks, y);
             return;
         }
@@ -144,10 +146,16 @@ impl Conv {
         }
         if let Some(winograd) = self.winograd {
             let (outputs, size) = (self.outputs, winograd.output);
-            self.backward_tiles(x, dx, samples, add, scratch, sink, done, |points, zeros, part| {
+            let mut filters = std::mem::take(&mut scratch.filters);
+            if dx.is_some() {
+                winograd.filters(&self.weight, &mut filters);
+            }
+            let take = |points: &mut [f32], zeros: &[f32], part: &Part| {
                 let side = part.side(outputs, size, samples);
                 winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
-            });
+            };
+            self.backward_tiles(&mut filters, x, dx, samples, add, scratch, sink, done, take);
+            scratch.filters = filters;
             return self.bias_gradient(dy, samples, sink);
         }
         if let Some(dx) = dx {
@@ -157,9 +165,11 @@ impl Conv {
         self.bias_gradient(dy, samples, sink);
     }
 
-    /// [`Conv::forward`] by tiles; `put` is handed points of the output, the bias, and which they are.
+    /// [`Conv::forward`] by tiles, from points of the weights that it writes to `filters`; `put` is handed points of the
+    /// output, the bias, and which they are.
     pub(super) fn forward_tiles(
         &mut self,
+        filters: &mut [f32],
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
@@ -168,15 +178,18 @@ impl Conv {
         let winograd = self.winograd.expect("called for convolutions by tiles");
         let bias = self.bias.as_mut().map(Bias::refresh);
         let sides = [self.inputs, self.outputs];
-        winograd.product(self.kernel, &self.weight, sides, x, samples, scratch, |points, part| {
+        winograd.filters(&self.weight, filters);
+        winograd.product(self.kernel, sides, &self.weight, filters, x, samples, scratch, |points, part| {
             put(points, bias, part);
         });
     }
 
-    /// [`Conv::backward`] by tiles but for the bias; `take` writes the points of the output's gradient.
+    /// [`Conv::backward`] by tiles but for the bias. `filters` are the points of the weights, which are lost; `take` writes the
+    /// points of the output's gradient.
     #[allow(clippy::too_many_arguments, reason = "two passes in one")]
     pub(super) fn backward_tiles(
         &mut self,
+        filters: &mut [f32],
         x: &[f32],
         mut dx: Option<&mut [f32]>,
         samples: usize,
@@ -192,14 +205,14 @@ impl Conv {
         }
         let sides = [self.inputs, self.outputs];
         let to = dx.as_deref_mut();
-        winograd.gradients(self.kernel, &self.weight, sides, x, to, samples, scratch, take);
+        winograd.gradients(self.kernel, sides, &self.weight, filters, x, to, samples, scratch, take);
         if let Some(dx) = dx {
             done(0..self.inputs.blocks, dx);
         }
         let taps = self.weight.taps;
         for panel in self.weight.panels() {
             let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
-            winograd.gradient(&self.weight, panel, &scratch.filters[0], gradient);
+            winograd.gradient(&self.weight, panel, filters, gradient);
             self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
         }
     }

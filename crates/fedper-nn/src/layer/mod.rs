@@ -96,9 +96,11 @@ pub(crate) struct Scratch {
     pub(crate) outputs: Buffer,
     /// Inputs of a convolution, sample by sample.
     pub(crate) inputs: Buffer,
-    /// Inputs and outputs of a convolution, and its weights, as [`winograd`] multiplies them.
+    /// Inputs and outputs of a convolution, its weights, and those with inputs and outputs exchanged, as [`winograd`]
+    /// multiplies them.
     pub(crate) points: [Buffer; 2],
-    pub(crate) filters: [Buffer; 2],
+    pub(crate) filters: Buffer,
+    pub(crate) turned: Buffer,
     /// Never written.
     pub(crate) zeros: Buffer,
     /// Left and right matrices in bf16, and what must stay longer.
@@ -126,7 +128,8 @@ impl Scratch {
     /// As [`Scratch::reserve`].
     pub(crate) fn reserve_points(&mut self, points: [usize; 2], filters: usize, zeros: usize) {
         self.points.iter_mut().zip(points).for_each(|(buffer, len)| grow(buffer, len));
-        self.filters.iter_mut().for_each(|buffer| grow(buffer, filters));
+        grow(&mut self.filters, filters);
+        grow(&mut self.turned, filters);
         grow(&mut self.zeros, zeros);
     }
 }

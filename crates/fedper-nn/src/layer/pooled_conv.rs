@@ -7,6 +7,7 @@ use super::pooled_stem::is_2x2;
 use super::winograd::{Part, Winograd};
 use super::{Extent, Scratch};
 use crate::arch::Op;
+use crate::kernel::buffer::Buffer;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::winograd::Side;
 use crate::kernel::winograd::pooled::{pooled_gradients, pooled_outputs};
@@ -16,6 +17,8 @@ pub(crate) struct PooledConv {
     pub(crate) conv: Conv,
     pub(crate) activation: Activation,
     windows: Windows,
+    /// The points of the weights, from one pass to the next.
+    filters: Buffer,
     /// The position of its window that each output came from.
     winner: Vec<u8>,
 }
@@ -52,17 +55,19 @@ impl PooledConv {
         channels: usize,
         max_batch: usize,
     ) -> Self {
-        assert!(conv.winograd.is_some());
+        let winograd = conv.winograd.expect("a convolution by tiles");
+        let filters =
+            Buffer::zeros(winograd.filters_len([conv.inputs, conv.outputs].map(|side| side.blocks)));
         let size = window.output().map(|extent| extent / 2);
         let windows = Windows { extent: Extent::new(channels, size), size };
-        Self { conv, activation, windows, winner: vec![0; windows.extent.capacity(max_batch)] }
+        Self { conv, activation, windows, filters, winner: vec![0; windows.extent.capacity(max_batch)] }
     }
 
     /// # Shapes
     /// `y` is what the pool leaves.
     pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
-        let Self { conv, activation, windows, winner } = self;
-        conv.forward_tiles(x, samples, scratch, |points, bias, part| {
+        let Self { conv, activation, windows, filters, winner } = self;
+        conv.forward_tiles(filters, x, samples, scratch, |points, bias, part| {
             let (side, corner) = windows.of(part, samples);
             pooled_outputs(points, &part.tile, y, winner, &side, corner, bias, activation.range());
         });
@@ -84,20 +89,12 @@ impl PooledConv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let Self { conv, windows, winner, .. } = self;
-        conv.backward_tiles(
-            x,
-            dx,
-            samples,
-            add,
-            scratch,
-            sink,
-            |_, _| {},
-            |points, _, part| {
-                let (side, corner) = windows.of(part, samples);
-                pooled_gradients(dy, winner, &side, corner, points, &part.tile);
-            },
-        );
+        let Self { conv, windows, filters, winner, .. } = self;
+        let take = |points: &mut [f32], _: &[f32], part: &Part| {
+            let (side, corner) = windows.of(part, samples);
+            pooled_gradients(dy, winner, &side, corner, points, &part.tile);
+        };
+        conv.backward_tiles(filters, x, dx, samples, add, scratch, sink, |_, _| {}, take);
         if let Some(bias) = &mut conv.bias {
             bias.backward(dy, windows.extent, samples, sink);
         }

@@ -89,6 +89,11 @@ impl Weight {
         panels(blocks(self.outputs), self.panel_blocks, self.taps * self.rows)
     }
 
+    /// How many pairs of a block of inputs and one of outputs there are.
+    pub(crate) fn pairs(&self) -> usize {
+        self.values().len() / self.taps / (BLOCK * BLOCK)
+    }
+
     /// Values of a full panel.
     pub(crate) fn panel_len(&self) -> usize {
         self.taps * self.rows * self.panel_blocks * BLOCK

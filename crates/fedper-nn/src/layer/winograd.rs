@@ -9,6 +9,7 @@ use super::weight::{Panel, Weight};
 use super::{Extent, Scratch, blocks};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
+use crate::kernel::transpose::transpose;
 use crate::kernel::winograd::{Scheme, Side, Tile, filter_gradients, filters, input_gradients, inputs};
 
 /// Channels from which on transforms cost little beside the products.
@@ -52,7 +53,7 @@ impl Chunk {
     fn tile(&self, scheme: Scheme, tile: usize, blocks: usize) -> Tile {
         let (points, samples) = (self.points(blocks), self.samples.len());
         let first = (tile - self.tiles.start) * samples * BLOCK;
-        Tile { scheme, point: points.len(samples), plane: points.stride(samples), first }
+        Tile { scheme, point: point_len(points, samples), plane: points.stride(samples), first }
     }
 }
 
@@ -82,6 +83,17 @@ fn side(some: &Range<usize>, extent: Extent, size: [usize; 2], samples: usize) -
         first: some.start * BLOCK,
         len: some.len() * BLOCK,
     }
+}
+
+/// Values from one point of activations to the next, and of the weights between so many pairs of blocks: an odd number of
+/// rows, so that a tile's values at all points lie in different sets of a cache.
+fn point_len(points: Extent, samples: usize) -> usize {
+    (points.len(samples) / BLOCK | 1) * BLOCK
+}
+
+/// As [`point_len`].
+fn matrix_len(pairs: usize) -> usize {
+    (pairs * BLOCK + 1) * BLOCK
 }
 
 /// Rows of a chunk at most, between so many blocks.
@@ -152,30 +164,41 @@ impl Winograd {
         })
     }
 
-    /// Reserves what both passes need.
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, [from, to]: [usize; 2]) {
-        let count = self.scheme.points();
-        let rows = chunk_rows(self.scheme, [from, to]);
-        let points = [from, to].map(|blocks| count * Extent { blocks, positions: 1 }.capacity(rows));
-        scratch.reserve_points(points, count * from * to * BLOCK * BLOCK, rows * BLOCK);
+    /// Rows of a chunk of so many samples whose weights' gradient is summed: all at once if they are few, as its points can take
+    /// the place of those of the weights then.
+    fn gradient_rows(&self, blocks: [usize; 2], samples: usize) -> usize {
+        let all = self.tiles() * samples;
+        if all <= MAX_ROWS { all } else { chunk_rows(self.scheme, blocks) }
     }
 
-    /// Hands `put` the points of each part of `x * weights`, where `weights` are as [`Winograd::filters`] has left them.
+    /// Values of the points of weights between so many blocks.
+    pub(crate) fn filters_len(&self, [from, to]: [usize; 2]) -> usize {
+        self.scheme.points() * matrix_len(from * to)
+    }
+
+    /// Reserves what both passes need.
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, blocks: [usize; 2]) {
+        let rows = chunk_rows(self.scheme, blocks).max(MAX_ROWS);
+        let points = blocks
+            .map(|blocks| self.scheme.points() * (Extent { blocks, positions: 1 }.capacity(rows) + BLOCK));
+        scratch.reserve_points(points, self.filters_len(blocks), rows * BLOCK);
+    }
+
+    /// Hands `put` the points of each part of `x * weights`, where `filters` are from [`Winograd::filters`].
     #[allow(clippy::too_many_arguments, reason = "private to layers; what a product touches")]
     pub(crate) fn product(
         &self,
         kernel: &Kernel,
-        weight: &Weight,
         [from, to]: [Extent; 2],
+        weight: &Weight,
+        filters: &[f32],
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
         mut put: impl FnMut(&[f32], &Part),
     ) {
-        let matrix = from.blocks * to.blocks * BLOCK * BLOCK;
-        let panel_len = from.blocks * BLOCK * BLOCK;
-        self.filters(weight, &mut scratch.filters[0]);
-        let Scratch { points: [u, m], filters: [filters, _], zeros, .. } = scratch;
+        let matrix = matrix_len(from.blocks * to.blocks);
+        let Scratch { points: [u, m], zeros, .. } = scratch;
         for chunk in self.chunks(samples, chunk_rows(self.scheme, [from.blocks, to.blocks])) {
             let x_side = side(&chunk.samples, from, self.input, samples);
             for part in self.parts(&chunk, from.blocks) {
@@ -183,8 +206,8 @@ impl Winograd {
             }
             let sides = [chunk.points(from.blocks), chunk.points(to.blocks)];
             for point in 0..self.scheme.points() {
+                let filters = &filters[point * matrix..][..matrix];
                 for panel in weight.panels() {
-                    let filters = &filters[point * matrix + panel.first * panel_len..];
                     multiply(kernel, panel, filters, sides, point, u, m, chunk.samples.len());
                 }
             }
@@ -194,29 +217,26 @@ impl Winograd {
         }
     }
 
-    /// The products that are the weights' gradient before its transform, which [`Winograd::gradient`] is, and `dx +=` the gradient
-    /// of the input if that is asked for. `take` writes the points of each part of the outputs' gradient.
+    /// `dx +=` the gradient of the input, if that is asked for. The points of the weights in `filters` make room for those of
+    /// their gradient. `take` writes the points of each part of the outputs' gradient.
     #[allow(clippy::too_many_arguments, reason = "as above")]
     pub(crate) fn gradients(
         &self,
         kernel: &Kernel,
-        weight: &Weight,
         [from, to]: [Extent; 2],
+        weight: &Weight,
+        filters: &mut [f32],
         x: &[f32],
         mut dx: Option<&mut [f32]>,
         samples: usize,
         scratch: &mut Scratch,
         mut take: impl FnMut(&mut [f32], &[f32], &Part),
     ) {
-        let matrix = from.blocks * to.blocks * BLOCK * BLOCK;
-        let panel_len = [from, to].map(|side| side.blocks * BLOCK * BLOCK);
-        if dx.is_some() {
-            self.turned_filters(weight, scratch);
-        }
-        let Scratch { points: [u, m], filters: [products, filters], zeros, .. } = scratch;
-        for (number, chunk) in
-            self.chunks(samples, chunk_rows(self.scheme, [from.blocks, to.blocks])).enumerate()
-        {
+        let matrix = matrix_len(from.blocks * to.blocks);
+        let rows = self.gradient_rows([from.blocks, to.blocks], samples);
+        let once = rows == self.tiles() * samples;
+        let Scratch { points: [u, m], turned, zeros, .. } = scratch;
+        for (number, chunk) in self.chunks(samples, rows).enumerate() {
             let x_side = side(&chunk.samples, from, self.input, samples);
             for part in self.parts(&chunk, from.blocks) {
                 inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
@@ -227,18 +247,20 @@ impl Winograd {
             let [left, right] = [chunk.points(from.blocks), chunk.points(to.blocks)];
             // All of a point at once, while it is in the first-level cache.
             for point in 0..self.scheme.points() {
-                let products = &mut products[point * matrix..][..matrix];
+                let filters = &mut filters[point * matrix..][..matrix];
+                let turned = &mut turned[if once { 0 } else { point * matrix }..][..matrix];
                 if number == 0 {
-                    products.fill(0.0);
+                    if dx.is_some() {
+                        turn(weight, filters, turned);
+                    }
+                    filters.fill(0.0);
                 }
                 for panel in weight.panels() {
-                    let dw = &mut products[panel.first * panel_len[0]..];
-                    multiply_outer(kernel, panel, [left, right], point, u, m, dw, chunk.samples.len());
+                    multiply_outer(kernel, panel, filters, [left, right], point, u, m, chunk.samples.len());
                 }
                 if dx.is_some() {
                     for panel in weight.input_panels() {
-                        let filters = &filters[point * matrix + panel.first * panel_len[1]..];
-                        multiply(kernel, panel, filters, [right, left], point, m, u, chunk.samples.len());
+                        multiply(kernel, panel, turned, [right, left], point, m, u, chunk.samples.len());
                     }
                 }
             }
@@ -251,8 +273,8 @@ impl Winograd {
     }
 
     /// The weights of all panels, in order, for each point.
-    fn filters(&self, weight: &Weight, to: &mut [f32]) {
-        let matrix = weight.values().len() / weight.taps;
+    pub(crate) fn filters(&self, weight: &Weight, to: &mut [f32]) {
+        let matrix = matrix_len(weight.pairs());
         for panel in weight.panels() {
             let len = weight.rows * panel.width();
             let to = &mut to[panel.start / weight.taps..];
@@ -260,27 +282,33 @@ impl Winograd {
         }
     }
 
-    /// The same with inputs and outputs exchanged.
-    fn turned_filters(&self, weight: &Weight, scratch: &mut Scratch) {
-        let matrix = weight.values().len() / weight.taps;
-        let outputs = matrix / weight.rows;
-        let Scratch { transposed, filters: [_, to], .. } = scratch;
-        for panel in weight.input_panels() {
-            weight.transpose(panel, |_| true, transposed);
-            let to = &mut to[panel.first * BLOCK * outputs..];
-            filters(self.scheme, transposed, outputs * panel.width(), to, matrix);
-        }
-    }
-
-    /// The gradient of one panel of weights from [`Winograd::outer`]'s products.
+    /// The gradient of one panel of weights from the points that [`Winograd::gradients`] has left.
     pub(crate) fn gradient(&self, weight: &Weight, panel: Panel, products: &[f32], gradient: &mut [f32]) {
-        let matrix = weight.values().len() / weight.taps;
+        let matrix = matrix_len(weight.pairs());
         let len = weight.rows * panel.width();
         filter_gradients(self.scheme, &products[panel.start / weight.taps..], matrix, gradient, len);
     }
 }
 
-/// One point and panel of a product. `sides` are the points of `from` and `to`.
+/// One point of weights with inputs and outputs exchanged.
+fn turn(weight: &Weight, from: &[f32], to: &mut [f32]) {
+    let inner = weight.pairs() * BLOCK * BLOCK / weight.rows;
+    for inputs in weight.input_panels() {
+        for outputs in weight.panels() {
+            for (i, input) in inputs.range().enumerate() {
+                for (o, output) in outputs.range().enumerate() {
+                    let from = &from
+                        [outputs.first * BLOCK * weight.rows + input * BLOCK * outputs.width() + o * BLOCK..];
+                    let to =
+                        &mut to[inputs.first * BLOCK * inner + output * BLOCK * inputs.width() + i * BLOCK..];
+                    transpose(from, outputs.width(), to, inputs.width());
+                }
+            }
+        }
+    }
+}
+
+/// One point and panel of a product. `sides` are the points of `from` and `to`, `filters` all panels.
 #[allow(clippy::too_many_arguments, reason = "as above")]
 fn multiply(
     kernel: &Kernel,
@@ -292,10 +320,11 @@ fn multiply(
     to: &mut [f32],
     samples: usize,
 ) {
-    let [from_len, to_len] = [from_side, to_side].map(|side| side.len(samples));
+    let [from_len, to_len] = [from_side, to_side].map(|side| point_len(side, samples));
     let (from, to) = (&from[point * from_len..][..from_len], &mut to[point * to_len..][..to_len]);
     let c_plane = to_side.stride(samples);
-    let filters = &filters[..from_side.blocks * BLOCK * panel.width()];
+    let inner = from_side.blocks * BLOCK;
+    let filters = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
     let product = Product {
         segments: &[Segment { a: from.as_ptr(), b: filters.as_ptr() }],
         rows: Rows::Blocked { blocks: from_side.blocks, plane: from_side.stride(samples) },
@@ -312,23 +341,25 @@ fn multiply(
 fn multiply_outer(
     kernel: &Kernel,
     panel: Panel,
+    dw: &mut [f32],
     [x_side, dy_side]: [Extent; 2],
     point: usize,
     x: &[f32],
     dy: &[f32],
-    dw: &mut [f32],
     samples: usize,
 ) {
-    let [x_len, dy_len] = [x_side, dy_side].map(|side| side.len(samples));
+    let [x_len, dy_len] = [x_side, dy_side].map(|side| point_len(side, samples));
     let (x, dy) = (&x[point * x_len..][..x_len], &dy[point * dy_len..][..dy_len]);
     let dy_plane = dy_side.stride(samples);
     let dy = &dy[panel.first * dy_plane..][..panel.blocks * dy_plane];
+    let inner = x_side.blocks * BLOCK;
+    let dw = &mut dw[panel.first * BLOCK * inner..][..inner * panel.width()];
     let stretches = [Stretch { x: x.as_ptr(), dy: dy.as_ptr(), rows: x_side.positions * samples }];
     let outer = Outer {
         stretches: &stretches,
         inputs: Rows::Blocked { blocks: x_side.blocks, plane: x_side.stride(samples) },
         dy_plane,
-        dw: dw[..x_side.blocks * BLOCK * panel.width()].as_mut_ptr(),
+        dw: dw.as_mut_ptr(),
     };
     // SAFETY: as in `multiply`; `dw` has a row of the panel for each input.
     unsafe { kernel.outer(&outer, panel.blocks) };
@@ -373,10 +404,13 @@ mod tests {
 
                 let mut found = noise(sides[1].len(samples), 6);
                 let start = Start::Row(bias.as_ptr());
-                winograd.product(kernel, &weight, sides, &case.x, samples, &mut scratch, |points, part| {
+                let put = |points: &[f32], part: &Part| {
                     let side = part.side(sides[1], window.output(), samples);
                     outputs(points, &part.tile, &mut found, &side, part.corner, start);
-                });
+                };
+                let mut filters = vec![0.0; winograd.filters_len(sides.map(|side| side.blocks))];
+                winograd.filters(&weight, &mut filters);
+                winograd.product(kernel, sides, &weight, &filters, &case.x, samples, &mut scratch, put);
                 case.check_output(&found, tolerance, &what);
 
                 let mut found = case.before.clone();
@@ -385,13 +419,14 @@ mod tests {
                     let side = part.side(sides[1], window.output(), samples);
                     output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
                 };
-                winograd.gradients(kernel, &weight, sides, &case.x, dx, samples, &mut scratch, take);
+                let x = &case.x;
+                winograd.gradients(kernel, sides, &weight, &mut filters, x, dx, samples, &mut scratch, take);
                 case.check_input_gradient(&found, tolerance, &what);
 
                 let mut out = case.params.clone();
                 for panel in weight.panels() {
                     let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
-                    winograd.gradient(&weight, panel, &scratch.filters[0], gradient);
+                    winograd.gradient(&weight, panel, &filters, gradient);
                     let alive = vec![true; window.taps()];
                     weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
                 }
