@@ -2,7 +2,7 @@
 //!
 //! Two kinds: what works on blocks of channels is written in the vectors of [`simd`]; what does not care where a value
 //! lies is a plain loop that the compiler vectorises, compiled once per instruction set by [`versions!`]. On a given
-//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`], [`linear`], [`depthwise`], [`sparse`],
+//! machine the choice never changes, so results repeat bit for bit. Only [`gemm`], [`linear`], [`depthwise`],
 //! [`window`] and [`winograd`] fuse multiply and add, so the others give the same bits on every instruction set too.
 
 pub(crate) mod bf16;

@@ -119,7 +119,7 @@ impl Conv {
                 Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
                 None => Start::Zero,
             };
-            let weights = &values[panel.start..];
+            let weights = Taps { values: &values[panel.start..], stride: self.weight.rows * panel.width() };
             let (walk, sides) = (&self.forward, [self.inputs, self.outputs]);
             walk_panel(self.kernel, walk, sides, x, y, samples, panel, weights, start);
             let stride = self.outputs.stride(samples);
@@ -232,8 +232,9 @@ impl Conv {
         for panel in self.weight.input_panels() {
             let transposed = &mut scratch.transposed[..];
             self.weight.transpose(panel, |tap| self.alive[tap], transposed);
+            let weights = Taps { values: transposed, stride: self.outputs.blocks * BLOCK * panel.width() };
             let sides = [self.outputs, self.inputs];
-            walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, transposed, start);
+            walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, weights, start);
             done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
         }
     }
@@ -365,8 +366,16 @@ impl Conv {
     }
 }
 
-/// Computes one panel of `to` at every position from the positions of `from` that its taps name, times weights
-/// `[tap][channels of from][panel width]`. `sides` are those of `from` and `to`.
+/// Weights of one panel `[tap][input][panel width]`.
+#[derive(Clone, Copy)]
+pub(super) struct Taps<'a> {
+    pub(super) values: &'a [f32],
+    /// From one tap to the next.
+    pub(super) stride: usize,
+}
+
+/// Computes one panel of `to` at every position from the positions of `from` that its taps name, times weights.
+/// `sides` are those of `from` and `to`.
 #[allow(clippy::too_many_arguments, reason = "what a layer's pass touches")]
 pub(super) fn walk_panel(
     kernel: &Kernel,
@@ -376,7 +385,7 @@ pub(super) fn walk_panel(
     to: &mut [f32],
     samples: usize,
     panel: Panel,
-    weights: &[f32],
+    weights: Taps<'_>,
     start: Start,
 ) {
     let tap_len = from_side.blocks * BLOCK * panel.width();
@@ -390,7 +399,7 @@ pub(super) fn walk_panel(
             assert!(tap.from + run.len <= from_side.positions);
             *segment = Segment {
                 a: from[tap.from * samples * BLOCK..].as_ptr(),
-                b: weights[tap.tap * tap_len..][..tap_len].as_ptr(),
+                b: weights.values[tap.tap * weights.stride..][..tap_len].as_ptr(),
             };
         }
         let product = Product {

@@ -4,7 +4,7 @@
 
 use fedper_core::params::Params;
 
-use super::conv::walk_panel;
+use super::conv::{Taps, walk_panel};
 use super::geometry::{Walk, Window};
 use super::weight::{Bias, Weight};
 use super::{Done, Extent, Scratch};
@@ -37,7 +37,7 @@ impl Linear {
         let window = Window { input, kernel: input, stride: 1, padding: 0 };
         let (inputs, outputs) = (Extent::new(channels[0], input), Extent::new(channels[1], [1, 1]));
         Self {
-            weight: Weight::exchanged(format!("{name}.weight"), channels, window.taps(), kernel),
+            weight: Weight::exchanged(format!("{name}.weight"), channels, window.taps()),
             bias: Bias::new(format!("{name}.bias"), channels[1]),
             tiles: Vec::with_capacity(inputs.blocks * inputs.positions),
             inputs,
@@ -78,7 +78,7 @@ impl Linear {
         let stride = self.outputs.stride(samples);
         if samples <= FEW {
             self.tiles(samples);
-            let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.weight.rows };
+            let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
             forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
             done(0..self.outputs.blocks, y);
             return;
@@ -89,7 +89,8 @@ impl Linear {
             self.weight.transpose(panel, |_| true, transposed);
             let start = Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr());
             let sides = [self.inputs, self.outputs];
-            walk_panel(self.kernel, &self.forward, sides, x, y, samples, panel, transposed, start);
+            let weights = Taps { values: transposed, stride: self.inputs.blocks * BLOCK * panel.width() };
+            walk_panel(self.kernel, &self.forward, sides, x, y, samples, panel, weights, start);
             done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
         }
     }
@@ -117,13 +118,13 @@ impl Linear {
                 };
                 stepped = matches!(sink, Sink::Step(_));
                 self.tiles(samples);
-                let turned = &mut scratch.transposed[..self.weight.rows * samples];
+                let turned = &mut scratch.transposed[..self.outputs.blocks * BLOCK * samples];
                 let plane = self.outputs.stride(samples);
                 for (o, to) in turned.chunks_exact_mut(samples).enumerate() {
                     let from = &dy[o / BLOCK * plane + o % BLOCK..];
                     to.iter_mut().zip(from.iter().step_by(BLOCK)).for_each(|(to, &value)| *to = value);
                 }
-                let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.weight.rows };
+                let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
                 let (w, v) = self.weight.both();
                 backward(&inputs, turned, dx, add, w, v, sgd);
                 done(0..self.inputs.blocks, dx);
@@ -132,7 +133,8 @@ impl Linear {
                 let stride = self.inputs.stride(samples);
                 let start = if add { Start::Add } else { Start::Zero };
                 for panel in self.weight.panels() {
-                    let weights = &self.weight.values()[panel.start..];
+                    let values = &self.weight.values()[panel.start..];
+                    let weights = Taps { values, stride: self.weight.rows * panel.width() };
                     let sides = [self.outputs, self.inputs];
                     walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, weights, start);
                     done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);

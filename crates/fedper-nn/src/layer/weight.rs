@@ -20,7 +20,7 @@ pub(crate) struct Weight {
     /// Whether what are inputs here are PyTorch's outputs, and the other way round.
     exchanged: bool,
     pub(crate) taps: usize,
-    /// Rows of a tap: input channels, filled up to whole blocks or not.
+    /// Rows of a tap: input channels, filled up to whole blocks or not; of exchanged ones, one more.
     pub(crate) rows: usize,
     inputs: usize,
     outputs: usize,
@@ -68,21 +68,33 @@ impl Weight {
         kernel: &Kernel,
     ) -> Self {
         let rows = if fill_up { blocks(inputs) * BLOCK } else { inputs };
-        let len = blocks(outputs) * BLOCK * taps * rows;
-        let parameter = Parameter::new(name, len);
-        let exchanged = false;
-        Self { parameter, groups, exchanged, taps, rows, inputs, outputs, panel_blocks: kernel.blocks }
+        Self {
+            parameter: Parameter::new(name, blocks(outputs) * BLOCK * taps * rows),
+            groups,
+            exchanged: false,
+            taps,
+            rows,
+            inputs,
+            outputs,
+            panel_blocks: kernel.blocks,
+        }
     }
 
     /// As [`Weight::new`], with inputs and outputs exchanged: `[block of inputs][tap][output][16]`. A panel is one block, so
-    /// that a walk over one vector of inputs reads weights as they lie.
-    pub(crate) fn exchanged(
-        name: String,
-        [inputs, outputs]: [usize; 2],
-        taps: usize,
-        kernel: &Kernel,
-    ) -> Self {
-        Self { exchanged: true, panel_blocks: 1, ..Self::new(name, [outputs, inputs], 1, taps, true, kernel) }
+    /// that a walk over one vector of inputs reads weights as they lie, and a tap has a row more than outputs, so that the
+    /// same output of all taps does not lie in the same sets of a cache.
+    pub(crate) fn exchanged(name: String, [inputs, outputs]: [usize; 2], taps: usize) -> Self {
+        let rows = blocks(outputs) * BLOCK + 1;
+        Self {
+            parameter: Parameter::new(name, blocks(inputs) * BLOCK * taps * rows),
+            groups: 1,
+            exchanged: true,
+            taps,
+            rows,
+            inputs: outputs,
+            outputs: inputs,
+            panel_blocks: 1,
+        }
     }
 
     pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + Clone + use<> {
