@@ -11,10 +11,13 @@ use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::OUTER_ROWS;
 use crate::kernel::pool::{max_gradient, max_of_four};
 use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, knows_winners, winners_gradient};
+use crate::kernel::winograd::lines::{self, PooledLines};
 use crate::optim::Sink;
 
 /// Terms that one chain may add up, as in the matrix kernel.
 const MAX_TERMS: usize = 128;
+/// Samples whose points are computed at a time, so that they stay in the second-level cache.
+const LINE_SAMPLES: usize = 16;
 
 pub(crate) struct PooledStem {
     pub(crate) stem: Stem,
@@ -45,6 +48,11 @@ impl PooledStem {
 
     pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
         self.stem.reserve(scratch, max_batch);
+        if self.by_lines() {
+            let taps = self.stem.window.kernel[0] * self.stem.channels * lines::POINTS;
+            let points = LINE_SAMPLES.min(max_batch) * self.line_points()[1];
+            scratch.reserve_points([points, 0], taps * self.stem.kernel.blocks * BLOCK, 0);
+        }
         let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
         scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
     }
@@ -53,6 +61,9 @@ impl PooledStem {
     /// `y` is what the pool leaves.
     pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
         self.stem.pad(images, samples);
+        if self.by_lines() {
+            return self.forward_lines(images, y, samples, scratch);
+        }
         let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
         let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
         let images = if window.padding > 0 { &padded[..] } else { images };
@@ -80,6 +91,61 @@ impl PooledStem {
                     let four = std::array::from_fn(|i| &four[i * row..][..row]);
                     max_of_four(four, &mut y[at..at + row], &mut self.winner[at..at + row], range);
                 }
+            }
+        }
+    }
+
+    /// If there is a kernel for tiles of a line of this convolution.
+    fn by_lines(&self) -> bool {
+        let window = &self.stem.window;
+        window.kernel[1] == lines::TAPS && window.stride == 1 && 2 * self.side[1] >= lines::OUTPUTS
+    }
+
+    /// Values of the points of a line of an image, and of an image.
+    fn line_points(&self) -> [usize; 2] {
+        let line = lines::tiles(2 * self.side[1]).len() * self.stem.channels * lines::POINTS;
+        [line, line * (2 * self.side[0] + self.stem.window.kernel[0] - 1)]
+    }
+
+    /// [`PooledStem::forward`] by tiles of lines, from images that have their padding.
+    fn forward_lines(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
+        let ([line, image], outputs) = (self.line_points(), 2 * self.side[1]);
+        let from_extents = self.stem.extents();
+        let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
+        let images = if window.padding > 0 { &padded[..] } else { images };
+        let bias = bias.as_mut().map_or(&[][..], |bias| bias.refresh());
+        let Scratch { points: [points, _], filters, .. } = scratch;
+        let plane = self.pooled.stride(samples);
+        for first in (0..samples).step_by(LINE_SAMPLES) {
+            let group = LINE_SAMPLES.min(samples - first);
+            let from = images[first * from_extents.1..].chunks_exact(from_extents.1);
+            for (from, to) in from.zip(points.chunks_exact_mut(image)).take(group) {
+                for (from, to) in from.chunks_exact(from_extents.0).zip(to.chunks_exact_mut(line)) {
+                    lines::line_points(from, *channels, outputs, to);
+                }
+            }
+            for panel in weight.panels() {
+                let taps = &weight.values()[panel.start..][..weight.taps * *channels * panel.width()];
+                lines::line_filters(taps, *channels, panel.width(), filters);
+                let at = panel.first * plane + first * BLOCK;
+                let end = (panel.range().end - 1) * plane + self.pooled.plane(samples);
+                lines::pooled_lines(&mut PooledLines {
+                    points,
+                    line,
+                    image,
+                    samples: group,
+                    channels: *channels,
+                    filters,
+                    height: window.kernel[0],
+                    bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
+                    blocks: panel.blocks,
+                    pooled: self.side,
+                    y: &mut y[at..end],
+                    winner: &mut self.winner[at..end],
+                    plane,
+                    row: samples * BLOCK,
+                    range: self.activation.range(),
+                });
             }
         }
     }

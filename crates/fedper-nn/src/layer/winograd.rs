@@ -88,7 +88,7 @@ fn side(some: &Range<usize>, extent: Extent, size: [usize; 2], samples: usize) -
 /// Values from one point of activations to the next, and of the weights between so many pairs of blocks: an odd number of
 /// rows, so that a tile's values at all points lie in different sets of a cache.
 fn point_len(points: Extent, samples: usize) -> usize {
-    (points.len(samples) / BLOCK | 1) * BLOCK
+    ((points.len(samples) / BLOCK) | 1) * BLOCK
 }
 
 /// As [`point_len`].

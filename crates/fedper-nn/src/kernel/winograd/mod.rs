@@ -15,6 +15,7 @@
 //! of a 3x3 filter would take half of the products again, but in a deep network be further from PyTorch than PyTorch's own
 //! rounding is from exact results.
 
+pub(crate) mod lines;
 mod points;
 pub(crate) mod pooled;
 

@@ -18,7 +18,7 @@ unsafe fn times<S: Simd>(factor: f32, v: S::V, to: S::V) -> S::V {
     }
 }
 
-/// The points 0, then `p` and `-p` for each of [`Points::PAIRS`], and infinity.
+/// The points 0 and infinity, then `p` and `-p` for each of [`Points::PAIRS`].
 ///
 /// # Safety
 /// Of every function: the machine must have `S`.
@@ -39,18 +39,29 @@ pub(super) trait Points<const SIDE: usize> {
         // SAFETY: passed on to the caller.
         unsafe {
             let mut values = [c[0]; SIDE];
-            for (k, &point) in Self::PAIRS.iter().enumerate() {
-                // Those of even and of odd degree, from the highest down.
-                let top = N - 1;
-                let mut sums = [c[top - top % 2], c[top - (top + 1) % 2]];
-                for (j, &c) in c[..N - 2].iter().enumerate().rev() {
-                    sums[j % 2] = times::<S>(point * point, sums[j % 2], c);
-                }
-                values[1 + 2 * k] = times::<S>(point, sums[1], sums[0]);
-                values[2 + 2 * k] = times::<S>(-point, sums[1], sums[0]);
+            for pair in 0..SIDE / 2 {
+                [values[2 * pair], values[2 * pair + 1]] = Self::evaluate_pair::<S, N>(c, pair);
             }
-            values[SIDE - 1] = c[N - 1];
             values
+        }
+    }
+
+    /// [`Points::evaluate`] at two of the points.
+    #[inline(always)]
+    unsafe fn evaluate_pair<S: Simd, const N: usize>(c: [S::V; N], pair: usize) -> [S::V; 2] {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            if pair == 0 {
+                return [c[0], c[N - 1]];
+            }
+            let point = Self::PAIRS[pair - 1];
+            // Those of even and of odd degree, from the highest down.
+            let top = N - 1;
+            let mut sums = [c[top - top % 2], c[top - (top + 1) % 2]];
+            for (j, &c) in c[..N - 2].iter().enumerate().rev() {
+                sums[j % 2] = times::<S>(point * point, sums[j % 2], c);
+            }
+            [times::<S>(point, sums[1], sums[0]), times::<S>(-point, sums[1], sums[0])]
         }
     }
 
@@ -61,7 +72,7 @@ pub(super) trait Points<const SIDE: usize> {
         unsafe {
             let mut c = [S::zero(); N];
             for (k, &point) in Self::PAIRS.iter().enumerate() {
-                let [a, b] = [values[1 + 2 * k], values[2 + 2 * k]];
+                let [a, b] = [values[2 + 2 * k], values[3 + 2 * k]];
                 let sums = [S::add(a, b), S::sub(a, b)];
                 let mut power = 1.0;
                 for (j, c) in c.iter_mut().enumerate() {
@@ -70,7 +81,7 @@ pub(super) trait Points<const SIDE: usize> {
                 }
             }
             c[0] = S::add(c[0], values[0]);
-            c[N - 1] = S::add(c[N - 1], values[SIDE - 1]);
+            c[N - 1] = S::add(c[N - 1], values[1]);
             c
         }
     }
@@ -106,18 +117,18 @@ pub(super) struct Four;
 impl Points<4> for Four {
     // `combine` takes the first to be 1.
     const PAIRS: &'static [f32] = &[1.0];
-    const SCALE: [f32; 4] = [1.0, 0.5, 0.5, 1.0];
+    const SCALE: [f32; 4] = [1.0, 1.0, 0.5, 0.5];
 
     #[inline(always)]
     unsafe fn input<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
         // SAFETY: passed on to the caller.
-        unsafe { [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(d, b)] }
+        unsafe { [S::sub(a, c), S::sub(d, b), S::add(b, c), S::sub(c, b)] }
     }
 
     #[inline(always)]
-    unsafe fn input_gradient<S: Simd>([a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+    unsafe fn input_gradient<S: Simd>([zero, infinity, a, b]: [S::V; 4]) -> [S::V; 4] {
         // SAFETY: passed on to the caller.
-        unsafe { [a, S::sub(S::sub(b, c), d), S::sub(S::add(b, c), a), d] }
+        unsafe { [zero, S::sub(S::sub(a, b), infinity), S::sub(S::add(a, b), zero), infinity] }
     }
 }
 
@@ -126,7 +137,7 @@ pub(super) struct Eight;
 impl Points<8> for Eight {
     const PAIRS: &'static [f32] = &[1.0, 0.5, 2.0];
     const SCALE: [f32; 8] =
-        [1.0, -2.0 / 9.0, -2.0 / 9.0, 32.0 / 45.0, 32.0 / 45.0, 1.0 / 90.0, 1.0 / 90.0, 1.0];
+        [1.0, 1.0, -2.0 / 9.0, -2.0 / 9.0, 32.0 / 45.0, 32.0 / 45.0, 1.0 / 90.0, 1.0 / 90.0];
 
     #[inline(always)]
     unsafe fn input<S: Simd>([a, b, c, d, e, f, g, h]: [S::V; 8]) -> [S::V; 8] {
@@ -140,20 +151,20 @@ impl Points<8> for Eight {
                 [times::<S>(0.25, c, times::<S>(-1.25, e, g)), times::<S>(0.25, b, times::<S>(-1.25, d, f))];
             [
                 times::<S>(5.25, S::sub(e, c), S::sub(a, g)),
+                times::<S>(5.25, S::sub(d, f), S::sub(h, b)),
                 S::add(one[0], one[1]),
                 S::sub(one[0], one[1]),
                 times::<S>(2.0, half[1], half[0]),
                 times::<S>(-2.0, half[1], half[0]),
                 times::<S>(2.0, two[1], two[0]),
                 times::<S>(-2.0, two[1], two[0]),
-                times::<S>(5.25, S::sub(d, f), S::sub(h, b)),
             ]
         }
     }
 
     #[inline(always)]
     unsafe fn input_gradient<S: Simd>(values: [S::V; 8]) -> [S::V; 8] {
-        let [zero, a, b, c, d, e, f, infinity] = values;
+        let [zero, infinity, a, b, c, d, e, f] = values;
         // SAFETY: passed on to the caller.
         unsafe {
             let [one, half, two] = [[a, b], [c, d], [e, f]].map(|[a, b]| [S::add(a, b), S::sub(a, b)]);
