@@ -99,8 +99,8 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
     row: usize,
 ) {
     let part = (CACHED / (ROWS * BLOCK)).max(1);
-    // Of each sample and output, a vector whose lanes remain to be added up; of shorter vectors, the rest stays zero.
-    let mut sums = [Square([MaybeUninit::new([0.0; BLOCK]); BLOCK]); ROWS];
+    // Of each sample and output, a vector whose lanes remain to be added up.
+    let mut sums = [Square([MaybeUninit::<[f32; BLOCK]>::uninit(); BLOCK]); ROWS];
     for (number, tiles) in inputs.tiles.chunks(part).enumerate() {
         for block in 0..inputs.outputs / BLOCK {
             for o in (0..BLOCK).step_by(2) {
@@ -120,23 +120,17 @@ unsafe fn forward_rows<S: Simd, const ROWS: usize>(
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
-                let mut lanes = Square([MaybeUninit::uninit(); BLOCK]);
-                // SAFETY: both are squares; the caller vouches for `y` and `bias`.
+                let mut lanes = [0.0; BLOCK];
+                // SAFETY: there are a vector for each output, and the caller vouches for `y` and `bias`.
                 unsafe {
-                    S::transpose(sums.0.as_ptr().cast(), BLOCK, lanes.0.as_mut_ptr().cast(), BLOCK);
+                    S::sum_lanes(sums.0.as_ptr().cast(), &mut lanes);
                     let to = y.as_mut_ptr().add(block * y_plane + (row + r) * BLOCK);
                     for v in (0..BLOCK).step_by(S::LANES) {
-                        let mut four = [S::zero(); 4];
-                        for (lane, values) in lanes.0.iter().enumerate().take(S::LANES) {
-                            four[lane % 4] =
-                                S::add(four[lane % 4], S::load(values.as_ptr().cast::<f32>().add(v)));
-                        }
-                        let sum = S::add(S::add(four[0], four[1]), S::add(four[2], four[3]));
                         let start = match number {
                             0 => S::load(bias.as_ptr().add(block * BLOCK + v)),
                             _ => S::load(to.add(v)),
                         };
-                        S::store(to.add(v), S::add(start, sum));
+                        S::store(to.add(v), S::add(start, S::load(lanes.as_ptr().add(v))));
                     }
                 }
             }

@@ -38,6 +38,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn where_equal(bytes: *const u8, value: u8, v: Self::V) -> Self::V;
     /// The largest of four in each lane, and, a byte each, which it was: the first of those that are equal, or the last NaN.
     unsafe fn max_of_four(x: [Self::V; 4], winner: *mut u8) -> Self::V;
+    /// `to[i] = ` the sum of the lanes of vector `i`; vectors lie [`BLOCK`] apart.
+    #[inline(always)]
+    unsafe fn sum_lanes(from: *const f32, to: &mut [f32; BLOCK]) {
+        for (i, to) in to.iter_mut().enumerate() {
+            let mut sums = [0.0; 4];
+            for lane in 0..Self::LANES {
+                // SAFETY: the caller vouches for `BLOCK` vectors.
+                sums[lane % 4] += unsafe { *from.add(i * BLOCK + lane) };
+            }
+            *to = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
+    }
     /// `to[j * to_width + i] = from[i * from_width + j]` for [`BLOCK`] rows and columns, whatever lies there: bits stay, and
     /// need not be aligned.
     #[inline(always)]
@@ -58,7 +70,7 @@ pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{BLOCK, Simd};
     use std::arch::x86_64::*;
 
     /// AVX-512F.
@@ -166,6 +178,35 @@ mod x86 {
                 }
                 _mm_storeu_si128(winner.cast(), tap);
                 largest
+            }
+        }
+        #[inline(always)]
+        unsafe fn sum_lanes(from: *const f32, to: &mut [f32; BLOCK]) {
+            // SAFETY: as in `zero`, and the caller vouches for 16 vectors.
+            unsafe {
+                // Of each two vectors, two sums of two lanes in each quarter; of each four, four sums of all lanes of it.
+                let mut pairs = [_mm512_setzero_pd(); 8];
+                for (i, pair) in pairs.iter_mut().enumerate() {
+                    let a = _mm512_loadu_ps(from.add(2 * i * BLOCK));
+                    let b = _mm512_loadu_ps(from.add((2 * i + 1) * BLOCK));
+                    let sum = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                    *pair = _mm512_castps_pd(sum);
+                }
+                let mut fours = [_mm512_setzero_ps(); 4];
+                for (i, four) in fours.iter_mut().enumerate() {
+                    let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                    let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                    *four = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+                }
+                // Then the quarters, of which the even ones and the odd ones go together.
+                let [a, b, c, d] = fours;
+                let low =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let high =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                let even = _mm512_shuffle_f32x4::<0x88>(low, high);
+                let sums = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0xdd>(low, high));
+                _mm512_storeu_ps(to.as_mut_ptr(), sums);
             }
         }
         #[inline(always)]

@@ -150,11 +150,11 @@ impl Conv {
             if dx.is_some() {
                 winograd.filters(&self.weight, &mut filters);
             }
-            let take = |points: &mut [f32], zeros: &[f32], part: &Part| {
+            let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
                 let side = part.side(outputs, size, samples);
                 winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
             };
-            self.backward_tiles(&mut filters, x, dx, samples, add, scratch, sink, done, take);
+            self.backward_tiles(&mut filters, x, dx, samples, add, scratch, sink, done, 1, take);
             scratch.filters = filters;
             return self.bias_gradient(dy, samples, sink);
         }
@@ -185,7 +185,7 @@ impl Conv {
     }
 
     /// [`Conv::backward`] by tiles but for the bias. `filters` are the points of the weights, which are lost; `take` writes the
-    /// points of the output's gradient.
+    /// points of the output's gradient, in so many groups.
     #[allow(clippy::too_many_arguments, reason = "two passes in one")]
     pub(super) fn backward_tiles(
         &mut self,
@@ -197,7 +197,8 @@ impl Conv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
         mut done: impl Done,
-        take: impl FnMut(&mut [f32], &[f32], &Part),
+        groups: usize,
+        take: impl FnMut(&mut [f32], &[f32], &Part, usize),
     ) {
         let winograd = self.winograd.expect("called for convolutions by tiles");
         if let (Some(dx), false) = (&mut dx, add) {
@@ -205,7 +206,7 @@ impl Conv {
         }
         let sides = [self.inputs, self.outputs];
         let to = dx.as_deref_mut();
-        winograd.gradients(self.kernel, sides, &self.weight, filters, x, to, samples, scratch, take);
+        winograd.gradients(self.kernel, sides, &self.weight, filters, x, to, samples, scratch, groups, take);
         if let Some(dx) = dx {
             done(0..self.inputs.blocks, dx);
         }

@@ -90,11 +90,13 @@ impl PooledConv {
         sink: &mut Sink<'_>,
     ) {
         let Self { conv, windows, filters, winner, .. } = self;
-        let take = |points: &mut [f32], _: &[f32], part: &Part| {
+        let winograd = conv.winograd.expect("a convolution by tiles");
+        let take = |points: &mut [f32], _: &[f32], part: &Part, pair| {
             let (side, corner) = windows.of(part, samples);
-            pooled_gradients(dy, winner, &side, corner, points, &part.tile);
+            pooled_gradients(dy, winner, &side, corner, pair, points, &part.tile);
         };
-        conv.backward_tiles(filters, x, dx, samples, add, scratch, sink, |_, _| {}, take);
+        let groups = winograd.pairs();
+        conv.backward_tiles(filters, x, dx, samples, add, scratch, sink, |_, _| {}, groups, take);
         if let Some(bias) = &mut conv.bias {
             bias.backward(dy, windows.extent, samples, sink);
         }

@@ -124,6 +124,11 @@ impl Winograd {
         (products as f64 * COST < direct as f64).then_some(own)
     }
 
+    /// Pairs of points in one dimension.
+    pub(crate) fn pairs(&self) -> usize {
+        (self.scheme.outputs() + self.scheme.taps() - 1) / 2
+    }
+
     fn columns(&self) -> usize {
         self.output[1].div_ceil(self.scheme.outputs())
     }
@@ -207,8 +212,10 @@ impl Winograd {
             let sides = [chunk.points(from.blocks), chunk.points(to.blocks)];
             for point in 0..self.scheme.points() {
                 let filters = &filters[point * matrix..][..matrix];
+                let [u, m] = [(&mut *u, sides[0]), (&mut *m, sides[1])]
+                    .map(|(points, side)| at(points, point, side, chunk.samples.len()));
                 for panel in weight.panels() {
-                    multiply(kernel, panel, filters, sides, point, u, m, chunk.samples.len());
+                    multiply(kernel, panel, filters, sides, u, m, chunk.samples.len());
                 }
             }
             for part in self.parts(&chunk, to.blocks) {
@@ -218,7 +225,8 @@ impl Winograd {
     }
 
     /// `dx +=` the gradient of the input, if that is asked for. The points of the weights in `filters` make room for those of
-    /// their gradient. `take` writes the points of each part of the outputs' gradient.
+    /// their gradient. `take` writes the points of each part of the outputs' gradient: all in one group, or in as many as it
+    /// is said, each of which takes the place of the one before.
     #[allow(clippy::too_many_arguments, reason = "as above")]
     pub(crate) fn gradients(
         &self,
@@ -230,7 +238,8 @@ impl Winograd {
         mut dx: Option<&mut [f32]>,
         samples: usize,
         scratch: &mut Scratch,
-        mut take: impl FnMut(&mut [f32], &[f32], &Part),
+        groups: usize,
+        mut take: impl FnMut(&mut [f32], &[f32], &Part, usize),
     ) {
         let matrix = matrix_len(from.blocks * to.blocks);
         let rows = self.gradient_rows([from.blocks, to.blocks], samples);
@@ -241,12 +250,15 @@ impl Winograd {
             for part in self.parts(&chunk, from.blocks) {
                 inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
             }
-            for part in self.parts(&chunk, to.blocks) {
-                take(m, zeros, &part);
-            }
             let [left, right] = [chunk.points(from.blocks), chunk.points(to.blocks)];
-            // All of a point at once, while it is in the first-level cache.
+            let group_len = self.scheme.points() / groups;
             for point in 0..self.scheme.points() {
+                if point.is_multiple_of(group_len) {
+                    for part in self.parts(&chunk, to.blocks) {
+                        take(m, zeros, &part, point / group_len);
+                    }
+                }
+                // All of a point at once, while it is in the first-level cache.
                 let filters = &mut filters[point * matrix..][..matrix];
                 let turned = &mut turned[if once { 0 } else { point * matrix }..][..matrix];
                 if number == 0 {
@@ -255,12 +267,15 @@ impl Winograd {
                     }
                     filters.fill(0.0);
                 }
+                let samples = chunk.samples.len();
+                let u = at(u, point, left, samples);
+                let m = at(m, point % group_len, right, samples);
                 for panel in weight.panels() {
-                    multiply_outer(kernel, panel, filters, [left, right], point, u, m, chunk.samples.len());
+                    multiply_outer(kernel, panel, filters, [left, right], u, m, samples);
                 }
                 if dx.is_some() {
                     for panel in weight.input_panels() {
-                        multiply(kernel, panel, turned, [right, left], point, m, u, chunk.samples.len());
+                        multiply(kernel, panel, turned, [right, left], m, u, samples);
                     }
                 }
             }
@@ -290,6 +305,12 @@ impl Winograd {
     }
 }
 
+/// One of the points of activations.
+fn at(points: &mut [f32], point: usize, side: Extent, samples: usize) -> &mut [f32] {
+    let len = point_len(side, samples);
+    &mut points[point * len..][..len]
+}
+
 /// One point of weights with inputs and outputs exchanged.
 fn turn(weight: &Weight, from: &[f32], to: &mut [f32]) {
     let inner = weight.pairs() * BLOCK * BLOCK / weight.rows;
@@ -315,13 +336,11 @@ fn multiply(
     panel: Panel,
     filters: &[f32],
     [from_side, to_side]: [Extent; 2],
-    point: usize,
     from: &[f32],
     to: &mut [f32],
     samples: usize,
 ) {
-    let [from_len, to_len] = [from_side, to_side].map(|side| point_len(side, samples));
-    let (from, to) = (&from[point * from_len..][..from_len], &mut to[point * to_len..][..to_len]);
+    assert!(from.len() >= from_side.len(samples));
     let c_plane = to_side.stride(samples);
     let inner = from_side.blocks * BLOCK;
     let filters = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
@@ -343,13 +362,11 @@ fn multiply_outer(
     panel: Panel,
     dw: &mut [f32],
     [x_side, dy_side]: [Extent; 2],
-    point: usize,
     x: &[f32],
     dy: &[f32],
     samples: usize,
 ) {
-    let [x_len, dy_len] = [x_side, dy_side].map(|side| point_len(side, samples));
-    let (x, dy) = (&x[point * x_len..][..x_len], &dy[point * dy_len..][..dy_len]);
+    assert!(x.len() >= x_side.len(samples));
     let dy_plane = dy_side.stride(samples);
     let dy = &dy[panel.first * dy_plane..][..panel.blocks * dy_plane];
     let inner = x_side.blocks * BLOCK;
@@ -415,12 +432,23 @@ mod tests {
 
                 let mut found = case.before.clone();
                 let (dx, dy) = (Some(&mut found[..]), &case.dy);
-                let take = |points: &mut [f32], zeros: &[f32], part: &Part| {
+                let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
                     let side = part.side(sides[1], window.output(), samples);
                     output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
                 };
                 let x = &case.x;
-                winograd.gradients(kernel, sides, &weight, &mut filters, x, dx, samples, &mut scratch, take);
+                winograd.gradients(
+                    kernel,
+                    sides,
+                    &weight,
+                    &mut filters,
+                    x,
+                    dx,
+                    samples,
+                    &mut scratch,
+                    1,
+                    take,
+                );
                 case.check_input_gradient(&found, tolerance, &what);
 
                 let mut out = case.params.clone();

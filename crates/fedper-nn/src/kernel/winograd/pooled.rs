@@ -1,7 +1,7 @@
 //! Tiles whose outputs a 2x2 max-pool follows: they are pooled in registers, and their gradient is never written out.
 
 use super::points::{Eight, Four, Points};
-use super::{Scheme, Side, Tile, load_points, store_points, twice, with_scheme};
+use super::{Scheme, Side, Tile, load_points, twice, with_scheme};
 use crate::kernel::simd::Simd;
 use crate::kernel::{BLOCK, vectorised};
 
@@ -75,17 +75,21 @@ unsafe fn pooled_outputs_of<
 }
 
 vectorised! {
-    /// The transposed outputs of a tile, from the gradient of what the pool left and which position of each window won.
+    /// Two rows of points, that pair of [`Points`], of the transposed outputs of a tile, from the gradient of what the pool left
+    /// and which position of each window won.
     pub(crate) fn pooled_gradients<S>(
         dy: &[f32],
         winner: &[u8],
         side: &Side,
         corner: [isize; 2],
+        pair: usize,
         to: &mut [f32],
         tile: &Tile,
     ) {
-        assert!(tile.end(side) <= to.len() && winner.len() >= dy.len());
-        with_scheme!(tile.scheme, pooled_gradients_of::<S>(dy, winner, side, corner, to, tile))
+        let rows = 2 * (tile.scheme.outputs() + tile.scheme.taps() - 1);
+        assert!((rows - 1) * tile.point + (side.blocks - 1) * tile.plane + tile.first + side.len <= to.len());
+        assert!(winner.len() >= dy.len() && pair < rows / 4);
+        with_scheme!(tile.scheme, pooled_gradients_of::<S>(dy, winner, side, corner, pair, to, tile))
     }
 }
 
@@ -101,6 +105,7 @@ unsafe fn pooled_gradients_of<
     winner: &[u8],
     side: &Side,
     corner: [isize; 2],
+    pair: usize,
     to: &mut [f32],
     tile: &Tile,
 ) {
@@ -108,25 +113,31 @@ unsafe fn pooled_gradients_of<
     for block in 0..side.blocks {
         let to = to.as_mut_ptr().wrapping_add(tile.first + block * tile.plane);
         for v in (0..side.len).step_by(S::LANES) {
-            // SAFETY: as in `pooled_outputs_of`.
+            // SAFETY: as in `pooled_outputs_of`, and there are two rows of points.
             unsafe {
-                let mut square = [[S::zero(); OUT]; OUT];
-                for i in 0..OUT / 2 {
-                    for j in 0..OUT / 2 {
-                        let (place, plane) = places[i][j];
+                let mut rows = [[S::zero(); OUT]; 2];
+                for j in 0..OUT {
+                    let mut column = [S::zero(); OUT];
+                    for i in 0..OUT / 2 {
+                        let (place, plane) = places[i][j / 2];
                         if place.is_null() {
                             continue;
                         }
                         let from = place.add(block * plane + v);
                         let winner = winner.as_ptr().add(from.offset_from(dy.as_ptr()) as usize);
-                        for k in 0..4 {
-                            square[2 * i + k / 2][2 * j + k % 2] =
-                                S::where_equal(winner, k as u8, S::load(from));
+                        let value = S::load(from);
+                        for k in 0..2 {
+                            column[2 * i + k] = S::where_equal(winner, (2 * k + j % 2) as u8, value);
                         }
                     }
+                    let values = P::evaluate_pair::<S, OUT>(column, pair);
+                    (rows[0][j], rows[1][j]) = (values[0], values[1]);
                 }
-                let points = twice!(S, square, OUT => SIDE, P::evaluate::<S, OUT>);
-                store_points::<S, SIDE>(to.add(v), tile.point, points);
+                for (i, row) in rows.into_iter().enumerate() {
+                    for (j, value) in P::evaluate::<S, OUT>(row).into_iter().enumerate() {
+                        S::store(to.add((i * SIDE + j) * tile.point + v), value);
+                    }
+                }
             }
         }
     }
