@@ -63,7 +63,7 @@ impl Stretch {
     pub(crate) const NONE: Self = Self { x: std::ptr::null(), dy: std::ptr::null(), rows: 0 };
 }
 
-/// `dw[i][column] += sum over stretches, rows of x[row][i] * dy[row][column]` for one panel of columns; `dw` is
+/// `dw[i][column] (+)= sum over stretches, rows of x[row][i] * dy[row][column]` for one panel of columns; `dw` is
 /// `[inputs][panel width]`, `dy` blocked.
 ///
 /// One chain adds up all rows: about [`OUTER_ROWS`] are few enough to lose little, and stay in the first-level cache from
@@ -75,6 +75,8 @@ pub(crate) struct Outer<'a> {
     pub(crate) inputs: Rows,
     pub(crate) dy_plane: usize,
     pub(crate) dw: *mut f32,
+    /// Whether `dw` is added to, or set.
+    pub(crate) add: bool,
 }
 
 /// How many rows an [`Outer`] should have.
@@ -315,7 +317,7 @@ unsafe fn outer<S: Simd, const INPUTS: usize, const VECTORS: usize, const BLOCKE
         for (i, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 let to = dw.add((i * VECTORS + v) * S::LANES);
-                S::store(to, S::add(S::load(to), *sum));
+                S::store(to, if p.add { S::add(S::load(to), *sum) } else { *sum });
             }
         }
     }

@@ -316,7 +316,7 @@ impl Conv {
         let dw = gradient.as_mut_ptr();
         let (mut stretches, mut count, mut rows) = ([Stretch::NONE; MAX_STRETCHES], 0, 0);
         let flush = |stretches: &[Stretch]| {
-            let outer = Outer { stretches, inputs, dy_plane, dw };
+            let outer = Outer { stretches, inputs, dy_plane, dw, add: true };
             // SAFETY: the rows of every stretch are among the positions of every plane, and `gradient` is a tap of the
             // panel (asserted above and below).
             unsafe { self.kernel.outer(&outer, panel.blocks) };

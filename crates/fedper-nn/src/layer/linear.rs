@@ -173,6 +173,7 @@ impl Linear {
                         inputs: Rows::Blocked { blocks: self.outputs.blocks, plane: dy_plane },
                         dy_plane: x_plane,
                         dw: gradient.as_mut_ptr(),
+                        add: true,
                     };
                     // SAFETY: the samples' rows are in every plane of `x` and `dy` (asserted above), and `gradient` is a row
                     // of the panel for each output.

@@ -240,7 +240,7 @@ impl Stem {
         let inputs = Rows::Lines { len, stride: image };
         for dw in gradient[..rows * len * panel.width()].chunks_exact_mut(len * panel.width()) {
             let stretches = &mut stretches[..count];
-            let outer = Outer { stretches, inputs, dy_plane: plane, dw: dw.as_mut_ptr() };
+            let outer = Outer { stretches, inputs, dy_plane: plane, dw: dw.as_mut_ptr(), add: true };
             // SAFETY: windows lie on the padded images and `dy` has their rows (asserted above); `dw` is one row of taps.
             unsafe { self.kernel.outer(&outer, panel.blocks) };
             for stretch in stretches {

@@ -261,17 +261,14 @@ impl Winograd {
                 // All of a point at once, while it is in the first-level cache.
                 let filters = &mut filters[point * matrix..][..matrix];
                 let turned = &mut turned[if once { 0 } else { point * matrix }..][..matrix];
-                if number == 0 {
-                    if dx.is_some() {
-                        turn(weight, filters, turned);
-                    }
-                    filters.fill(0.0);
+                if number == 0 && dx.is_some() {
+                    turn(weight, filters, turned);
                 }
                 let samples = chunk.samples.len();
                 let u = at(u, point, left, samples);
                 let m = at(m, point % group_len, right, samples);
                 for panel in weight.panels() {
-                    multiply_outer(kernel, panel, filters, [left, right], u, m, samples);
+                    multiply_outer(kernel, panel, filters, number > 0, [left, right], u, m, samples);
                 }
                 if dx.is_some() {
                     for panel in weight.input_panels() {
@@ -361,6 +358,7 @@ fn multiply_outer(
     kernel: &Kernel,
     panel: Panel,
     dw: &mut [f32],
+    add: bool,
     [x_side, dy_side]: [Extent; 2],
     x: &[f32],
     dy: &[f32],
@@ -377,6 +375,7 @@ fn multiply_outer(
         inputs: Rows::Blocked { blocks: x_side.blocks, plane: x_side.stride(samples) },
         dy_plane,
         dw: dw.as_mut_ptr(),
+        add,
     };
     // SAFETY: as in `multiply`; `dw` has a row of the panel for each input.
     unsafe { kernel.outer(&outer, panel.blocks) };
