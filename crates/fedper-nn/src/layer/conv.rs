@@ -5,7 +5,7 @@ use fedper_core::params::Params;
 use super::bf16::Bf16;
 use super::geometry::{Link, Links, Walk, Window};
 use super::weight::{Bias, Panel, Weight};
-use super::winograd::{Part, Winograd};
+use super::winograd::{Part, Points, Winograd};
 use super::{Done, Extent, Scratch};
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::{BLOCK, Kernels, winograd};
@@ -77,11 +77,23 @@ impl Conv {
                 return;
             }
         }
+        if let Some(winograd) = &self.winograd {
+            winograd.reserve_points(&mut scratch.points, self.blocks());
+            return self.reserve_tiles(scratch);
+        }
         let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
         scratch.reserve(self.weight.panel_len(), transposed);
-        if let Some(winograd) = &self.winograd {
-            winograd.reserve(scratch, [self.inputs.blocks, self.outputs.blocks]);
-        }
+    }
+
+    /// What [`Conv::forward_tiles`] and [`Conv::backward_tiles`] need.
+    pub(super) fn reserve_tiles(&self, scratch: &mut Scratch) {
+        scratch.reserve(self.weight.panel_len(), 0);
+        self.winograd.iter().for_each(|winograd| winograd.reserve(scratch, self.blocks()));
+    }
+
+    /// Blocks of inputs and outputs.
+    pub(super) fn blocks(&self) -> [usize; 2] {
+        [self.inputs.blocks, self.outputs.blocks]
     }
 
     /// If so many samples are multiplied in bf16.
@@ -102,13 +114,13 @@ impl Conv {
         }
         if let Some(winograd) = self.winograd {
             let (outputs, size) = (self.outputs, winograd.output);
-            let mut filters = std::mem::take(&mut scratch.filters);
-            self.forward_tiles(&mut filters, x, samples, scratch, |points, bias, part| {
+            let mut points = std::mem::take(&mut scratch.points);
+            self.forward_tiles(&mut points, x, samples, scratch, |points, bias, part| {
                 let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
                 let side = part.side(outputs, size, samples);
                 winograd::outputs(points, &part.tile, y, &side, part.corner, start);
             });
-            scratch.filters = filters;
+            scratch.points = points;
             done(0..outputs.blocks, y);
             return;
         }
@@ -146,16 +158,16 @@ impl Conv {
         }
         if let Some(winograd) = self.winograd {
             let (outputs, size) = (self.outputs, winograd.output);
-            let mut filters = std::mem::take(&mut scratch.filters);
+            let mut points = std::mem::take(&mut scratch.points);
             if dx.is_some() {
-                winograd.filters(&self.weight, &mut filters);
+                winograd.filters(&self.weight, &mut points.filters);
             }
             let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
                 let side = part.side(outputs, size, samples);
                 winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
             };
-            self.backward_tiles(&mut filters, x, dx, samples, add, scratch, sink, done, 1, take);
-            scratch.filters = filters;
+            self.backward_tiles(&mut points, false, x, dx, samples, add, scratch, sink, done, 1, take);
+            scratch.points = points;
             return self.bias_gradient(dy, samples, sink);
         }
         if let Some(dx) = dx {
@@ -165,11 +177,10 @@ impl Conv {
         self.bias_gradient(dy, samples, sink);
     }
 
-    /// [`Conv::forward`] by tiles, from points of the weights that it writes to `filters`; `put` is handed points of the
-    /// output, the bias, and which they are.
+    /// [`Conv::forward`] by tiles; `put` is handed points of the output, the bias, and which they are.
     pub(super) fn forward_tiles(
         &mut self,
-        filters: &mut [f32],
+        points: &mut Points,
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
@@ -178,18 +189,18 @@ impl Conv {
         let winograd = self.winograd.expect("called for convolutions by tiles");
         let bias = self.bias.as_mut().map(Bias::refresh);
         let sides = [self.inputs, self.outputs];
-        winograd.filters(&self.weight, filters);
-        winograd.product(self.kernel, sides, &self.weight, filters, x, samples, scratch, |points, part| {
+        winograd.product(self.kernel, sides, &self.weight, points, x, samples, scratch, |points, part| {
             put(points, bias, part);
         });
     }
 
-    /// [`Conv::backward`] by tiles but for the bias. `filters` are the points of the weights, which are lost; `take` writes the
-    /// points of the output's gradient, in so many groups.
+    /// [`Conv::backward`] by tiles but for the bias. The points of the weights are lost; those of the inputs may have been `kept`
+    /// since [`Conv::forward_tiles`]. `take` writes the points of the output's gradient, in so many groups.
     #[allow(clippy::too_many_arguments, reason = "two passes in one")]
     pub(super) fn backward_tiles(
         &mut self,
-        filters: &mut [f32],
+        points: &mut Points,
+        kept: bool,
         x: &[f32],
         mut dx: Option<&mut [f32]>,
         samples: usize,
@@ -206,14 +217,26 @@ impl Conv {
         }
         let sides = [self.inputs, self.outputs];
         let to = dx.as_deref_mut();
-        winograd.gradients(self.kernel, sides, &self.weight, filters, x, to, samples, scratch, groups, take);
+        winograd.gradients(
+            self.kernel,
+            sides,
+            &self.weight,
+            points,
+            kept,
+            x,
+            to,
+            samples,
+            scratch,
+            groups,
+            take,
+        );
         if let Some(dx) = dx {
             done(0..self.inputs.blocks, dx);
         }
         let taps = self.weight.taps;
         for panel in self.weight.panels() {
             let gradient = &mut scratch.gradient[..taps * self.weight.rows * panel.width()];
-            winograd.gradient(&self.weight, panel, filters, gradient);
+            winograd.gradient(&self.weight, panel, &points.filters, gradient);
             self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
         }
     }

@@ -96,11 +96,13 @@ pub(crate) struct Scratch {
     pub(crate) outputs: Buffer,
     /// Inputs of a convolution, sample by sample.
     pub(crate) inputs: Buffer,
-    /// Inputs and outputs of a convolution, its weights, and those with inputs and outputs exchanged, as [`winograd`]
-    /// multiplies them.
-    pub(crate) points: [Buffer; 2],
-    pub(crate) filters: Buffer,
+    /// Inputs and weights of a convolution as [`winograd`] multiplies them, its outputs, and the weights with inputs and
+    /// outputs exchanged.
+    pub(crate) points: winograd::Points,
+    pub(crate) products: Buffer,
     pub(crate) turned: Buffer,
+    /// Inputs and weights of a first convolution as [`crate::kernel::winograd::lines`] multiplies them.
+    pub(crate) lines: [Buffer; 2],
     /// Never written.
     pub(crate) zeros: Buffer,
     /// Left and right matrices in bf16, and what must stay longer.
@@ -121,16 +123,13 @@ impl Scratch {
     }
 
     /// As [`Scratch::reserve`].
-    pub(crate) fn reserve_halves(&mut self, lens: [usize; 3]) {
-        self.halves.iter_mut().zip(lens).for_each(|(halves, len)| grow(halves, len));
+    pub(crate) fn reserve_lines(&mut self, lens: [usize; 2]) {
+        self.lines.iter_mut().zip(lens).for_each(|(lines, len)| grow(lines, len));
     }
 
     /// As [`Scratch::reserve`].
-    pub(crate) fn reserve_points(&mut self, points: [usize; 2], filters: usize, zeros: usize) {
-        self.points.iter_mut().zip(points).for_each(|(buffer, len)| grow(buffer, len));
-        grow(&mut self.filters, filters);
-        grow(&mut self.turned, filters);
-        grow(&mut self.zeros, zeros);
+    pub(crate) fn reserve_halves(&mut self, lens: [usize; 3]) {
+        self.halves.iter_mut().zip(lens).for_each(|(halves, len)| grow(halves, len));
     }
 }
 

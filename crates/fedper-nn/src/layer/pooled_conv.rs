@@ -4,10 +4,9 @@
 use super::conv::Conv;
 use super::geometry::Window;
 use super::pooled_stem::is_2x2;
-use super::winograd::{Part, Winograd};
+use super::winograd::{Part, Points, Winograd};
 use super::{Extent, Scratch};
 use crate::arch::Op;
-use crate::kernel::buffer::Buffer;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::winograd::Side;
 use crate::kernel::winograd::pooled::{pooled_gradients, pooled_outputs};
@@ -17,8 +16,8 @@ pub(crate) struct PooledConv {
     pub(crate) conv: Conv,
     pub(crate) activation: Activation,
     windows: Windows,
-    /// The points of the weights, from one pass to the next.
-    filters: Buffer,
+    /// From one pass to the next.
+    points: Points,
     /// The position of its window that each output came from.
     winner: Vec<u8>,
 }
@@ -56,18 +55,21 @@ impl PooledConv {
         max_batch: usize,
     ) -> Self {
         let winograd = conv.winograd.expect("a convolution by tiles");
-        let filters =
-            Buffer::zeros(winograd.filters_len([conv.inputs, conv.outputs].map(|side| side.blocks)));
+        let points = winograd.points(conv.blocks());
         let size = window.output().map(|extent| extent / 2);
         let windows = Windows { extent: Extent::new(channels, size), size };
-        Self { conv, activation, windows, filters, winner: vec![0; windows.extent.capacity(max_batch)] }
+        Self { conv, activation, windows, points, winner: vec![0; windows.extent.capacity(max_batch)] }
+    }
+
+    pub(crate) fn reserve(&self, scratch: &mut Scratch) {
+        self.conv.reserve_tiles(scratch);
     }
 
     /// # Shapes
     /// `y` is what the pool leaves.
     pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
-        let Self { conv, activation, windows, filters, winner } = self;
-        conv.forward_tiles(filters, x, samples, scratch, |points, bias, part| {
+        let Self { conv, activation, windows, points, winner } = self;
+        conv.forward_tiles(points, x, samples, scratch, |points, bias, part| {
             let (side, corner) = windows.of(part, samples);
             pooled_outputs(points, &part.tile, y, winner, &side, corner, bias, activation.range());
         });
@@ -89,14 +91,14 @@ impl PooledConv {
         scratch: &mut Scratch,
         sink: &mut Sink<'_>,
     ) {
-        let Self { conv, windows, filters, winner, .. } = self;
+        let Self { conv, windows, points, winner, .. } = self;
         let winograd = conv.winograd.expect("a convolution by tiles");
         let take = |points: &mut [f32], _: &[f32], part: &Part, pair| {
             let (side, corner) = windows.of(part, samples);
             pooled_gradients(dy, winner, &side, corner, pair, points, &part.tile);
         };
         let groups = winograd.pairs();
-        conv.backward_tiles(filters, x, dx, samples, add, scratch, sink, |_, _| {}, groups, take);
+        conv.backward_tiles(points, true, x, dx, samples, add, scratch, sink, |_, _| {}, groups, take);
         if let Some(bias) = &mut conv.bias {
             bias.backward(dy, windows.extent, samples, sink);
         }

@@ -51,7 +51,7 @@ impl PooledStem {
         if self.by_lines() {
             let taps = self.stem.window.kernel[0] * self.stem.channels * lines::POINTS;
             let points = LINE_SAMPLES.min(max_batch) * self.line_points()[1];
-            scratch.reserve_points([points, 0], taps * self.stem.kernel.blocks * BLOCK, 0);
+            scratch.reserve_lines([points, taps * self.stem.kernel.blocks * BLOCK]);
         }
         let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
         scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
@@ -114,7 +114,7 @@ impl PooledStem {
         let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
         let images = if window.padding > 0 { &padded[..] } else { images };
         let bias = bias.as_mut().map_or(&[][..], |bias| bias.refresh());
-        let Scratch { points: [points, _], filters, .. } = scratch;
+        let [points, filters] = &mut scratch.lines;
         let plane = self.pooled.stride(samples);
         for first in (0..samples).step_by(LINE_SAMPLES) {
             let group = LINE_SAMPLES.min(samples - first);

@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use super::geometry::Window;
 use super::weight::{Panel, Weight};
-use super::{Extent, Scratch, blocks};
+use super::{Extent, Scratch, blocks, grow};
 use crate::kernel::BLOCK;
+use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::transpose::transpose;
 use crate::kernel::winograd::{Scheme, Side, Tile, filter_gradients, filters, input_gradients, inputs};
@@ -37,6 +38,15 @@ pub(crate) struct Winograd {
     padding: usize,
 }
 
+/// The points of a convolution's weights and inputs.
+#[derive(Default)]
+pub(crate) struct Points {
+    /// Of all panels, in order, for each point.
+    pub(crate) filters: Buffer,
+    /// Of all inputs if they are few ([`Winograd::few`]), else of those that are worked on.
+    inputs: Buffer,
+}
+
 /// Some samples of some tiles.
 struct Chunk {
     tiles: Range<usize>,
@@ -47,6 +57,17 @@ impl Chunk {
     /// Points of so many blocks.
     fn points(&self, blocks: usize) -> Extent {
         Extent { blocks, positions: self.tiles.len() }
+    }
+
+    /// Its tiles in steps of about so many rows.
+    fn split(&self, rows: usize) -> impl Iterator<Item = Chunk> + use<> {
+        let Self { tiles, samples } = Self { tiles: self.tiles.clone(), samples: self.samples.clone() };
+        let count = (rows / samples.len()).max(1);
+        let count = tiles.len().div_ceil(tiles.len().div_ceil(count));
+        tiles
+            .clone()
+            .step_by(count)
+            .map(move |first| Chunk { tiles: first..tiles.end.min(first + count), samples: samples.clone() })
     }
 
     /// Where a tile of the chunk lies in its points.
@@ -147,16 +168,20 @@ impl Winograd {
         corner.map(|i| i - self.padding as isize)
     }
 
+    /// Whether all points of so many samples' inputs are few enough to be kept, and the weights' gradient is summed at once, so
+    /// that its points can take the place of those of the weights.
+    fn few(&self, samples: usize) -> bool {
+        self.tiles() * samples <= MAX_ROWS
+    }
+
+    /// All tiles of all samples at once if they are few, else about so many rows at a time.
     fn chunks(&self, samples: usize, rows: usize) -> impl Iterator<Item = Chunk> + use<> {
-        let (all, count) = (self.tiles(), (rows / samples).max(1));
-        let count = all.div_ceil(all.div_ceil(count));
-        let rows = samples.div_ceil(samples.div_ceil(rows));
-        (0..all).step_by(count).flat_map(move |first| {
-            (0..samples).step_by(rows).map(move |sample| Chunk {
-                tiles: first..all.min(first + count),
-                samples: sample..samples.min(sample + rows),
-            })
-        })
+        let (tiles, few) = (0..self.tiles(), self.few(samples));
+        let step = if few { samples } else { samples.div_ceil(samples.div_ceil(rows)) };
+        let all = (0..samples)
+            .step_by(step)
+            .map(move |first| Chunk { tiles: tiles.clone(), samples: first..samples.min(first + step) });
+        all.flat_map(move |chunk| chunk.split(if few { usize::MAX } else { rows }))
     }
 
     /// The parts of a chunk, whose points have so many blocks.
@@ -169,71 +194,90 @@ impl Winograd {
         })
     }
 
-    /// Rows of a chunk of so many samples whose weights' gradient is summed: all at once if they are few, as its points can take
-    /// the place of those of the weights then.
-    fn gradient_rows(&self, blocks: [usize; 2], samples: usize) -> usize {
-        let all = self.tiles() * samples;
-        if all <= MAX_ROWS { all } else { chunk_rows(self.scheme, blocks) }
+    /// Memory for the points of weights and inputs between so many blocks.
+    pub(crate) fn points(&self, blocks: [usize; 2]) -> Points {
+        let mut points = Points::default();
+        self.reserve_points(&mut points, blocks);
+        points
     }
 
-    /// Values of the points of weights between so many blocks.
-    pub(crate) fn filters_len(&self, [from, to]: [usize; 2]) -> usize {
+    /// Grows `points` to what this convolution needs.
+    pub(crate) fn reserve_points(&self, points: &mut Points, blocks: [usize; 2]) {
+        grow(&mut points.filters, self.filters_len(blocks));
+        grow(&mut points.inputs, self.activations_len(blocks, blocks[0]));
+    }
+
+    fn filters_len(&self, [from, to]: [usize; 2]) -> usize {
         self.scheme.points() * matrix_len(from * to)
     }
 
-    /// Reserves what both passes need.
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, blocks: [usize; 2]) {
+    /// Values of the points of a chunk's activations.
+    fn activations_len(&self, blocks: [usize; 2], own: usize) -> usize {
         let rows = chunk_rows(self.scheme, blocks).max(MAX_ROWS);
-        let points = blocks
-            .map(|blocks| self.scheme.points() * (Extent { blocks, positions: 1 }.capacity(rows) + BLOCK));
-        scratch.reserve_points(points, self.filters_len(blocks), rows * BLOCK);
+        self.scheme.points() * (Extent { blocks: own, positions: 1 }.capacity(rows) + BLOCK)
     }
 
-    /// Hands `put` the points of each part of `x * weights`, where `filters` are from [`Winograd::filters`].
+    /// Reserves what both passes need beside points.
+    pub(crate) fn reserve(&self, scratch: &mut Scratch, blocks: [usize; 2]) {
+        grow(&mut scratch.products, self.activations_len(blocks, blocks[1]));
+        grow(&mut scratch.turned, self.filters_len(blocks));
+        grow(&mut scratch.zeros, chunk_rows(self.scheme, blocks).max(MAX_ROWS) * BLOCK);
+    }
+
+    /// Hands `put` the points of each part of `x * weights`; those of the inputs and weights are left in `points`.
     #[allow(clippy::too_many_arguments, reason = "private to layers; what a product touches")]
     pub(crate) fn product(
         &self,
         kernel: &Kernel,
         [from, to]: [Extent; 2],
         weight: &Weight,
-        filters: &[f32],
+        points: &mut Points,
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
         mut put: impl FnMut(&[f32], &Part),
     ) {
         let matrix = matrix_len(from.blocks * to.blocks);
-        let Scratch { points: [u, m], zeros, .. } = scratch;
-        for chunk in self.chunks(samples, chunk_rows(self.scheme, [from.blocks, to.blocks])) {
-            let x_side = side(&chunk.samples, from, self.input, samples);
-            for part in self.parts(&chunk, from.blocks) {
+        let rows = chunk_rows(self.scheme, [from.blocks, to.blocks]);
+        let Scratch { products: m, zeros, .. } = scratch;
+        self.filters(weight, &mut points.filters);
+        let Points { filters, inputs: u } = points;
+        for whole in self.chunks(samples, rows) {
+            let x_side = side(&whole.samples, from, self.input, samples);
+            for part in self.parts(&whole, from.blocks) {
                 inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
             }
-            let sides = [chunk.points(from.blocks), chunk.points(to.blocks)];
-            for point in 0..self.scheme.points() {
-                let filters = &filters[point * matrix..][..matrix];
-                let [u, m] = [(&mut *u, sides[0]), (&mut *m, sides[1])]
-                    .map(|(points, side)| at(points, point, side, chunk.samples.len()));
-                for panel in weight.panels() {
-                    multiply(kernel, panel, filters, sides, u, m, chunk.samples.len());
+            let samples = whole.samples.len();
+            for chunk in whole.split(rows) {
+                let sides = [whole.points(from.blocks), chunk.points(to.blocks)];
+                let first = (chunk.tiles.start - whole.tiles.start) * samples * BLOCK;
+                for point in 0..self.scheme.points() {
+                    let filters = &filters[point * matrix..][..matrix];
+                    let u = &at(u, point, sides[0], samples)[first..];
+                    let m = at(m, point, sides[1], samples);
+                    for panel in weight.panels() {
+                        multiply(kernel, panel, filters, sides, u, m, samples);
+                    }
                 }
-            }
-            for part in self.parts(&chunk, to.blocks) {
-                put(m, &part);
+                for part in self.parts(&chunk, to.blocks) {
+                    put(m, &part);
+                }
             }
         }
     }
 
-    /// `dx +=` the gradient of the input, if that is asked for. The points of the weights in `filters` make room for those of
-    /// their gradient. `take` writes the points of each part of the outputs' gradient: all in one group, or in as many as it
-    /// is said, each of which takes the place of the one before.
+    /// `dx +=` the gradient of the input, if that is asked for. The points of the weights make room for those of their
+    /// gradient; if inputs are few and `kept`, their points are as [`Winograd::product`] has left them. `take` writes the points
+    /// of each part of the outputs' gradient: all in one group, or in as many as it is said, each of which takes the place of
+    /// the one before.
     #[allow(clippy::too_many_arguments, reason = "as above")]
     pub(crate) fn gradients(
         &self,
         kernel: &Kernel,
         [from, to]: [Extent; 2],
         weight: &Weight,
-        filters: &mut [f32],
+        points: &mut Points,
+        kept: bool,
         x: &[f32],
         mut dx: Option<&mut [f32]>,
         samples: usize,
@@ -242,13 +286,15 @@ impl Winograd {
         mut take: impl FnMut(&mut [f32], &[f32], &Part, usize),
     ) {
         let matrix = matrix_len(from.blocks * to.blocks);
-        let rows = self.gradient_rows([from.blocks, to.blocks], samples);
-        let once = rows == self.tiles() * samples;
-        let Scratch { points: [u, m], turned, zeros, .. } = scratch;
+        let (rows, few) = (chunk_rows(self.scheme, [from.blocks, to.blocks]), self.few(samples));
+        let Scratch { products: m, turned, zeros, .. } = scratch;
+        let Points { filters, inputs: u } = points;
         for (number, chunk) in self.chunks(samples, rows).enumerate() {
             let x_side = side(&chunk.samples, from, self.input, samples);
-            for part in self.parts(&chunk, from.blocks) {
-                inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
+            if !(few && kept) {
+                for part in self.parts(&chunk, from.blocks) {
+                    inputs(x, &x_side, self.input_corner(part.corner), zeros, u, &part.tile);
+                }
             }
             let [left, right] = [chunk.points(from.blocks), chunk.points(to.blocks)];
             let group_len = self.scheme.points() / groups;
@@ -260,7 +306,7 @@ impl Winograd {
                 }
                 // All of a point at once, while it is in the first-level cache.
                 let filters = &mut filters[point * matrix..][..matrix];
-                let turned = &mut turned[if once { 0 } else { point * matrix }..][..matrix];
+                let turned = &mut turned[if few { 0 } else { point * matrix }..][..matrix];
                 if number == 0 && dx.is_some() {
                     turn(weight, filters, turned);
                 }
@@ -326,7 +372,8 @@ fn turn(weight: &Weight, from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// One point and panel of a product. `sides` are the points of `from` and `to`, `filters` all panels.
+/// One point and panel of a product, for as many rows as `to` has. `sides` are the points of `from` and `to`, `filters` all
+/// panels.
 #[allow(clippy::too_many_arguments, reason = "as above")]
 fn multiply(
     kernel: &Kernel,
@@ -337,19 +384,19 @@ fn multiply(
     to: &mut [f32],
     samples: usize,
 ) {
-    assert!(from.len() >= from_side.len(samples));
-    let c_plane = to_side.stride(samples);
-    let inner = from_side.blocks * BLOCK;
+    let (a_plane, c_plane) = (from_side.stride(samples), to_side.stride(samples));
+    let (inner, rows) = (from_side.blocks * BLOCK, to_side.positions * samples);
+    assert!(from.len() >= (from_side.blocks - 1) * a_plane + rows * BLOCK);
     let filters = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
     let product = Product {
         segments: &[Segment { a: from.as_ptr(), b: filters.as_ptr() }],
-        rows: Rows::Blocked { blocks: from_side.blocks, plane: from_side.stride(samples) },
+        rows: Rows::Blocked { blocks: from_side.blocks, plane: a_plane },
         c: to[panel.first * c_plane..][..panel.blocks * c_plane].as_mut_ptr(),
         c_plane,
         start: Start::Zero,
     };
-    // SAFETY: a point has these rows in every plane, and the filters are a panel of whole rows.
-    unsafe { kernel.product(&product, panel.blocks, from_side.positions * samples) };
+    // SAFETY: there are these rows in every plane of both, and the filters are a panel of whole rows.
+    unsafe { kernel.product(&product, panel.blocks, rows) };
 }
 
 /// One point and panel of the products of inputs and outputs' gradients.
@@ -424,9 +471,8 @@ mod tests {
                     let side = part.side(sides[1], window.output(), samples);
                     outputs(points, &part.tile, &mut found, &side, part.corner, start);
                 };
-                let mut filters = vec![0.0; winograd.filters_len(sides.map(|side| side.blocks))];
-                winograd.filters(&weight, &mut filters);
-                winograd.product(kernel, sides, &weight, &filters, &case.x, samples, &mut scratch, put);
+                let mut kept = winograd.points(sides.map(|side| side.blocks));
+                winograd.product(kernel, sides, &weight, &mut kept, &case.x, samples, &mut scratch, put);
                 case.check_output(&found, tolerance, &what);
 
                 let mut found = case.before.clone();
@@ -435,25 +481,14 @@ mod tests {
                     let side = part.side(sides[1], window.output(), samples);
                     output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
                 };
-                let x = &case.x;
-                winograd.gradients(
-                    kernel,
-                    sides,
-                    &weight,
-                    &mut filters,
-                    x,
-                    dx,
-                    samples,
-                    &mut scratch,
-                    1,
-                    take,
-                );
+                let (x, scratch) = (&case.x, &mut scratch);
+                winograd.gradients(kernel, sides, &weight, &mut kept, true, x, dx, samples, scratch, 1, take);
                 case.check_input_gradient(&found, tolerance, &what);
 
                 let mut out = case.params.clone();
                 for panel in weight.panels() {
                     let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
-                    winograd.gradient(&weight, panel, &filters, gradient);
+                    winograd.gradient(&weight, panel, &kept.filters, gradient);
                     let alive = vec![true; window.taps()];
                     weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
                 }

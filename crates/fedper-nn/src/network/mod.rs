@@ -88,7 +88,7 @@ impl Network {
             match &node.layer {
                 Layer::Stem(stem, _) => stem.reserve(&mut scratch, max_batch),
                 Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
-                Layer::PooledConv(layer) => layer.conv.reserve(&mut scratch, max_batch, true),
+                Layer::PooledConv(layer) => layer.reserve(&mut scratch),
                 Layer::Conv(conv, _) => {
                     conv.reserve(&mut scratch, max_batch, node.gradients.source.is_some());
                 }

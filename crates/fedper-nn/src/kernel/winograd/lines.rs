@@ -139,6 +139,7 @@ vectorised! {
 /// As asserted in [`pooled_lines`], a panel must be whole steps of `VECTORS` vectors, and there must be the tile; the machine
 /// must have `S`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "the same lanes of several arrays")]
 unsafe fn pooled_tile<S: Simd, const VECTORS: usize>(
     p: &mut PooledLines<'_>,
     sample: usize,
@@ -193,6 +194,7 @@ unsafe fn pooled_tile<S: Simd, const VECTORS: usize>(
 /// # Safety
 /// As [`pooled_tile`], with a tile's points and a vector of the panel's filters.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "as above")]
 unsafe fn sums_at<S: Simd, const VECTORS: usize>(
     p: &PooledLines<'_>,
     points: *const f32,
@@ -231,6 +233,7 @@ unsafe fn sums_at<S: Simd, const VECTORS: usize>(
 /// # Safety
 /// The machine must have `S`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "as above")]
 unsafe fn combine<S: Simd, const VECTORS: usize>(
     y: &mut [[[S::V; VECTORS]; 2]; OUTPUTS],
     [a, b]: [[[S::V; VECTORS]; 2]; 2],
