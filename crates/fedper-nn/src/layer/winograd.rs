@@ -25,7 +25,7 @@ const COST: f64 = 1.25;
 const CHUNK: usize = 4096;
 /// How many rows there are at least: one for so many weights, which are read for each chunk, and not fewer or more than so
 /// many.
-const WEIGHTS_A_ROW: usize = 4096;
+const WEIGHTS_A_ROW: usize = 8192;
 const MIN_ROWS: usize = 14;
 const MAX_ROWS: usize = 64;
 
