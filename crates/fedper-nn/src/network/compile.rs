@@ -229,6 +229,7 @@ impl Compiler {
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
                     let window = window(op, shape);
                     let pool = next[used..].first();
+                    // In bf16 there are no tiles whose outputs could be pooled in registers.
                     if let Some(pool) = pool.filter(|pool| {
                         self.kernels.rounding().is_none()
                             && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
