@@ -5,8 +5,10 @@
 //! arrival, and are divided once: the result depends neither on scheduling nor on the number of threads, bit for bit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::cores::Cores;
 use crate::params::{Layout, Params};
 use crate::round::DeviceId;
 use crate::split::BaseParams;
@@ -15,6 +17,9 @@ use crate::split::BaseParams;
 /// one by one moves five times their bytes through memory; eight at a time, one and a half times.
 const GROUP: usize = 8;
 
+/// Sums that are worth a core of their own: adding to fewer takes no longer than starting a thread.
+const SUMS_A_CORE: usize = 1 << 18;
+
 /// Averages the bases of one round's devices as they arrive.
 ///
 /// An answer is held while a device with a smaller number is still out, and then until there are eight to add in one
@@ -22,7 +27,10 @@ const GROUP: usize = 8;
 #[derive(Debug)]
 pub struct Aggregator {
     layout: Arc<Layout>,
+    cores: Cores,
     sums: Vec<f64>,
+    /// Nothing has been added to the sums.
+    fresh: bool,
     weight: f64,
     /// What is to be added next, in the order of devices; fewer than a group.
     ready: Vec<(BaseParams, f64)>,
@@ -43,11 +51,18 @@ impl Aggregator {
         let sums = vec![0.0; layout.numel()];
         Self {
             layout,
+            cores: Cores::ONE,
             sums,
+            fresh: true,
             weight: 0.0,
             ready: Vec::with_capacity(GROUP),
             pending: devices.into_iter().map(|device| (device, None)).collect(),
         }
+    }
+
+    /// Adds and divides on these cores, if the bases are large, instead of the caller's alone.
+    pub fn on(self, cores: Cores) -> Self {
+        Self { cores, ..self }
     }
 
     /// Takes a device's base with its weight; an answer that is not awaited (unknown device, second answer) is ignored.
@@ -82,10 +97,9 @@ impl Aggregator {
     }
 
     fn add_ready(&mut self) {
-        let rest = add_groups::<GROUP>(&mut self.sums, &self.ready);
-        let rest = add_groups::<4>(&mut self.sums, rest);
-        let rest = add_groups::<2>(&mut self.sums, rest);
-        add_groups::<1>(&mut self.sums, rest);
+        let share = self.cores.share(self.sums.len(), SUMS_A_CORE);
+        add(&mut self.sums, self.fresh, &self.ready, self.cores, share);
+        self.fresh &= self.ready.is_empty();
         self.ready.clear();
     }
 
@@ -98,31 +112,62 @@ impl Aggregator {
         }
         self.add_ready();
         (self.weight > 0.0).then(|| {
-            let values = self.sums.iter().map(|sum| (sum / self.weight) as f32).collect();
+            let share = self.cores.share(self.sums.len(), SUMS_A_CORE);
+            let values = divide(&self.sums, self.weight, self.cores, share);
             BaseParams::new(Params::from_values(self.layout, values).expect("one sum a value"))
         })
     }
 }
 
-/// Adds as many whole groups of `N` as there are, each sum in the order of `bases`; returns the bases that are left.
+/// Adds `bases` to `sums`, or sets them if they are `fresh`, in parts of `share` sums. Each sum is added to in the order of
+/// `bases`, whatever the parts.
+fn add(sums: &mut [f64], fresh: bool, bases: &[(BaseParams, f64)], cores: Cores, share: usize) {
+    cores.each(sums.chunks_mut(share).enumerate(), |(i, part)| {
+        let range = i * share..i * share + part.len();
+        let (bases, fresh) = add_groups::<GROUP>(part, fresh, &range, bases);
+        let (bases, fresh) = add_groups::<4>(part, fresh, &range, bases);
+        let (bases, fresh) = add_groups::<2>(part, fresh, &range, bases);
+        add_groups::<1>(part, fresh, &range, bases);
+    });
+}
+
+/// Adds the values in `range` of as many whole groups of `N` as there are to `sums`, each sum in the order of `bases`.
+/// Returns the bases that are left, and whether the sums are still fresh.
+///
+/// Fresh sums are zeros that are not read: memory that the system has not given yet would be given twice, for reading as
+/// a shared page of zeros and then for writing, when the other threads are interrupted to hear of it.
 fn add_groups<'a, const N: usize>(
     sums: &mut [f64],
+    fresh: bool,
+    range: &Range<usize>,
     bases: &'a [(BaseParams, f64)],
-) -> &'a [(BaseParams, f64)] {
+) -> (&'a [(BaseParams, f64)], bool) {
     let (groups, rest) = bases.as_chunks::<N>();
-    for group in groups {
+    for (g, group) in groups.iter().enumerate() {
+        let first = fresh && g == 0;
         let weights = group.each_ref().map(|(_, weight)| *weight);
         // Slices of the sums' length: no bounds checks below, so the loop becomes vector instructions.
-        let values = group.each_ref().map(|(base, _)| &base.params().values()[..sums.len()]);
+        let values = group.each_ref().map(|(base, _)| &base.params().values()[range.clone()][..sums.len()]);
         for (i, sum) in sums.iter_mut().enumerate() {
-            let mut total = *sum;
+            let mut total = if first { 0.0 } else { *sum };
             for (values, weight) in values.iter().zip(&weights) {
                 total += weight * f64::from(values[i]);
             }
             *sum = total;
         }
     }
-    rest
+    (rest, fresh && groups.is_empty())
+}
+
+/// `sums` / `weight`, in parts of `share` values.
+fn divide(sums: &[f64], weight: f64, cores: Cores, share: usize) -> Vec<f32> {
+    let mut values = vec![0.0; sums.len()];
+    cores.each(values.chunks_mut(share).zip(sums.chunks(share)), |(values, sums)| {
+        for (value, sum) in values.iter_mut().zip(sums) {
+            *value = (sum / weight) as f32;
+        }
+    });
+    values
 }
 
 #[cfg(test)]
@@ -178,6 +223,69 @@ mod tests {
             assert!(early <= 1 && aggregator.ready.len() < GROUP, "{early} early");
         }
         assert_eq!(aggregator.finish().unwrap().params().values(), [1.0]);
+    }
+
+    #[test]
+    fn the_parts_do_not_matter() {
+        for n in [1, 2, 5, 37] {
+            let layout = layout(n);
+            let bases: Vec<_> = (0..15u8)
+                .map(|k| {
+                    let values: Vec<f32> =
+                        (0..n).map(|i| ((7 * i + 3) as f32).sin() / f32::from(k + 1)).collect();
+                    (base(&layout, &values), f64::from(k) + 0.1)
+                })
+                .collect();
+            let mut expected = vec![0.5; n];
+            for (base, weight) in &bases {
+                for (sum, &value) in expected.iter_mut().zip(base.params().values()) {
+                    *sum += weight * f64::from(value);
+                }
+            }
+            let mean = expected.iter().map(|sum| (sum / 7.0) as f32).collect::<Vec<_>>();
+            for share in [1, 2, 3, 8, 64] {
+                let mut sums = vec![0.5; n];
+                add(&mut sums, false, &bases, Cores::ONE, share);
+                assert_eq!(sums, expected, "{n} sums in parts of {share}");
+                assert_eq!(divide(&sums, 7.0, Cores::ONE, share), mean, "{n} sums in parts of {share}");
+                // Fresh sums are set, whatever is in them and whatever the number of bases, unless there is none.
+                for count in [0, 1, 2, 3, 4, 7, 8, 9, 15] {
+                    let (mut sums, mut zeros) = (vec![0.5; n], vec![0.0; n]);
+                    add(&mut sums, true, &bases[..count], Cores::ONE, share);
+                    add(&mut zeros, false, &bases[..count], Cores::ONE, share);
+                    let expected = if count == 0 { vec![0.5; n] } else { zeros };
+                    assert_eq!(sums, expected, "{n} sums in parts of {share}, {count} bases");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_base_is_shared_among_the_cores() {
+        let most = |count, n| Cores::new(count, |_| ()).share(n, SUMS_A_CORE);
+        assert_eq!(most(2, 0), 1);
+        assert_eq!(most(2, 2 * SUMS_A_CORE - 1), 2 * SUMS_A_CORE - 1);
+        assert_eq!(most(2, 2 * SUMS_A_CORE), SUMS_A_CORE);
+        assert_eq!(most(2, 9 * SUMS_A_CORE + 1), (9 * SUMS_A_CORE).div_ceil(2) + 1);
+        assert_eq!(most(0, 9 * SUMS_A_CORE), 9 * SUMS_A_CORE);
+        assert_eq!(most(64, 3 * SUMS_A_CORE), SUMS_A_CORE);
+    }
+
+    #[test]
+    fn the_cores_do_not_matter() {
+        // In any order, here: the last piece first.
+        let backwards = Cores::new(3, |pieces| pieces.into_iter().rev().for_each(|piece| piece()));
+        let n = 3 * SUMS_A_CORE + 5;
+        let layout = layout(n);
+        let mean = |cores| {
+            let mut aggregator = Aggregator::new(layout.clone(), (0..9).map(DeviceId)).on(cores);
+            for device in 0..9u16 {
+                let values: Vec<f32> = (0..n).map(|i| i as f32 / f32::from(device + 3)).collect();
+                aggregator.add(DeviceId(device.into()), base(&layout, &values), f64::from(device) + 0.1);
+            }
+            aggregator.finish().unwrap()
+        };
+        assert_eq!(mean(backwards), mean(Cores::ONE));
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::Aggregator;
+use crate::cores::Cores;
 use crate::metrics::{EvalMetrics, TrainMetrics};
 use crate::round::{Answer, DeviceId, Download, Together, Upload, Wire};
 use crate::seed::{self, Purpose, SERVER};
@@ -165,6 +166,7 @@ enum Phase {
 pub struct Coordinator {
     plan: Plan,
     strategy: &'static dyn Strategy,
+    cores: Cores,
     base: Arc<BaseParams>,
     round: u32,
     phase: Phase,
@@ -178,12 +180,18 @@ impl Coordinator {
         Self {
             plan,
             strategy,
+            cores: Cores::ONE,
             base: Arc::new(base),
             round: done,
             phase: Phase::Idle,
             outcome: Outcome::new(done),
             deadline: None,
         }
+    }
+
+    /// Averages on these cores instead of the caller's alone.
+    pub fn on(self, cores: Cores) -> Self {
+        Self { cores, ..self }
     }
 
     /// The server's current base.
@@ -245,7 +253,8 @@ impl Coordinator {
         self.outcome.bytes_down = bytes * devices.len() as u64;
         self.phase = Phase::Training {
             out: devices.iter().copied().collect(),
-            aggregator: Aggregator::new(self.base.params().layout().clone(), devices.iter().copied()),
+            aggregator: Aggregator::new(self.base.params().layout().clone(), devices.iter().copied())
+                .on(self.cores),
             answers: BTreeMap::new(),
         };
         devices.into_iter().map(|device| Action::Train(device, message.clone())).collect()

@@ -1,13 +1,14 @@
 //! The domain of personalised federated learning, and nothing else.
 //!
-//! No tensor library, socket, file, clock, thread or global random source: time and randomness arrive as arguments, and
-//! training arrives as the [`strategy::Learner`] trait. So what is decided here is the same in a simulation and on a network.
+//! No tensor library, socket, file, clock, thread or global random source: time and randomness arrive as arguments,
+//! training as the [`strategy::Learner`] trait, and further cores as [`cores::Cores`]. So what is decided here is the same in a simulation and on a network.
 //!
-//! Who imports whom: `params <- split <- round <- {strategy, aggregate} <- coordinator`; [`seed`], [`metrics`], [`schedule`]
-//! and [`plateau`] stand alone.
+//! Who imports whom: `params <- split <- round <- {strategy, aggregate} <- coordinator`; [`seed`], [`cores`],
+//! [`metrics`], [`schedule`] and [`plateau`] stand alone.
 
 pub mod aggregate;
 pub mod coordinator;
+pub mod cores;
 pub mod metrics;
 pub mod params;
 pub mod plateau;

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod cores;
 mod device;
 pub mod error;
 pub mod experiment;

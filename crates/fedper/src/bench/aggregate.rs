@@ -11,12 +11,13 @@ use fedper_core::split::BaseParams;
 use serde::Serialize;
 
 use super::{Figures, median};
+use crate::cores;
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// `seconds` is the time of one whole average: taking in every device's base, and the division at the end, without
-    /// `release_seconds`. One thread does it.
+    /// `release_seconds`. `workers` is the number of cores, all of which the aggregator uses for large bases.
     #[serde(flatten)]
     pub figures: Figures,
     /// Bytes of one device's base.
@@ -27,7 +28,8 @@ pub struct Report {
     pub release_seconds: f64,
     /// 10^9 bytes of base parameters averaged per second.
     pub gigabytes_per_second: f64,
-    /// 10^9 bytes read and written per second by one thread that copies the same bases (`memcpy`): each byte counts twice.
+    /// 10^9 bytes read and written per second when as many threads copy the same bases (`memcpy`), each its part: every
+    /// byte counts twice.
     pub copy_gigabytes_per_second: f64,
     /// Time of copying every base once / time of averaging them: 1 if averaging is as fast as a plain copy.
     pub copy_ratio: f64,
@@ -42,13 +44,17 @@ pub struct Report {
 /// If `base` is empty, or there is no device or round.
 pub fn measure(base: &BaseParams, devices: u64, rounds: u32) -> Report {
     let layout: &Arc<Layout> = base.params().layout();
+    let workers = cores::available();
+    let lent = cores::lend(workers);
+    let share = base.params().values().len().div_ceil(workers);
     let mut buffer = base.params().values().to_vec();
     let mut averaging = Vec::new();
     let mut copying = Vec::new();
     let mut releasing = Vec::new();
     for _ in 0..rounds {
         let (mut average, mut copy) = (0.0, 0.0);
-        let (seconds, mut aggregator) = timed(|| Aggregator::new(layout.clone(), (0..devices).map(DeviceId)));
+        let (seconds, mut aggregator) =
+            timed(|| Aggregator::new(layout.clone(), (0..devices).map(DeviceId)).on(lent));
         average += seconds;
         for device in 0..devices {
             if device % 10 == 0 {
@@ -56,7 +62,8 @@ pub fn measure(base: &BaseParams, devices: u64, rounds: u32) -> Report {
                 releasing.push(timed(|| drop(twin)).0);
             }
             let answer = base.clone();
-            copy += timed(|| black_box(&mut buffer).copy_from_slice(answer.params().values())).0;
+            let parts = black_box(&mut buffer).chunks_mut(share).zip(answer.params().values().chunks(share));
+            copy += timed(|| lent.each(parts, |(to, from): (&mut [f32], &[f32])| to.copy_from_slice(from))).0;
             average += timed(|| aggregator.add(DeviceId(device), answer, 500.0)).0;
         }
         let (seconds, mean) = timed(|| aggregator.finish());
@@ -76,7 +83,7 @@ pub fn measure(base: &BaseParams, devices: u64, rounds: u32) -> Report {
             images_per_second: None,
             gflops_nominal: None,
             seconds,
-            workers: 1,
+            workers,
             peak_rss_bytes: crate::rundir::peak_rss_bytes(),
         },
         base_bytes,

@@ -33,7 +33,8 @@ pub(super) enum Command {
     /// GB/s of base parameters averaged, beside a plain copy of them
     ///
     /// Devices' bases come one by one, as in a round; making them and giving their memory back is not in the time. The copy
-    /// is memcpy on one thread, of the same bases in the same run; its bandwidth counts bytes read and bytes written.
+    /// is memcpy of the same bases in the same run, on all cores as the average is; its bandwidth counts bytes read and
+    /// bytes written.
     #[command(after_help = AGGREGATE_EXAMPLES)]
     Aggregate(AggregateArgs),
     /// What a round costs as the federation grows: start-up, seconds a round, memory

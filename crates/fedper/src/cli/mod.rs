@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cores;
 use crate::error::Error;
 
 /// Personalised federated learning.
@@ -117,7 +118,7 @@ fn workers(asked: Option<usize>) -> Result<usize, Error> {
     match asked {
         Some(0) => Err(Error::Config("workers is 0: it must be at least 1".into())),
         Some(workers) => Ok(workers),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        None => Ok(cores::available()),
     }
 }
 

@@ -17,6 +17,7 @@ use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
 use crate::config::Settings;
+use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -159,7 +160,8 @@ impl<'a> Host<'a> {
     }
 
     fn train(&mut self, question: &Question) -> Result<Reply, Error> {
-        let mut aggregator = Aggregator::new(question.split.base().clone(), question.devices.iter().copied());
+        let mut aggregator = Aggregator::new(question.split.base().clone(), question.devices.iter().copied())
+            .on(cores::lend(self.workers));
         let mut only: Option<BaseParams> = None;
         let mut answers: Vec<Answer> = Vec::new();
         let mut kept: Vec<(DeviceId, PersonalParams)> = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Action, Coordinator, Event, Plan};
+use fedper_core::cores::Cores;
 use fedper_core::plateau::Plateau;
 use fedper_core::round::{DeviceId, Download};
 use fedper_core::split::{BaseParams, Split};
@@ -33,16 +34,18 @@ pub(super) struct Federation {
 }
 
 impl Federation {
-    /// As the run directory's checkpoint has it, or at its beginning. Holds what devices keep in `memory` bytes.
+    /// As the run directory's checkpoint has it, or at its beginning. Holds what devices keep in `memory` bytes, and
+    /// averages on `cores`.
     pub(super) fn restore(
         experiment: &Experiment,
         strategy: &'static dyn Strategy,
         dir: &RunDir,
         memory: u64,
+        cores: Cores,
     ) -> Result<Self, Error> {
         let plan = experiment.plan();
         let split = Arc::new(experiment.split(strategy));
-        let coordinator = dir.coordinator(experiment, strategy, &split, plan.clone())?;
+        let coordinator = dir.coordinator(experiment, strategy, &split, plan.clone())?.on(cores);
         let personal = PersonalStore::new(split.clone(), memory);
         let mut plateau = experiment.config.plateau();
         if let Some(plateau) = &mut plateau

@@ -13,6 +13,7 @@ use fedper_core::strategy;
 
 use self::federation::Federation;
 use self::pool::Pool;
+use crate::cores;
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::RunDir;
@@ -91,7 +92,8 @@ pub fn run(
     let strategies: Vec<_> = experiment.config.algorithm.iter().map(|name| algorithm(name)).collect();
     let keeping = strategies.iter().filter(|&&s| !experiment.split(s).personal().is_empty()).count();
     let memory = options.personal_memory / keeping.max(1) as u64;
-    let federations = strategies.into_iter().map(|s| Federation::restore(experiment, s, dir, memory));
+    let cores = cores::lend(options.workers);
+    let federations = strategies.into_iter().map(|s| Federation::restore(experiment, s, dir, memory, cores));
     let mut federations: Vec<Federation> = federations.collect::<Result<_, _>>()?;
     let all: u64 = federations.iter().map(Federation::trainings).sum();
     let done: u64 = federations.iter().map(Federation::trainings_done).sum();

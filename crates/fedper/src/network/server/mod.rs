@@ -24,6 +24,7 @@ use super::answer::{self, Claim, Limits};
 use super::roster::Roster;
 use super::session::{Arrived, Kind, Question, Refused, Session};
 use super::settings::{CONFIG, FEDERATION, for_devices};
+use crate::cores;
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::{DeviceRecord, RoundRecord, Summary};
@@ -186,6 +187,7 @@ impl Server<'_> {
             ..self.experiment.plan()
         };
         let coordinator = dir.coordinator(self.experiment, strategy, &split, plan.clone())?;
+        let coordinator = coordinator.on(cores::lend(cores::available()));
         Ok(Federation { strategy, split, plan, coordinator, sent: None })
     }
 
@@ -276,7 +278,8 @@ impl Server<'_> {
                     self.roster = Roster::new(self.experiment.config.clients);
                     self.looked = None;
                     federation.coordinator =
-                        Coordinator::new(federation.plan.clone(), federation.strategy, (*base).clone(), done);
+                        Coordinator::new(federation.plan.clone(), federation.strategy, (*base).clone(), done)
+                            .on(cores::lend(cores::available()));
                     (start, traffic) = (Instant::now(), Traffic::default());
                 }
                 Err(error) => return Err(error),
