@@ -323,7 +323,7 @@ impl Kernel {
 unsafe fn nothing() {}
 
 /// The functions of one instruction set for operands in so many parts, compiled for it; `tiles` are its own where they are
-/// not made of [`Dot`].
+/// not made of [`dot::Dot`].
 macro_rules! kernel {
     ($static:ident, $module:ident, $parts:expr, $dot:ty, $(#[$feature:meta])?) => {
         kernel!($static, $module, $parts, $dot, $(#[$feature])?, [
