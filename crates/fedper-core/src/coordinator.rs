@@ -21,6 +21,8 @@ use crate::strategy::Strategy;
 pub struct Plan {
     /// N: how many devices there are.
     pub devices: u64,
+    /// Those among them that take no part, ascending: neither trained nor evaluated.
+    pub left_out: Vec<u64>,
     /// How many rounds to run.
     pub rounds: u32,
     /// C: the fraction of devices that take part in a round, at least one.
@@ -39,27 +41,44 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many devices there are without those that are left out.
+    pub fn taking_part(&self) -> u64 {
+        self.devices - self.left_out.len() as u64
+    }
+
     /// How many devices train in a round.
     pub fn participants_per_round(&self) -> u64 {
-        ((self.participation * self.devices as f64).round() as u64).clamp(1, self.devices)
+        let devices = self.taking_part();
+        ((self.participation * devices as f64).round() as u64).clamp(1, devices)
+    }
+
+    /// Draws `count` devices of those that take part, in order.
+    fn draw(&self, purpose: Purpose, round: u32, count: u64) -> Vec<DeviceId> {
+        let mut rng = seed::derive(self.seed, purpose, SERVER, u64::from(round));
+        let mut left_out = self.left_out.iter().peekable();
+        let mut skipped = 0;
+        let device = |nth: u64| {
+            while left_out.next_if(|&&out| out <= nth + skipped).is_some() {
+                skipped += 1;
+            }
+            DeviceId(nth + skipped)
+        };
+        seed::sample(&mut rng, self.taking_part(), count).into_iter().map(device).collect()
     }
 
     /// The devices that train in `round`, in order.
     pub fn participants(&self, round: u32) -> Vec<DeviceId> {
-        let count = self.participants_per_round();
-        let mut rng = seed::derive(self.seed, Purpose::Participation, SERVER, u64::from(round));
-        seed::sample(&mut rng, self.devices, count).into_iter().map(DeviceId).collect()
+        self.draw(Purpose::Participation, round, self.participants_per_round())
     }
 
     /// How many devices are evaluated.
     pub fn evaluations(&self) -> u64 {
-        self.eval_devices.unwrap_or(self.devices).min(self.devices)
+        self.eval_devices.unwrap_or(u64::MAX).min(self.taking_part())
     }
 
     /// The devices that are evaluated, in order.
     pub fn evaluated(&self) -> Vec<DeviceId> {
-        let mut rng = seed::derive(self.seed, Purpose::Evaluation, SERVER, 0);
-        seed::sample(&mut rng, self.devices, self.evaluations()).into_iter().map(DeviceId).collect()
+        self.draw(Purpose::Evaluation, 0, self.evaluations())
     }
 
     /// Whether `round` ends with an evaluation.

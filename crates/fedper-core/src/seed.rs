@@ -41,6 +41,10 @@ pub enum Purpose {
     Dataset = 9,
     /// The order of a device's samples when it fine-tunes before evaluation.
     FineTune = 10,
+    /// On which of its samples a device measures batch-norm statistics.
+    Statistics = 11,
+    /// The order in which a device names the classes.
+    Labels = 12,
 }
 
 /// The generator for `purpose` on `device` in `round`.

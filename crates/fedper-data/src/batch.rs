@@ -46,6 +46,8 @@ pub fn normalise(byte: u8) -> f32 {
 pub struct Batcher {
     batch_size: usize,
     drop_last: bool,
+    /// A last batch of fewer joins the one before it.
+    fewest: usize,
     order: Vec<u32>,
     next: usize,
     /// One image on its way from a file into the batch.
@@ -54,18 +56,44 @@ pub struct Batcher {
 
 impl Batcher {
     /// Batches of `batch_size` samples. The last batch of an epoch has what is left, or is skipped with `drop_last`
-    /// unless it is full.
+    /// unless it is full or the only one.
     ///
     /// # Panics
     /// If `batch_size` is 0.
     pub fn new(batch_size: usize, drop_last: bool) -> Self {
         assert!(batch_size > 0, "a batch has at least one sample");
-        Self { batch_size, drop_last, order: Vec::new(), next: 0, buffer: Vec::new() }
+        Self { batch_size, drop_last, fewest: 1, order: Vec::new(), next: 0, buffer: Vec::new() }
+    }
+
+    /// The same, but a last batch of fewer than `fewest` samples joins the one before it: batch norm cannot train on one.
+    #[must_use]
+    pub fn joining(self, fewest: usize) -> Self {
+        Self { fewest, ..self }
+    }
+
+    /// The largest batch that there can be.
+    pub fn largest(&self) -> usize {
+        self.batch_size + self.fewest - 1
     }
 
     /// How many batches an epoch over `samples` samples has.
     pub fn batches(&self, samples: usize) -> usize {
-        if self.drop_last { samples / self.batch_size } else { samples.div_ceil(self.batch_size) }
+        let (full, rest) = (samples / self.batch_size, samples % self.batch_size);
+        match full {
+            0 => usize::from(rest > 0),
+            _ if self.drop_last || rest < self.fewest => full,
+            _ => full + 1,
+        }
+    }
+
+    /// How many of `left` samples the next batch takes.
+    fn next_batch(&self, left: usize) -> usize {
+        match left.checked_sub(self.batch_size) {
+            None if self.drop_last && self.next > 0 => 0,
+            None => left,
+            Some(rest) if rest > 0 && rest < self.fewest && !self.drop_last => left,
+            Some(_) => self.batch_size,
+        }
     }
 
     /// Begins an epoch over `samples` (indices into the images), in their order or shuffled.
@@ -85,8 +113,8 @@ impl Batcher {
     /// torchvision's `RandomCrop(size, padding=4)` and `RandomHorizontalFlip()` do.
     ///
     /// # Shapes
-    /// `pixels` is `[batch_size][height][width][channels]`, `labels` is `[batch_size]`; either may be longer. Of both
-    /// only the first samples are written, as many as are returned.
+    /// `pixels` is `[largest][height][width][channels]`, `labels` is `[largest]` (see [`Batcher::largest`]); either may be
+    /// longer. Of both only the first samples are written, as many as are returned.
     ///
     /// # Errors
     /// If the images are in a file that can no longer be read.
@@ -100,8 +128,8 @@ impl Batcher {
         pixels: &mut [f32],
         labels: &mut [u32],
     ) -> Result<Option<usize>, DataError> {
-        let count = self.batch_size.min(self.order.len() - self.next);
-        if count == 0 || self.drop_last && count < self.batch_size {
+        let count = self.next_batch(self.order.len() - self.next);
+        if count == 0 {
             return Ok(None);
         }
         let batch = &self.order[self.next..][..count];
@@ -161,7 +189,11 @@ mod tests {
     }
 
     fn epoch(batcher: &mut Batcher, images: &Images) -> Vec<(Vec<f32>, Vec<u32>)> {
-        let (mut pixels, mut labels) = (vec![9.0; 2 * 6], vec![9; 2]);
+        epoch_of(batcher, images, 2)
+    }
+
+    fn epoch_of(batcher: &mut Batcher, images: &Images, largest: usize) -> Vec<(Vec<f32>, Vec<u32>)> {
+        let (mut pixels, mut labels) = (vec![9.0; largest * 6], vec![9; largest]);
         std::iter::from_fn(|| {
             let count = batcher.fill(images, None, &mut pixels, &mut labels).unwrap()?;
             Some((pixels[..count * 6].to_vec(), labels[..count].to_vec()))
@@ -195,7 +227,35 @@ mod tests {
         let (images, mut batcher) = (images(), Batcher::new(2, true));
         batcher.start(&[4, 0, 3], None);
         assert_eq!(epoch(&mut batcher, &images).len(), 1);
-        assert_eq!((batcher.batches(3), batcher.batches(4), batcher.batches(1)), (1, 2, 0));
+        assert_eq!((batcher.batches(3), batcher.batches(4), batcher.batches(0)), (1, 2, 0));
+    }
+
+    #[test]
+    fn whoever_has_less_than_a_batch_trains_on_all_of_it() {
+        let (images, mut batcher) = (images(), Batcher::new(4, true));
+        batcher.start(&[4, 0, 3], None);
+        assert_eq!(epoch_of(&mut batcher, &images, 4).concat_labels(), [9, 5, 8]);
+        assert_eq!(batcher.batches(3), 1);
+    }
+
+    #[test]
+    fn a_last_batch_that_is_too_small_joins_the_one_before() {
+        let images = images();
+        for (drop_last, samples, sizes) in [
+            (false, 1, vec![1]),
+            (false, 3, vec![3]),
+            (false, 4, vec![2, 2]),
+            (false, 5, vec![2, 3]),
+            (true, 5, vec![2, 2]),
+            (true, 1, vec![1]),
+        ] {
+            let mut batcher = Batcher::new(2, drop_last).joining(2);
+            assert_eq!(batcher.largest(), 3);
+            batcher.start(&[0, 1, 2, 3, 4][..samples], None);
+            let batches = epoch_of(&mut batcher, &images, 3);
+            assert_eq!(batches.iter().map(|(_, labels)| labels.len()).collect::<Vec<_>>(), sizes);
+            assert_eq!(batcher.batches(samples), sizes.len(), "{samples} samples");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Clipped gradients and frozen parameters.
+//! Clipped gradients, frozen parameters, statistics measured afresh.
 
 use fedper_core::params::{Kind, Params};
 use fedper_core::seed::{Purpose, SERVER, derive, fill_normal, named};
@@ -119,6 +119,58 @@ fn a_clipped_step_has_the_norm_asked_for_in_every_network() {
             }
         }
         assert!((squares.sqrt() - 0.5).abs() < 1e-3, "{model} {precision}: {}", squares.sqrt());
+    }
+}
+
+/// As `torch.optim.swa_utils.update_bn` does, but that a batch counts by its images: the mean of the batches' statistics,
+/// which are read off here from one train-mode pass each, at batch norm's momentum of 0.1.
+#[test]
+fn statistics_measured_afresh_are_the_means_over_the_batches() {
+    for model in [Model::Resnet34, Model::MobilenetV1] {
+        let arch = arch(model);
+        let (images, _) = samples(&arch);
+        let (first, second) = images.split_at(4 * arch.input.numel());
+        let mut network = Network::new(&arch, COUNT).unwrap();
+        let start = fresh(&arch);
+        let moved = [(first, 4), (second, 2)].map(|(images, count)| {
+            network.load(&start).unwrap();
+            network.train_logits(images, count).unwrap();
+            stored(&network, &arch)
+        });
+        let mut off = start.clone();
+        off.values_mut()
+            .iter_mut()
+            .zip(
+                start.layout().specs().iter().flat_map(|spec| {
+                    std::iter::repeat_n(spec.kind == Kind::Buffer, spec.shape.iter().product())
+                }),
+            )
+            .filter(|(_, buffer)| *buffer)
+            .for_each(|(value, _)| *value = 1e6);
+        network.load(&off).unwrap();
+        network.measure_statistics(first, 4, 0).unwrap();
+        network.measure_statistics(second, 2, 4).unwrap();
+        let found = stored(&network, &arch);
+        for (i, (spec, found)) in found.iter().enumerate() {
+            if spec.kind != Kind::Buffer {
+                assert_eq!(found, start.at(i), "{}", spec.name);
+                continue;
+            }
+            for (c, &found) in found.iter().enumerate() {
+                let of = |moved: &Params| (moved.at(i)[c] - 0.9 * start.at(i)[c]) / 0.1;
+                let expected = (4.0 * of(&moved[0]) + 2.0 * of(&moved[1])) / 6.0;
+                let tolerance = 2e-5 * (1.0 + expected.abs());
+                assert!(
+                    (found - expected).abs() <= tolerance,
+                    "{model} {} {c}: {found} {expected}",
+                    spec.name
+                );
+            }
+        }
+        // Training goes on at the usual momentum.
+        network.load(&start).unwrap();
+        network.train_logits(first, 4).unwrap();
+        assert_eq!(stored(&network, &arch), moved[0]);
     }
 }
 

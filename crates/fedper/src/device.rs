@@ -12,7 +12,7 @@ use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
 use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::split::{PersonalParams, Split};
+use fedper_core::split::{BaseParams, PersonalParams, Split};
 use fedper_core::strategy::{LearnError, Learner, LocalRound, Strategy};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
@@ -24,6 +24,10 @@ use crate::experiment::Experiment;
 const EVAL_BATCH: usize = 128;
 /// ... but of so many values at most: 128 images of 3x64x64. A batch of photographs would take gigabytes.
 const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
+
+/// Batch-norm statistics are measured on so many of a device's training samples at most: what a network's few thousand
+/// channels need, and less than a test takes.
+const MEASURED: usize = 1024;
 
 /// Work for one device.
 pub(crate) struct Job {
@@ -65,6 +69,7 @@ pub(crate) struct Bench {
     network: Network,
     batcher: Batcher,
     eval_batcher: Batcher,
+    measure_batcher: Batcher,
     pixels: Vec<f32>,
     labels: Vec<u32>,
 }
@@ -73,11 +78,17 @@ impl Bench {
     fn new(experiment: &Experiment) -> Result<Self, NnError> {
         let config = &experiment.config;
         let sample_len = experiment.dataset.images.sample_len();
-        let largest = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
+        let fewest = experiment.architecture.min_train_batch();
+        let batcher = Batcher::new(config.batch_size, config.drop_last).joining(fewest);
+        let eval_batch = config.batch_size.max(EVAL_BATCH.min(EVAL_VALUES / sample_len).max(1));
+        let eval_batcher = Batcher::new(eval_batch, false);
+        let measure_batcher = eval_batcher.clone().joining(fewest);
+        let largest = batcher.largest().max(measure_batcher.largest());
         Ok(Self {
             network: Network::with_precision(&experiment.architecture, largest, config.precision)?,
-            batcher: Batcher::new(config.batch_size, config.drop_last),
-            eval_batcher: Batcher::new(largest, false),
+            batcher,
+            eval_batcher,
+            measure_batcher,
             pixels: vec![0.0; largest * sample_len],
             labels: vec![0; largest],
         })
@@ -97,12 +108,14 @@ impl Bench {
 
 /// Device `id` in `round`, on a worker's bench.
 pub(crate) struct LocalDevice<'a> {
-    pub(crate) experiment: &'a Experiment,
-    pub(crate) bench: &'a mut Bench,
-    pub(crate) id: DeviceId,
-    pub(crate) round: u32,
-    pub(crate) shard: Cow<'a, Shard>,
-    pub(crate) stop: &'a AtomicBool,
+    experiment: &'a Experiment,
+    bench: &'a mut Bench,
+    id: DeviceId,
+    round: u32,
+    shard: Cow<'a, Shard>,
+    /// Its own number for each of the dataset's classes, if it has such.
+    order: Option<Vec<u32>>,
+    stop: &'a AtomicBool,
 }
 
 /// The reason a device gives when the run was interrupted.
@@ -136,7 +149,21 @@ impl Draws {
     }
 }
 
-impl LocalDevice<'_> {
+impl<'a> LocalDevice<'a> {
+    /// Device `id`, whose samples are the share of the partition at `place`.
+    pub(crate) fn new(
+        experiment: &'a Experiment,
+        bench: &'a mut Bench,
+        id: DeviceId,
+        place: usize,
+        round: u32,
+        stop: &'a AtomicBool,
+    ) -> Self {
+        let shard = experiment.partition.shard(place);
+        let order = experiment.own_order(id);
+        Self { experiment, bench, id, round, shard, order, stop }
+    }
+
     /// One epoch of SGD at the learning rate `rate`, velocities going on from where they are.
     fn epoch(&mut self, rate: f64, draws: &mut Draws, metrics: &mut TrainMetrics) -> Result<(), LearnError> {
         let Experiment { config, dataset, .. } = self.experiment;
@@ -154,7 +181,7 @@ impl LocalDevice<'_> {
                 return Err(LearnError::Device(Box::new(Stopped)));
             }
             let images = &pixels[..count * dataset.images.sample_len()];
-            let batch = Batch { images, labels: &labels[..count] };
+            let batch = Batch { images, labels: reordered(&mut labels[..count], self.order.as_deref()) };
             let step = match config.clip_norm {
                 Some(norm) => network.train_step_clipped(batch, &sgd, norm),
                 None => network.train_step(batch, &sgd),
@@ -169,10 +196,11 @@ impl LocalDevice<'_> {
     }
 
     /// Trains a device that was not there before, from `start`, all but what `frozen` names, at the full learning rate;
-    /// tests it before the first epoch and after each.
+    /// tests it before the first epoch and after each. With `measure`, it measures its batch-norm statistics first.
     pub(crate) fn adapt(
         &mut self,
         start: &Params,
+        measure: bool,
         epochs: u32,
         frozen: impl Fn(&str) -> bool,
         tests: &mut Vec<EvalMetrics>,
@@ -182,6 +210,10 @@ impl LocalDevice<'_> {
         let order = seed::named(config.seed, Purpose::FineTune, self.id.0, 0, "new device");
         let mut draws = Draws::new(config, order, self.id, 0, "new device");
         self.load(start)?;
+        if measure {
+            self.bench.network.freeze(|_| false);
+            self.measure_statistics()?;
+        }
         self.bench.network.reset_momentum();
         self.bench.network.freeze(frozen);
         tests.push(self.test()?);
@@ -191,6 +223,14 @@ impl LocalDevice<'_> {
         }
         Ok(())
     }
+}
+
+/// The labels as a device names them; `order` is its number for each class.
+fn reordered<'a>(labels: &'a mut [u32], order: Option<&[u32]>) -> &'a [u32] {
+    if let Some(order) = order {
+        labels.iter_mut().for_each(|label| *label = order[*label as usize]);
+    }
+    labels
 }
 
 fn unreadable(error: DataError) -> LearnError {
@@ -223,6 +263,28 @@ impl Learner for LocalDevice<'_> {
         Ok(metrics)
     }
 
+    /// On up to [`MEASURED`] of its training samples, the same in each round, without crops and flips.
+    fn measure_statistics(&mut self) -> Result<(), LearnError> {
+        let images = &self.experiment.dataset.images;
+        let Bench { network, measure_batcher, pixels, labels, .. } = &mut *self.bench;
+        let all = &self.shard.train;
+        let mut rng = seed::derive(self.experiment.config.seed, Purpose::Statistics, self.id.0, 0);
+        let count = all.len().min(MEASURED);
+        let places = seed::sample(&mut rng, all.len() as u64, count as u64);
+        let samples: Vec<u32> = places.into_iter().map(|place| all[place as usize]).collect();
+        measure_batcher.start(&samples, None);
+        let mut seen = 0;
+        while let Some(count) = measure_batcher.fill(images, None, pixels, labels).map_err(unreadable)? {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(LearnError::Device(Box::new(Stopped)));
+            }
+            let batch = &pixels[..count * images.sample_len()];
+            network.measure_statistics(batch, count, seen).map_err(failed)?;
+            seen += count;
+        }
+        Ok(())
+    }
+
     fn test(&mut self) -> Result<EvalMetrics, LearnError> {
         let dataset = &self.experiment.dataset;
         let Bench { network, eval_batcher, pixels, labels, .. } = &mut *self.bench;
@@ -235,7 +297,8 @@ impl Learner for LocalDevice<'_> {
                 return Err(LearnError::Device(Box::new(Stopped)));
             }
             let images = &pixels[..count * dataset.images.sample_len()];
-            let step = network.evaluate(Batch { images, labels: &labels[..count] }).map_err(failed)?;
+            let batch = Batch { images, labels: reordered(&mut labels[..count], self.order.as_deref()) };
+            let step = network.evaluate(batch).map_err(failed)?;
             metrics.merge(EvalMetrics {
                 correct: step.correct,
                 loss_sum: step.loss_sum,
@@ -269,6 +332,39 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("a worker panicked: {}", text.unwrap_or("no message"))
 }
 
+/// What a round asks of a device with the cut `split`.
+fn local_round<'a>(config: &Config, split: &'a Split) -> LocalRound<'a> {
+    LocalRound {
+        split,
+        epochs: config.local_epochs,
+        finetune_epochs: config.finetune_epochs,
+        reset_statistics: config.batch_norm == BatchNorm::Reset,
+        measure_statistics: config.batch_norm == BatchNorm::Recalibrate,
+    }
+}
+
+/// The network of `id`, whose share of the partition is at `place`, for its own use: `base` under its personal layers, and
+/// statistics measured afresh where the configuration wants that. What fine-tuning would add is not in it.
+pub(crate) fn network_of(
+    experiment: &Experiment,
+    bench: &mut Option<Bench>,
+    split: &Split,
+    (base, personal): (&BaseParams, &PersonalParams),
+    (id, place): (DeviceId, usize),
+    stop: &AtomicBool,
+) -> Result<Params, LearnError> {
+    let round = local_round(&experiment.config, split);
+    let joined = split.join(base, personal);
+    if !round.measures() || experiment.left_out.contains(&(place as u64)) {
+        return Ok(joined);
+    }
+    let bench = Bench::ready(bench, experiment)?;
+    let mut device = LocalDevice::new(experiment, bench, id, place, 0, stop);
+    device.load(&joined)?;
+    round.settle(&mut device)?;
+    device.params()
+}
+
 fn work(
     experiment: &Experiment,
     bench: &mut Option<Bench>,
@@ -278,18 +374,12 @@ fn work(
     let Job { strategy, split, device: id, place, message, personal, task } = job;
     let bench = Bench::ready(bench, experiment)?;
     let config = &experiment.config;
-    let round = LocalRound {
-        split: &split,
-        epochs: config.local_epochs,
-        finetune_epochs: config.finetune_epochs,
-        reset_statistics: config.batch_norm == BatchNorm::Reset,
-    };
+    let round = local_round(config, &split);
     if task == Task::Train && drops_out(config, id, message.round) {
         return Err(LearnError::Dropped);
     }
-    let shard = experiment.partition.shard(place);
-    let samples = shard.train.len() as u64;
-    let mut device = LocalDevice { experiment, bench, id, round: message.round, shard, stop };
+    let mut device = LocalDevice::new(experiment, bench, id, place, message.round, stop);
+    let samples = device.shard.train.len() as u64;
     let own = personal.unwrap_or_else(|| Arc::new(experiment.initial_personal(&split, id)));
     match task {
         Task::Train => {

@@ -30,6 +30,8 @@ pub struct Experiment {
     pub layout: Arc<Layout>,
     /// The cut that the configuration asks for.
     pub cut: Split,
+    /// Devices with too few samples to train this network on, ascending: they take no part.
+    pub left_out: Vec<u64>,
     /// Parameters to start from instead of random ones, on the server and on every device.
     init: Option<Params>,
     /// The same for one device, or the server, alone.
@@ -83,12 +85,22 @@ impl Experiment {
         let architecture = architecture(&config, &dataset)?;
         let layout = architecture.layout();
         let cut = cut(&config, &architecture, &layout)?;
-        check_batches(&config, &architecture, &partition)?;
+        let left_out = left_out(&config, &architecture, &partition)?;
         let init = config.init.as_deref().map(read_weights).transpose()?;
         if let (Some(init), Some(path)) = (&init, &config.init) {
             check_init(init, &layout, path)?;
         }
-        Ok(Self { config, dataset, partition, architecture, layout, cut, init, own_init: BTreeMap::new() })
+        Ok(Self {
+            config,
+            dataset,
+            partition,
+            architecture,
+            layout,
+            cut,
+            left_out,
+            init,
+            own_init: BTreeMap::new(),
+        })
     }
 
     /// Starts `owner` (a device's number, or [`SERVER`]) from these values, as far as they are its own to start from.
@@ -103,20 +115,46 @@ impl Experiment {
         Ok(())
     }
 
+    /// What a reader of the results should know of the data and of who holds them.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.dataset.note.iter().cloned().collect();
+        notes.extend(self.partition.note().map(str::to_owned));
+        if !self.left_out.is_empty() {
+            let folders = self.dataset.devices.as_ref().filter(|_| self.config.by_folder);
+            let name = |&device: &u64| match folders.and_then(|folders| folders.get(device as usize)) {
+                Some(folder) => format!("`{}`", folder.name),
+                None => device.to_string(),
+            };
+            const NAMED: usize = 10;
+            let mut names: Vec<String> = self.left_out.iter().take(NAMED).map(name).collect();
+            if self.left_out.len() > NAMED {
+                names.push(format!("and {} more", self.left_out.len() - NAMED));
+            }
+            notes.push(format!(
+                "left out, as they have a single training image and batch norm needs two: device{} {}",
+                if self.left_out.len() == 1 { "" } else { "s" },
+                names.join(", ")
+            ));
+        }
+        notes
+    }
+
     /// The cut that `strategy` makes, with the batch-norm statistics where the configuration wants them.
     pub fn split(&self, strategy: &dyn Strategy) -> Split {
         let split = strategy.split(&self.cut);
         match self.config.batch_norm {
             BatchNorm::Local => split.with_personal_buffers(),
-            BatchNorm::Average | BatchNorm::Reset => split,
+            BatchNorm::Average | BatchNorm::Reset | BatchNorm::Recalibrate => split,
         }
     }
 
     /// Its rounds: each waits for all of its devices.
     pub fn plan(&self) -> Plan {
         let config = &self.config;
+        let devices = config.training_clients();
         Plan {
-            devices: config.training_clients(),
+            devices,
+            left_out: self.left_out.iter().copied().take_while(|&device| device < devices).collect(),
             rounds: config.rounds,
             participation: config.participation,
             seed: config.seed,
@@ -125,6 +163,17 @@ impl Experiment {
             round_timeout: None,
             min_answers: 0,
         }
+    }
+
+    /// A device's own number for each of the dataset's classes, where devices have such ([`Config::own_labels`]): a
+    /// permutation that follows from the seed and the device's number.
+    pub fn own_order(&self, device: DeviceId) -> Option<Vec<u32>> {
+        own_order(&self.config, self.dataset.classes.len(), device)
+    }
+
+    /// The names of the classes in the order of `device`'s outputs.
+    pub fn class_names(&self, device: DeviceId) -> Vec<String> {
+        named_in(self.own_order(device), &self.dataset.classes)
     }
 
     /// The server's first base. The same for every cut, as far as their bases overlap: each parameter has a random
@@ -182,34 +231,46 @@ pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -
     }
 }
 
-/// PyTorch refuses a training batch that gives batch norm a single value per channel, and so does the engine: say so
-/// before anything runs.
-fn check_batches(config: &Config, architecture: &Architecture, partition: &Partition) -> Result<(), Error> {
-    for device in 0..partition.len() {
-        let samples = partition.train_len(device);
-        if samples == 0 {
-            return Err(Error::Config(format!(
-                "device {device} gets no training sample: lower --clients or deal the samples otherwise"
-            )));
-        }
-        if config.drop_last && samples < config.batch_size {
-            return Err(Error::Config(format!(
-                "device {device} has {samples} training samples, fewer than one batch of {}, and drop_last leaves \
-                 them out: lower --batch-size",
-                config.batch_size
-            )));
-        }
-        let last = samples % config.batch_size;
-        let smallest = if last == 0 || config.drop_last { config.batch_size.min(samples) } else { last };
-        if smallest < architecture.min_train_batch() {
-            return Err(Error::Config(format!(
-                "device {device} has {samples} training samples: batches of {} leave one sample for the last, and \
-                 {}'s batch norm needs two; choose another --batch-size or pass --drop-last",
-                config.batch_size, architecture.name
-            )));
-        }
+/// See [`Experiment::own_order`].
+pub(crate) fn own_order(config: &Config, classes: usize, device: DeviceId) -> Option<Vec<u32>> {
+    config.own_labels.then(|| {
+        let mut order: Vec<u32> = (0..classes as u32).collect();
+        seed::shuffle(&mut seed::derive(config.seed, Purpose::Labels, device.0, 0), &mut order);
+        order
+    })
+}
+
+/// The names of `classes`, sorted by the numbers that `order` gives them.
+pub(crate) fn named_in(order: Option<Vec<u32>>, classes: &[String]) -> Vec<String> {
+    let mut names = classes.to_vec();
+    for (name, number) in classes.iter().zip(order.into_iter().flatten()) {
+        names[number as usize].clone_from(name);
     }
-    Ok(())
+    names
+}
+
+/// The devices that cannot train this network: PyTorch refuses a training batch that gives batch norm a single value per
+/// channel, and so does the engine.
+fn left_out(config: &Config, architecture: &Architecture, partition: &Partition) -> Result<Vec<u64>, Error> {
+    let fewest = architecture.min_train_batch();
+    if config.batch_size < fewest {
+        return Err(Error::Config(format!(
+            "batch_size is {}: {}'s batch norm needs {fewest} samples a step; give --batch-size {fewest} or more, or a \
+             network without batch norm, such as --model cnn",
+            config.batch_size, architecture.name
+        )));
+    }
+    let left_out: Vec<u64> =
+        (0..partition.len()).filter(|&d| partition.train_len(d) < fewest).map(|d| d as u64).collect();
+    let train = config.training_clients();
+    if left_out.iter().filter(|&&device| device < train).count() as u64 == train {
+        return Err(Error::Config(format!(
+            "no device has the {fewest} training samples that {}'s batch norm needs: give fewer --clients, or a network \
+             without batch norm, such as --model cnn",
+            architecture.name
+        )));
+    }
+    Ok(left_out)
 }
 
 /// Reads the parameters in a safetensors file.

@@ -18,4 +18,5 @@ pub mod predict;
 pub mod report;
 mod reproduce;
 pub mod rundir;
+mod settled;
 pub mod simulator;

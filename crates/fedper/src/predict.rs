@@ -5,13 +5,16 @@ use std::io::BufReader;
 use std::path::Path;
 
 use fedper_core::params::Params;
+use fedper_core::round::DeviceId;
 use fedper_nn::{Architecture, InputShape, Network};
 use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::experiment::{named_in, own_order};
 use crate::network::kept::{self, About, Kept};
 use crate::rundir::{RunDir, device_network, read_summary};
+use crate::settled::settled;
 
 /// A device's network, ready to classify image files.
 pub struct Classifier {
@@ -53,7 +56,10 @@ impl Classifier {
             },
         };
         let (params, own) = device_network(run, &algorithm, Some(device))?;
+        let params = settled(run, &algorithm, device, params)?;
         let classes = classes(&run.join("partition.json"))?;
+        let order = own_order(&config, classes.len(), DeviceId(device));
+        let classes = named_in(order, &classes);
         let shape = shape(run, &config)?;
         let path = run.join("weights").join(&algorithm);
         let (network, round) = (network(&params, &config, shape, classes.len(), &path)?, None);
@@ -73,7 +79,7 @@ impl Classifier {
         Ok(Self { network, shape, classes, algorithm, round: Some(round), own })
     }
 
-    /// The names of the classes, by label.
+    /// The names of the classes, in the order of the network's outputs.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -93,7 +99,7 @@ impl Classifier {
         self.own
     }
 
-    /// The probability of each class, by label, for the image in a JPEG or PNG file of any size.
+    /// The probability of each class, in the order of [`Classifier::classes`], for the image in a JPEG or PNG file of any size.
     ///
     /// # Errors
     /// If the file cannot be read or is not an image, with its name.

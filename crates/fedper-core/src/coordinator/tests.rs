@@ -7,6 +7,7 @@ const NOW: Duration = Duration::ZERO;
 fn plan() -> Plan {
     Plan {
         devices: 3,
+        left_out: Vec::new(),
         rounds: 2,
         participation: 1.0,
         seed: 1,
@@ -43,6 +44,24 @@ fn outcome(actions: Vec<Action>) -> Outcome {
         Ok([Action::RoundDone(outcome)]) => outcome,
         other => panic!("expected the end of a round, got {other:?}"),
     }
+}
+
+#[test]
+fn devices_that_are_left_out_are_never_asked() {
+    let all = Plan { devices: 12, participation: 0.5, eval_devices: Some(5), ..plan() };
+    let some = Plan { left_out: vec![0, 3, 4, 11], ..all.clone() };
+    assert_eq!((some.taking_part(), some.participants_per_round(), some.evaluations()), (8, 4, 5));
+    let mut asked = BTreeSet::new();
+    for round in 1..40 {
+        let participants = some.participants(round);
+        assert!(participants.is_sorted() && participants.len() == 4);
+        asked.extend(participants);
+    }
+    let expected: BTreeSet<DeviceId> = [1, 2, 5, 6, 7, 8, 9, 10].map(DeviceId).into();
+    assert_eq!(asked, expected);
+    assert!(some.evaluated().iter().all(|device| expected.contains(device)));
+    let none = Plan { left_out: Vec::new(), ..all.clone() };
+    assert_eq!(none.participants(1), all.participants(1));
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Strategy for FedAvgFineTuned {
     ) -> Result<EvalMetrics, LearnError> {
         device.load(&round.assemble(received, own))?;
         device.train(round.finetune_epochs, Purpose::FineTune)?;
+        round.settle(device)?;
         device.test()
     }
 }

@@ -66,6 +66,7 @@ pub trait Strategy: Send + Sync {
         own: &PersonalParams,
     ) -> Result<EvalMetrics, LearnError> {
         device.load(&round.split.join(received, own))?;
+        round.settle(device)?;
         device.test()
     }
 
@@ -102,6 +103,13 @@ pub trait Learner {
     /// [`LearnError::Diverged`] if the loss is no longer finite.
     fn train(&mut self, epochs: u32, purpose: Purpose) -> Result<TrainMetrics, LearnError>;
 
+    /// Measures the network's batch-norm statistics afresh on (a sample of) the device's own training samples. No weight
+    /// changes.
+    ///
+    /// # Errors
+    /// If the samples cannot be read.
+    fn measure_statistics(&mut self) -> Result<(), LearnError>;
+
     /// Tests the network on the device's own test samples, in eval mode.
     ///
     /// # Errors
@@ -120,9 +128,25 @@ pub struct LocalRound<'a> {
     pub finetune_epochs: u32,
     /// Whether a device starts a round from fresh batch-norm statistics in its base instead of the received ones.
     pub reset_statistics: bool,
+    /// Whether a device measures batch-norm statistics afresh before its network is tested.
+    pub measure_statistics: bool,
 }
 
 impl LocalRound<'_> {
+    /// Has a device measure its batch-norm statistics afresh, if the round asks for it and a base with such was received:
+    /// averaged ones belong to no device's data and to none of the networks that were averaged.
+    ///
+    /// # Errors
+    /// As [`Learner::measure_statistics`].
+    pub fn settle(&self, device: &mut dyn Learner) -> Result<(), LearnError> {
+        if self.measures() { device.measure_statistics() } else { Ok(()) }
+    }
+
+    /// Whether [`LocalRound::settle`] has statistics measured.
+    pub fn measures(&self) -> bool {
+        self.measure_statistics && self.split.base().specs().iter().any(|spec| spec.kind == Kind::Buffer)
+    }
+
     /// The network that a device trains: the received base under its own personal layers.
     pub fn assemble(&self, received: &BaseParams, own: &PersonalParams) -> Params {
         let mut params = self.split.join(received, own);

@@ -7,6 +7,7 @@ use crate::params::{Layout, Spec};
 struct Toy {
     params: Params,
     trained_for: Vec<Purpose>,
+    measured: Vec<Vec<f32>>,
 }
 
 impl Learner for Toy {
@@ -23,6 +24,11 @@ impl Learner for Toy {
         self.trained_for.push(purpose);
         self.params.values_mut().iter_mut().for_each(|v| *v += epochs as f32);
         Ok(TrainMetrics { loss_sum: 0.0, samples: u64::from(epochs) })
+    }
+
+    fn measure_statistics(&mut self) -> Result<(), LearnError> {
+        self.measured.push(self.params.values().to_vec());
+        Ok(())
     }
 
     fn test(&mut self) -> Result<EvalMetrics, LearnError> {
@@ -46,11 +52,11 @@ fn whole(values: [f32; 4]) -> Params {
 }
 
 fn toy() -> Toy {
-    Toy { params: Params::zeros(layout()), trained_for: Vec::new() }
+    Toy { params: Params::zeros(layout()), trained_for: Vec::new(), measured: Vec::new() }
 }
 
 fn round(split: &Split) -> LocalRound<'_> {
-    LocalRound { split, epochs: 2, finetune_epochs: 5, reset_statistics: false }
+    LocalRound { split, epochs: 2, finetune_epochs: 5, reset_statistics: false, measure_statistics: false }
 }
 
 #[test]
@@ -94,6 +100,30 @@ fn statistics_are_reset_in_the_base_only() {
     let reset = LocalRound { reset_statistics: true, ..round(&split) };
     assert_eq!(reset.assemble(&received, &own).values(), [1.0, 2.0, 1.0, 4.0]);
     assert_eq!(round(&split).assemble(&received, &own).values(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn statistics_are_measured_under_the_received_base_before_a_test() {
+    let cut = Split::by_names(&layout(), &["fc"]).unwrap();
+    for (strategy, expected) in [
+        (&FedPer as &dyn Strategy, vec![vec![1.0, 2.0, 3.0, 4.0]]),
+        (&FedAvg, vec![vec![1.0, 2.0, 3.0, 4.0]]),
+        // After fine-tuning, which changes the weights.
+        (&FedAvgFineTuned, vec![vec![6.0, 7.0, 8.0, 9.0]]),
+        // Nothing was received: the statistics are the device's own anyway.
+        (&Local, vec![]),
+    ] {
+        let split = strategy.split(&cut);
+        let (received, own) = split.cut(&whole([1.0, 2.0, 3.0, 4.0]));
+        for (measure_statistics, expected) in [(true, &expected), (false, &Vec::new())] {
+            let mut device = toy();
+            let round = LocalRound { measure_statistics, ..round(&split) };
+            strategy.train(&mut device, &round, &received, &own).unwrap();
+            assert!(device.measured.is_empty(), "training uses each batch's own statistics");
+            strategy.evaluate(&mut device, &round, &received, &own).unwrap();
+            assert_eq!(device.measured, *expected, "{}", strategy.name());
+        }
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@ const ATTEMPTS: usize = 100;
 /// A device with fewer samples than this is too small, unless even a fair share is less than twice that.
 const FEWEST: usize = 10;
 
-/// Deals `pool` to `devices`, which are at most as many as there are samples.
-pub(super) fn deal(mut pool: Hand, devices: usize, alpha: f64, seed: u64) -> Vec<Hand> {
+/// Deals `pool` to `devices`, which are at most as many as there are samples; and says in words which were filled up.
+pub(super) fn deal(mut pool: Hand, devices: usize, alpha: f64, seed: u64) -> (Vec<Hand>, Option<String>) {
     let total: usize = pool.iter().map(Vec::len).sum();
     let fewest = FEWEST.min(total / (2 * devices)).max(1);
     for (class, samples) in pool.iter_mut().enumerate() {
@@ -28,8 +28,13 @@ pub(super) fn deal(mut pool: Hand, devices: usize, alpha: f64, seed: u64) -> Vec
         }
         hands = attempt(&mut rng, &pool, devices, alpha);
     }
+    let poor = hands.iter().filter(|hand| size(hand) < fewest).count();
     fill_up(&mut hands, fewest);
-    hands
+    let note = format!(
+        "{poor} of {devices} devices were dealt fewer than {fewest} samples by Dirichlet({alpha}), {ATTEMPTS} times over, and \
+         were filled up to {fewest} from the largest ones"
+    );
+    (hands, (poor > 0).then_some(note))
 }
 
 fn size(hand: &Hand) -> usize {
@@ -152,15 +157,27 @@ mod tests {
     fn tiny_alpha_gives_whole_classes_and_huge_alpha_equal_shares() {
         let pool = || (0..10).map(|class| (class * 100..(class + 1) * 100).collect()).collect::<Hand>();
         for alpha in [1e-300, 1e-3] {
-            let hands = deal(pool(), 10, alpha, 1);
+            let (hands, _) = deal(pool(), 10, alpha, 1);
             assert_eq!(hands.iter().map(size).sum::<usize>(), 1000);
             let largest: usize = hands.iter().flatten().map(Vec::len).max().unwrap();
             assert!(largest >= 90, "alpha {alpha}: {largest}");
         }
-        let hands = deal(pool(), 10, 1e9, 1);
+        let (hands, note) = deal(pool(), 10, 1e9, 1);
+        assert_eq!(note, None);
         for hand in &hands {
             assert!((95..=105).contains(&size(hand)), "{}", size(hand));
         }
+    }
+
+    #[test]
+    fn who_was_filled_up_is_said() {
+        let pool = (0..10).map(|class| (class * 100..(class + 1) * 100).collect()).collect::<Hand>();
+        let (hands, note) = deal(pool, 50, 0.01, 1);
+        let filled = hands.iter().filter(|hand| size(hand) == 10).count();
+        let note = note.expect("ten classes do not go round among fifty devices");
+        let count: usize = note.split(' ').next().unwrap().parse().unwrap();
+        assert!(count > 10 && filled >= count, "{filled}: {note}");
+        assert!(note.contains("filled up to 10"), "{note}");
     }
 
     #[test]

@@ -12,7 +12,10 @@ use super::split;
 /// Where devices hold all that they were dealt, their samples are listed: no more than the dataset has. Where each holds
 /// a number of its own, they are derived from the seed whenever they are asked for, so that many devices cost little.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Partition(Kind);
+pub struct Partition {
+    kind: Kind,
+    note: Option<String>,
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
@@ -65,9 +68,23 @@ impl Hands {
 }
 
 impl Partition {
+    fn of(kind: Kind) -> Self {
+        Self { kind, note: None }
+    }
+
+    /// The same, with something to say about it.
+    pub(super) fn noting(self, note: Option<String>) -> Self {
+        Self { note, ..self }
+    }
+
+    /// What a reader should know who takes the options at their word.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     /// These samples, one shard a device.
     pub fn new(shards: Vec<Shard>) -> Self {
-        Self(Kind::Listed(shards))
+        Self::of(Kind::Listed(shards))
     }
 
     /// All that each device was dealt, or `cap` train samples of it.
@@ -80,19 +97,19 @@ impl Partition {
     ) -> Self {
         if let Some(cap) = cap {
             let (train, test) = (Hands::new(&train), Hands::new(&test));
-            return Self(Kind::Capped(Capped { train, test, cap, even, seed }));
+            return Self::of(Kind::Capped(Capped { train, test, cap, even, seed }));
         }
         let shard = |(device, (train, test))| split::shard(train, test, None, even, seed, device);
         Self::new(train.iter_mut().zip(&mut test).enumerate().map(shard).collect())
     }
 
     pub(super) fn drawn(drawn: Drawn) -> Self {
-        Self(Kind::Drawn(drawn))
+        Self::of(Kind::Drawn(drawn))
     }
 
     /// How many devices there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Listed(shards) => shards.len(),
             Kind::Capped(capped) => capped.train.len(),
             Kind::Drawn(drawn) => drawn.devices,
@@ -109,7 +126,7 @@ impl Partition {
     /// # Panics
     /// If there is no such device.
     pub fn shard(&self, device: usize) -> Cow<'_, Shard> {
-        match &self.0 {
+        match &self.kind {
             Kind::Listed(shards) => Cow::Borrowed(&shards[device]),
             Kind::Capped(Capped { train, test, cap, even, seed }) => Cow::Owned(split::shard(
                 &mut train.hand(device),
@@ -134,7 +151,7 @@ impl Partition {
     /// If there is no such device.
     pub fn train_len(&self, device: usize) -> usize {
         assert!(device < self.len(), "there is no device {device}");
-        match &self.0 {
+        match &self.kind {
             Kind::Listed(shards) => shards[device].train.len(),
             Kind::Capped(capped) => capped.cap,
             Kind::Drawn(drawn) => drawn.samples,
@@ -143,6 +160,6 @@ impl Partition {
 
     /// Whether each device drew its own from the whole dataset, so that several may hold one sample.
     pub fn shares_samples(&self) -> bool {
-        matches!(self.0, Kind::Drawn(_))
+        matches!(self.kind, Kind::Drawn(_))
     }
 }

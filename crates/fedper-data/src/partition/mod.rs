@@ -122,10 +122,11 @@ pub fn partition(dataset: &Dataset, options: &PartitionOptions) -> Result<Partit
     let folders = options.scheme == Scheme::Folder;
     let crowded = options.devices > dealt(dataset, options.test).len() && !folders;
     if !crowded && !options.with_replacement {
-        let (train, test) = deal(dataset, options);
+        let (train, test, note) = deal(dataset, options);
         if !train.iter().any(is_empty) {
             let even = matches!(options.scheme, Scheme::Classes { .. });
-            return Ok(Partition::dealt(train, test, options.samples_per_device, even, options.seed));
+            let partition = Partition::dealt(train, test, options.samples_per_device, even, options.seed);
+            return Ok(partition.noting(note));
         }
         if options.samples_per_device.is_none() || folders {
             let device = train.iter().position(is_empty).unwrap_or(0);
@@ -151,14 +152,19 @@ fn dealt(dataset: &Dataset, test: TestSplit) -> Range<usize> {
     }
 }
 
-/// What each device gets for training and for testing.
-fn deal(dataset: &Dataset, options: &PartitionOptions) -> (Vec<Hand>, Vec<Hand>) {
+/// What each device gets for training and for testing, and what is to be said about it.
+fn deal(dataset: &Dataset, options: &PartitionOptions) -> (Vec<Hand>, Vec<Hand>, Option<String>) {
     let (labels, classes, seed) = (dataset.images.labels(), dataset.classes.len(), options.seed);
     let of = |range: Range<usize>| deal::by_class(labels, range, classes);
     let dealt = dealt(dataset, options.test);
+    let mut note = None;
     let mut train = match options.scheme {
         Scheme::Classes { per_device } => deal::classes(of(dealt), options.devices, per_device, seed),
-        Scheme::Dirichlet { alpha } => dirichlet::deal(of(dealt), options.devices, alpha, seed),
+        Scheme::Dirichlet { alpha } => {
+            let (hands, filled) = dirichlet::deal(of(dealt), options.devices, alpha, seed);
+            note = filled;
+            hands
+        }
         Scheme::Iid => deal::iid(labels, dealt, classes, options.devices, seed),
         Scheme::Folder => {
             let folders = dataset.devices.iter().flatten();
@@ -169,7 +175,7 @@ fn deal(dataset: &Dataset, options: &PartitionOptions) -> (Vec<Hand>, Vec<Hand>)
         TestSplit::Fraction(fraction) => split::take_tests(&mut train, fraction, seed),
         TestSplit::Own => deal::follow(&train, of(dataset.train_len..labels.len()), seed),
     };
-    (train, test)
+    (train, test, note)
 }
 
 /// What is wrong, and what to do about it.

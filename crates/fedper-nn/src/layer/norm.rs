@@ -13,7 +13,7 @@ use crate::optim::{Parameter, Sink};
 
 /// PyTorch's defaults.
 const EPS: f64 = 1e-5;
-const MOMENTUM: f32 = 0.1;
+pub(crate) const MOMENTUM: f32 = 0.1;
 
 pub(crate) struct Norm {
     weight: Parameter,
@@ -21,6 +21,8 @@ pub(crate) struct Norm {
     running_mean: Parameter,
     running_var: Parameter,
     pub(crate) activation: Activation,
+    /// How far a batch's statistics move the running ones.
+    pub(crate) momentum: f32,
     /// Of the last forward pass, by block: mean, `weight * inverse` and bias; `inverse = 1 / sqrt(var + eps)`.
     affine: Vec<Affine>,
     inverse: Vec<Sums>,
@@ -44,6 +46,7 @@ impl Norm {
             running_mean: parameter("running_mean"),
             running_var: parameter("running_var"),
             activation,
+            momentum: MOMENTUM,
             affine: vec![zero; blocks(channels)],
             inverse: vec![[0.0; BLOCK]; blocks(channels)],
             gradients: [vec![0.0; channels], vec![0.0; channels]],
@@ -77,7 +80,7 @@ impl Norm {
                     [(&mut self.running_mean, mean[l] as f32), (&mut self.running_var, unbiased as f32)]
                 {
                     let running = &mut running.values[c];
-                    *running = (1.0 - MOMENTUM) * *running + MOMENTUM * new;
+                    *running = (1.0 - self.momentum) * *running + self.momentum * new;
                 }
             }
         } else {

@@ -1,9 +1,10 @@
-//! Training with less than plain SGD on everything: clipped gradients, frozen parameters.
+//! What is not plain SGD on everything: clipped gradients, frozen parameters, statistics measured afresh.
 
 use super::compile::Layer;
 use super::{Batch, Network};
 use crate::NnError;
 use crate::layer::loss::StepMetrics;
+use crate::layer::norm::MOMENTUM;
 use crate::optim::{Sgd, Sink};
 
 impl Network {
@@ -35,6 +36,31 @@ impl Network {
             node.layer.trainable(&mut |parameter| parameter.step_kept(sgd, factor));
         }
         Ok(metrics)
+    }
+
+    /// Measures the running statistics of all batch norms afresh: after calls with batches of `samples` images, `seen` being
+    /// the images of the calls before, they are the means over those batches, weighted by their images. Nothing else changes.
+    ///
+    /// As in `torch.optim.swa_utils.update_bn`, each batch is normalised with its own statistics.
+    ///
+    /// # Shapes
+    /// As [`Network::logits`].
+    ///
+    /// # Errors
+    /// As [`Network::train_logits`].
+    pub fn measure_statistics(&mut self, images: &[f32], samples: usize, seen: usize) -> Result<(), NnError> {
+        self.set_norm_momentum(samples as f32 / (seen + samples) as f32);
+        let measured = self.train_logits(images, samples).map(|_| ());
+        self.set_norm_momentum(MOMENTUM);
+        measured
+    }
+
+    fn set_norm_momentum(&mut self, momentum: f32) {
+        for node in &mut self.program.nodes {
+            if let Layer::Norm(norm) = &mut node.layer {
+                norm.momentum = momentum;
+            }
+        }
     }
 
     /// From now on training leaves alone the parameters that `frozen` names, until it is called again.

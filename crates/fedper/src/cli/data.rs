@@ -91,7 +91,7 @@ fn partition(args: PartitionArgs) -> Result<(), Error> {
     if let Some(path) = &args.svg {
         write_atomically(path, report::partition_svg(&experiment.dataset.name, &classes).as_bytes())?;
     }
-    super::print(&(picture(&classes) + &photos::inspection(&experiment.dataset)))
+    super::print(&(picture(&classes) + &photos::inspection(&experiment)))
 }
 
 /// How many devices the terminal gets to see.

@@ -13,6 +13,7 @@ use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment;
 use crate::rundir::{device_network, write_atomically};
+use crate::settled::settled;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -48,7 +49,8 @@ pub(super) struct NetworkArgs {
     /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2) or cifar (stride 1) [default: imagenet]
+    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1) or auto: cifar for mobilenet_v1 below
+    /// 64 pixels, imagenet otherwise [default: auto]
     #[arg(long, value_name = "NAME")]
     stem: Option<String>,
     /// Channels, height and width of the images
@@ -113,7 +115,13 @@ pub(super) fn main(command: Command) -> Result<(), Error> {
 }
 
 pub(super) fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config, Architecture), Error> {
-    let settings = Settings { model: network.model.clone(), stem: network.stem.clone(), ..settings };
+    let side = network.input.height.min(network.input.width);
+    let settings = Settings {
+        model: network.model.clone(),
+        stem: network.stem.clone(),
+        image_size: Some(side),
+        ..settings
+    };
     let config = Config::resolve(&settings)?;
     let architecture = Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
     Ok((config, architecture))
@@ -210,7 +218,13 @@ fn traffic(cut: &Split) -> String {
 fn export(args: &ExportArgs) -> Result<(), Error> {
     must_be_new(&args.out)?;
     let params = match (&args.run, &args.algorithm) {
-        (Some(run), Some(algorithm)) => device_network(run, algorithm, args.device)?.0,
+        (Some(run), Some(algorithm)) => {
+            let (params, _) = device_network(run, algorithm, args.device)?;
+            match args.device {
+                Some(device) => settled(run, algorithm, device, params)?,
+                None => params,
+            }
+        }
         _ => {
             let (config, architecture) =
                 build(&args.network, Settings { seed: args.seed, ..Settings::default() })?;

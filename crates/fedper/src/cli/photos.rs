@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use fedper_data::Dataset;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::config::Settings;
@@ -33,8 +32,8 @@ pub(super) fn prepare(settings: &Settings, quiet: bool) -> Result<Experiment, Er
 }
 
 /// Who the devices are and what was left out, for people who inspect a dataset; empty if there is nothing to tell.
-pub(super) fn inspection(dataset: &Dataset) -> String {
-    let mut text = String::new();
+pub(super) fn inspection(experiment: &Experiment) -> String {
+    let (dataset, mut text) = (&experiment.dataset, String::new());
     if let Some(devices) = &dataset.devices {
         text += "\nDevices:\n";
         for (number, device) in devices.iter().enumerate() {
@@ -48,7 +47,7 @@ pub(super) fn inspection(dataset: &Dataset) -> String {
     for (user, why) in &left_out.users {
         text += &format!("user {user} does not qualify: {why}\n");
     }
-    if let Some(note) = &dataset.note {
+    for note in experiment.notes() {
         text += &format!("Note: {note}\n");
     }
     text

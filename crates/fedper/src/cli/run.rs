@@ -6,7 +6,7 @@ use fedper_nn::{InstructionSet, Precision};
 
 use super::table::{Align, bytes, duration, percent, table};
 use super::{interrupt, photos, progress};
-use crate::config::{Config, Settings, read_settings};
+use crate::config::{AUTO, Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::Summary;
@@ -95,6 +95,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
 /// The run in `path`, unless it is complete.
 fn resume(path: &Path, flags: Settings, quiet: bool) -> Result<Option<(Experiment, RunDir)>, Error> {
     let stored = RunDir::settings(path)?;
+    // What the run has is what `auto` was resolved to.
+    let flags = Settings { stem: flags.stem.filter(|stem| stem != AUTO), ..flags };
     if !flags.is_empty() {
         let stored = Config::resolve(&stored)?.to_toml();
         let asked = Config::resolve(&flags.over(RunDir::settings(path)?))?.to_toml();
@@ -137,14 +139,15 @@ fn headline(experiment: &Experiment, dir: &RunDir, workers: usize) -> String {
         Precision::Bf16 => (" in bf16".to_owned(), format!("\n{}", super::NO_BF16)),
     };
     let held = config.new_clients.map_or_else(String::new, |count| format!(" ({count} held out)"));
+    let notes: String = experiment.notes().iter().map(|note| format!("\nNote: {note}")).collect();
     format!(
         "{}{precision} on {}: {} devices{held}, {train} training and {test} test images{}, {}\n\
-         {} rounds of {} on {workers} worker{}, into {}{slow}",
+         {} rounds of {} on {workers} worker{}, into {}{slow}{notes}",
         config.model,
         experiment.dataset.name,
         config.clients,
         if experiment.partition.shares_samples() { " drawn with replacement" } else { "" },
-        dealt(config),
+        dealt(config) + if config.own_labels { ", labels in an order of its own on each device" } else { "" },
         config.rounds,
         config.algorithm.join(", "),
         if workers == 1 { "" } else { "s" },
@@ -220,12 +223,12 @@ fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
         true => String::new(),
         false => format!("Stopped on a plateau of the test accuracy: {}\n", early.join(", ")),
     };
-    let note = summary.dataset_note.as_ref().map(|note| format!("Note: {note}\n"));
+    let notes: String = summary.all_notes().iter().map(|note| format!("Note: {note}\n")).collect();
     Ok(format!(
         "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{early}{}",
         table(&columns, &rows),
         duration(summary.seconds),
         memory.unwrap_or_default(),
-        note.unwrap_or_default()
+        notes
     ))
 }

@@ -12,6 +12,8 @@ pub enum BatchNorm {
     Local,
     /// Averaged, but each device starts a round with fresh ones.
     Reset,
+    /// Averaged, but a device measures them afresh on its own training images before its network is tested or used.
+    Recalibrate,
 }
 
 /// What is done to training images before each step, at random and from the seed.

@@ -73,6 +73,9 @@ pub struct Config {
     /// Each device draws its samples from all of its classes', whatever other devices hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_replacement: bool,
+    /// Each device names the classes in an order of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub own_labels: bool,
     /// Of a dataset of ratings, the fewest photos that a drawn user has rated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_photos: Option<usize>,
@@ -149,6 +152,15 @@ const EMBEDDED: &str = "fashion-mnist-small";
 const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
 const DEFAULT_ROUNDS: u32 = 15;
 
+/// What `stem` is to be resolved from the images' size.
+pub(crate) const AUTO: &str = "auto";
+
+/// The first layers for images of `side` pixels. Small images leave a MobileNet that begins with a stride of 2 next to
+/// nothing; ResNet-34 has a long way to go on them, and its small stem costs 15 times as much.
+pub(crate) fn auto_stem(model: Model, side: usize) -> Stem {
+    if model == Model::MobilenetV1 && side < 64 { Stem::Cifar } else { Stem::Imagenet }
+}
+
 fn as_text<S: serde::Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
 }
@@ -165,7 +177,10 @@ impl Config {
     pub fn resolve(settings: &Settings) -> Result<Self, Error> {
         let s = settings.clone();
         let model: Model = parse(s.model.as_deref().unwrap_or("mobilenet_v1"))?;
-        let stem: Stem = parse(s.stem.as_deref().unwrap_or("imagenet"))?;
+        let stem = match &s.stem {
+            Some(stem) if stem != AUTO => parse(stem)?,
+            _ => auto_stem(model, s.image_size.unwrap_or(usize::MAX)),
+        };
         let schemes = [
             s.classes_per_client.is_some(),
             s.dirichlet.is_some(),
@@ -212,6 +227,7 @@ impl Config {
             iid: s.iid.unwrap_or(false),
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
+            own_labels: s.own_labels.unwrap_or(false),
             min_photos: s.min_photos.or(rated.min_photos),
             max_photos: s.max_photos.or(rated.max_photos),
             min_per_score: s.min_per_score.or(rated.min_per_score),
@@ -312,9 +328,12 @@ impl Config {
         Ok(())
     }
 
-    /// Takes over what only the data tell: a dataset in devices' folders is dealt by folder unless another partition was
-    /// asked for.
+    /// Takes over what only the data tell: the stem that suits their size, and a dataset in devices' folders is dealt by
+    /// folder unless another partition was asked for.
     pub(crate) fn adapt(&mut self, settings: &Settings, dataset: &Dataset) {
+        if settings.stem.as_deref().is_none_or(|stem| stem == AUTO) {
+            self.stem = auto_stem(self.model, dataset.images.height.min(dataset.images.width));
+        }
         if let Some(folders) = &dataset.devices {
             if settings.has_no_partition() {
                 self.by_folder = true;

@@ -43,6 +43,10 @@ pub struct Settings {
     /// there are more devices than images to deal]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub with_replacement: Option<bool>,
+    /// Each device names the classes in an order of its own, drawn from the seed, as people do whose labels differ; goes with
+    /// every way of dealing
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
+    pub own_labels: Option<bool>,
     /// Of flickr-aes, draw users who have rated at least so many photos; each is a device [default: 60]
     #[arg(long, value_name = "COUNT", help_heading = "Data")]
     pub min_photos: Option<usize>,
@@ -60,7 +64,8 @@ pub struct Settings {
     /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1]
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub model: Option<String>,
-    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2) or cifar (stride 1) [default: imagenet]
+    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1), or auto: cifar for mobilenet_v1 on
+    /// images below 64 pixels, imagenet otherwise [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub stem: Option<String>,
     /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16 and less exact
@@ -76,7 +81,8 @@ pub struct Settings {
     /// Instead: parameters whose names match are personal, such as 'fc.*' ('*' is any text)
     #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', help_heading = "Network")]
     pub personal_pattern: Option<Vec<String>>,
-    /// Batch-norm statistics of the base: averaged, kept on the device, or reset as a round starts [default: average]
+    /// Batch-norm statistics of the base: averaged, kept on the device, reset as a round starts, or averaged and measured
+    /// afresh on a device's own images before its network is tested or used [default: recalibrate]
     #[arg(long, value_name = "WAY", help_heading = "Network")]
     pub batch_norm: Option<BatchNorm>,
 
@@ -189,7 +195,7 @@ impl Settings {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
         merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
-            with_replacement min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
+            with_replacement own_labels min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
             min_delta new_clients new_client_epochs new_client_layers)

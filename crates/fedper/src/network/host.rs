@@ -18,7 +18,7 @@ use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
 use crate::config::Settings;
 use crate::cores;
-use crate::device::{Bench, Job, Task, Work, attempt};
+use crate::device::{Bench, Job, Task, Work, attempt, network_of};
 use crate::error::Error;
 use crate::experiment::Experiment;
 
@@ -226,16 +226,18 @@ impl<'a> Host<'a> {
     }
 
     /// The network that `device` was tested with.
-    fn network(&self, question: &Question, device: DeviceId) -> Result<Kept, Error> {
-        let experiment = &self.prepared.as_ref().expect("prepared before").experiment;
+    fn network(&mut self, question: &Question, device: DeviceId) -> Result<Kept, Error> {
+        let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
         let split = &question.split;
         let personal = own(self.store, question, Task::Evaluate, device)?
             .unwrap_or_else(|| experiment.initial_personal(split, device));
         let own = !split.personal().is_empty();
-        Ok(Kept {
-            params: split.join(&question.message.base, &personal),
-            about: About::new(experiment, question.strategy.name(), question.message.round, own),
-        })
+        let place = self.own.place(device);
+        let parts = (&*question.message.base, &personal);
+        let params = network_of(experiment, &mut benches[0], split, parts, (device, place), self.stop)
+            .map_err(|error| Error::Training(format!("device {device}: {error}")))?;
+        let about = About::new(experiment, device, question.strategy.name(), question.message.round, own);
+        Ok(Kept { params, about })
     }
 
     /// Writes the network that was last tested, if it is not written yet, for the device's own use.
@@ -254,7 +256,7 @@ impl<'a> Host<'a> {
         mut done: impl FnMut(DeviceId, Result<Work, LearnError>),
     ) -> Result<(), Error> {
         let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
-        let (store, stop, experiment, own_data) = (self.store, self.stop, &*experiment, self.own.own_data);
+        let (store, stop, experiment, host) = (self.store, self.stop, &*experiment, self.own);
         let queue = Mutex::new(question.devices.iter().copied());
         let (results, ready) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -269,8 +271,7 @@ impl<'a> Host<'a> {
                                 strategy: question.strategy,
                                 split: question.split.clone(),
                                 device,
-                                // Whoever has the data alone holds all of them, whatever its number.
-                                place: if own_data { 0 } else { device.0 as usize },
+                                place: host.place(device),
                                 message: question.message.clone(),
                                 personal: personal.map(Arc::new),
                                 task,

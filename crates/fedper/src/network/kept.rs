@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use fedper_core::params::Params;
+use fedper_core::round::DeviceId;
 use fedper_nn::weights::{read_note, read_safetensors, write_with_note};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub struct About {
     pub round: u32,
     /// Whether a part of it is the device's own.
     pub own: bool,
-    /// The names of the classes, by label.
+    /// The names of the classes, in the order of the network's outputs.
     pub classes: Vec<String>,
     /// Height, width and channels of its images.
     pub image_shape: [usize; 3],
@@ -42,14 +43,20 @@ pub struct About {
 }
 
 impl About {
-    /// Of a network of `algorithm` after `round` of an experiment.
-    pub(super) fn new(experiment: &Experiment, algorithm: &str, round: u32, own: bool) -> Self {
+    /// Of the network that `algorithm` gives `device` after `round` of an experiment.
+    pub(super) fn new(
+        experiment: &Experiment,
+        device: DeviceId,
+        algorithm: &str,
+        round: u32,
+        own: bool,
+    ) -> Self {
         let images = &experiment.dataset.images;
         Self {
             algorithm: algorithm.to_owned(),
             round,
             own,
-            classes: experiment.dataset.classes.clone(),
+            classes: experiment.class_names(device),
             image_shape: [images.height, images.width, images.channels],
             config: for_devices(&experiment.config),
         }
@@ -143,7 +150,7 @@ mod tests {
         assert!(read(None).err().unwrap().to_string().contains("no network yet"));
 
         let params = Params::zeros(experiment.layout.clone());
-        let about = About::new(&experiment, "fedavg", 7, false);
+        let about = About::new(&experiment, DeviceId(0), "fedavg", 7, false);
         Kept { params, about }.write(folder.path()).unwrap();
         let kept = read(None).unwrap();
         assert_eq!((kept.about.algorithm.as_str(), kept.about.round, kept.about.own), ("fedavg", 7, false));

@@ -103,6 +103,11 @@ impl Own {
         Ok(settings)
     }
 
+    /// Whose share of the partition `device` has: whoever has the data alone holds all of them, whatever its number.
+    pub(super) fn place(&self, device: DeviceId) -> usize {
+        if self.own_data { 0 } else { device.0 as usize }
+    }
+
     /// The devices that a question is for, among `clients` that are dealt data.
     ///
     /// # Errors

@@ -177,7 +177,7 @@ impl ExperimentFigure {
 
     /// Notes on the datasets, each once: that images are not the official ones, for instance.
     pub(crate) fn notes(&self) -> Vec<String> {
-        distinct(self.runs().filter_map(|run| run.summary.as_ref()?.dataset_note.clone()))
+        distinct(self.runs().filter_map(|run| run.summary.as_ref()).flat_map(|summary| summary.all_notes()))
     }
 
     /// The machines that its runs were done on.

@@ -94,6 +94,7 @@ impl Synthetic {
             complete: true,
             seconds: 0.0,
             dataset_note: None,
+            notes: Vec::new(),
             image_shape: Some([32, 32, 3]),
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
@@ -152,7 +153,7 @@ impl Synthetic {
                     (next - count..next).collect()
                 };
                 let (train, test) = (take(train_classes.iter().sum()), take(test_classes.iter().sum()));
-                DevicePartition { device, train, test, train_classes, test_classes }
+                DevicePartition { device, train, test, train_classes, test_classes, labels: None }
             })
             .collect();
         PartitionRecord { dataset: "cifar10".to_owned(), classes: self.classes.clone(), devices }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
+use fedper_core::round::DeviceId;
 use fedper_data::class_counts;
 use serde::Serialize;
 
@@ -87,6 +88,7 @@ fn to_json(out: &mut dyn Write, experiment: &Experiment) -> io::Result<SampleTot
             test_classes: class_counts(dataset, &shard.test),
             train: shard.train,
             test: shard.test,
+            labels: experiment.own_order(DeviceId(device as u64)),
         };
         out.write_all(text(&record).as_bytes())?;
         out.write_all(if device + 1 < partition.len() { b",\n" } else { b"\n" })?;

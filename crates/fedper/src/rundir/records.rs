@@ -79,6 +79,9 @@ pub struct DevicePartition {
     pub train_classes: Vec<u32>,
     /// Test samples of each class, by label.
     pub test_classes: Vec<u32>,
+    /// The device's own number for each class, by label; absent where devices name them all alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<u32>>,
 }
 
 /// `summary.json`: where every algorithm ended.
@@ -106,6 +109,9 @@ pub struct Summary {
     /// What a reader of a result on this dataset should know.
     #[serde(default)]
     pub dataset_note: Option<String>,
+    /// That, and what is to be said of who holds what.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Height, width and channels of the images.
     #[serde(default)]
     pub image_shape: Option<[usize; 3]>,
@@ -182,6 +188,13 @@ pub struct NewClientSummary {
     pub by_epoch: Vec<f64>,
     /// The accuracy of each device after the last epoch.
     pub devices: BTreeMap<u64, f64>,
+}
+
+impl Summary {
+    /// Its notes; of an older run, that on the dataset.
+    pub fn all_notes(&self) -> Vec<String> {
+        if self.notes.is_empty() { self.dataset_note.iter().cloned().collect() } else { self.notes.clone() }
+    }
 }
 
 /// Where one algorithm ended.

@@ -36,6 +36,7 @@ pub(super) fn summarise(
         complete: algorithms.values().all(|a| a.rounds == config.rounds || a.stopped_early),
         seconds,
         dataset_note: experiment.dataset.note.clone(),
+        notes: experiment.notes(),
         image_shape: Some([images.height, images.width, images.channels]),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,

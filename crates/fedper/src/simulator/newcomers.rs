@@ -87,9 +87,11 @@ pub(super) fn run(
     let RunOptions { workers, stop, .. } = *options;
     let config = &experiment.config;
     let ways = ways(experiment, federations);
-    let devices = config.training_clients()..config.clients;
+    let held = config.training_clients()..config.clients;
+    let devices: Vec<DeviceId> =
+        held.filter(|device| !experiment.left_out.contains(device)).map(DeviceId).collect();
     let jobs: Vec<(&Way, DeviceId)> =
-        ways.iter().flat_map(|way| devices.clone().map(move |device| (way, DeviceId(device)))).collect();
+        ways.iter().flat_map(|way| devices.iter().map(move |&device| (way, device))).collect();
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<Option<Tests>>> = Mutex::new(jobs.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
@@ -149,10 +151,10 @@ fn adapt(
         finetune_epochs: way.epochs,
         // What does not train keeps the statistics that were averaged.
         reset_statistics: experiment.config.batch_norm == BatchNorm::Reset && !way.frozen,
+        measure_statistics: experiment.config.batch_norm == BatchNorm::Recalibrate,
     };
     let start = round.assemble(&way.base, &experiment.initial_personal(&way.split, id));
-    let shard = experiment.partition.shard(id.0 as usize);
-    let mut device = LocalDevice { experiment, bench, id, round: 0, shard, stop };
+    let mut device = LocalDevice::new(experiment, bench, id, id.0 as usize, 0, stop);
     let frozen = |name: &str| way.frozen && way.split.personal().position(name).is_none();
-    device.adapt(&start, way.epochs, frozen, tests)
+    device.adapt(&start, round.measures(), way.epochs, frozen, tests)
 }
