@@ -1,4 +1,4 @@
-//! The run directory: everything about a run under one folder (see `ARCHITECTURE.md` for the list of its files).
+//! The run directory: everything about a run under one folder (see `docs/run-directory.md` for the list of its files).
 //!
 //! What is committed stays: a round's lines in the `.jsonl` files and its weights become valid together, by one
 //! transaction of the checkpoint that also records how long the files then are. Whatever a crash leaves behind that is
