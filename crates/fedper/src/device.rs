@@ -27,7 +27,7 @@ const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
 
 /// Batch-norm statistics are measured on so many of a device's training samples at most: what a network's few thousand
 /// channels need, and less than a test takes.
-const MEASURED: usize = 1024;
+pub(crate) const MEASURED: usize = 1024;
 
 /// Work for one device.
 pub(crate) struct Job {

@@ -14,6 +14,7 @@ use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
 
 use crate::config::{BatchNorm, Config, Settings};
+use crate::cost;
 use crate::error::Error;
 
 /// Everything that a run needs and that does not change while it runs.
@@ -34,6 +35,8 @@ pub struct Experiment {
     pub left_out: Vec<u64>,
     /// Parameters to start from instead of random ones, on the server and on every device.
     init: Option<Params>,
+    /// What was decided about how much is dealt.
+    dealt: Option<String>,
     /// The same for one device, or the server, alone.
     own_init: BTreeMap<u64, Params>,
 }
@@ -59,7 +62,12 @@ impl Experiment {
         let config = Config::resolve(settings)?;
         let dir = config.data_dir.as_deref();
         let dataset = fedper_data::load_watched(&config.dataset, dir, &config.load_options(), progress)?;
-        Self::with_dataset(settings, dataset)
+        let Some((samples, note)) = cost::fewer_samples(settings, &config, &dataset)? else {
+            return Self::with_dataset(settings, dataset);
+        };
+        let settings = Settings { samples_per_client: Some(samples), ..settings.clone() };
+        let experiment = Self::with_dataset(&settings, dataset)?;
+        Ok(Self { dealt: Some(note), ..experiment })
     }
 
     /// The same with images that are already in memory.
@@ -99,6 +107,7 @@ impl Experiment {
             cut,
             left_out,
             init,
+            dealt: None,
             own_init: BTreeMap::new(),
         })
     }
@@ -118,6 +127,7 @@ impl Experiment {
     /// What a reader of the results should know of the data and of who holds them.
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.dataset.note.iter().cloned().collect();
+        notes.extend(self.dealt.clone());
         notes.extend(self.partition.note().map(str::to_owned));
         if !self.left_out.is_empty() {
             let folders = self.dataset.devices.as_ref().filter(|_| self.config.by_folder);

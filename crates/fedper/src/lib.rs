@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 mod cores;
+mod cost;
 mod device;
 pub mod error;
 pub mod experiment;

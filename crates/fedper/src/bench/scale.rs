@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Settings;
+use crate::config::{Samples, Settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::report::{self, RunData};
@@ -80,7 +80,7 @@ impl Options {
             algorithm: Some(vec!["fedper".into()]),
             personal_layers: Some(1),
             clients: Some(self.devices),
-            samples_per_client: Some(self.samples),
+            samples_per_client: Some(Samples::Count(self.samples)),
             // The same work for each participant, however many devices there are.
             with_replacement: Some(true),
             participation: Some(self.participants as f64 / self.devices as f64),

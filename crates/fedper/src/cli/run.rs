@@ -1,9 +1,11 @@
 //! `fedper run`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fedper_nn::{InstructionSet, Precision};
 
+use super::seen::{self, Ended, Setting};
 use super::table::{Align, bytes, duration, percent, table};
 use super::{interrupt, photos, progress};
 use crate::config::{AUTO, Config, Settings, read_settings};
@@ -176,11 +178,33 @@ pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), E
         return super::print(&text);
     }
     let mut text = results(path, summary)?;
+    if let Some(seen) = what_was_seen(path, summary)? {
+        text += &format!("\n{seen}");
+    }
     if let Some(new) = &summary.new_clients {
         text += &format!("\n{}", super::newcomers::text(new));
     }
     text += &format!("\nReport: {}\n", report.display());
     super::print(&text)
+}
+
+fn what_was_seen(path: &Path, summary: &Summary) -> Result<Option<String>, Error> {
+    let config = Config::resolve(&RunDir::settings(path)?)?;
+    let mut curves: BTreeMap<String, Vec<(u32, f64)>> = BTreeMap::new();
+    for record in RunDir::rounds(path)? {
+        if let Some(accuracy) = record.accuracy {
+            curves.entry(record.algorithm).or_default().push((record.round, accuracy.mean));
+        }
+    }
+    let ended = config.algorithm.iter().filter_map(|name| {
+        let algorithm = summary.algorithms.get(name)?;
+        let curve = curves.get(name)?;
+        let rising = seen::rising(curve, algorithm.rounds) && !algorithm.stopped_early;
+        Some(Ended { name, accuracy: algorithm.last?, devices: &algorithm.devices, rising })
+    });
+    let run = path.display().to_string();
+    let setting = Setting { personal_layers: config.personal_layers, rounds: config.rounds, run: &run };
+    Ok(seen::seen(ended.collect(), &setting))
 }
 
 fn results(path: &Path, summary: &Summary) -> Result<String, Error> {

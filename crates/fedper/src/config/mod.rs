@@ -2,7 +2,9 @@
 //! validated of it. Only a `Config` runs.
 
 mod choices;
+mod defaults;
 mod raters;
+mod samples;
 mod settings;
 mod training;
 
@@ -14,7 +16,9 @@ use fedper_nn::{Model, Precision, Stem};
 use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
+use self::defaults::{Deal, Defaults};
 use self::raters::Rated;
+pub use self::samples::Samples;
 pub use self::settings::Settings;
 use crate::error::Error;
 
@@ -68,7 +72,7 @@ pub struct Config {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub by_folder: bool,
     /// Training samples of each device, if not all that there are.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "samples::written")]
     pub samples_per_client: Option<usize>,
     /// Each device draws its samples from all of its classes', whatever other devices hold.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -149,8 +153,6 @@ pub struct Config {
 
 /// The dataset that is part of the program.
 const EMBEDDED: &str = "fashion-mnist-small";
-const EMBEDDED_SAMPLES_PER_CLIENT: usize = 200;
-const DEFAULT_ROUNDS: u32 = 15;
 
 /// What `stem` is to be resolved from the images' size.
 pub(crate) const AUTO: &str = "auto";
@@ -175,8 +177,10 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with what is wrong and what to do.
     pub fn resolve(settings: &Settings) -> Result<Self, Error> {
-        let s = settings.clone();
-        let model: Model = parse(s.model.as_deref().unwrap_or("mobilenet_v1"))?;
+        let mut s = settings.clone();
+        let dataset = s.dataset.take().unwrap_or_else(|| EMBEDDED.into());
+        let model = s.model.as_deref().map(parse).transpose()?.unwrap_or(defaults::model(&dataset));
+        let default = Defaults::of(&dataset, model);
         let stem = match &s.stem {
             Some(stem) if stem != AUTO => parse(stem)?,
             _ => auto_stem(model, s.image_size.unwrap_or(usize::MAX)),
@@ -196,15 +200,14 @@ impl Config {
         if s.personal_layers.is_some() && s.personal_pattern.is_some() {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
+        // What belongs to a way of dealing is not mixed with another that is typed.
+        let own_labels = chosen == 0 && matches!(default.deal, Deal::OwnLabels);
+        let test_fraction = default.test_fraction.filter(|_| own_labels);
         training::check_pairs(settings)?;
-        let dataset = s.dataset.unwrap_or_else(|| EMBEDDED.into());
         let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
-            // The embedded images are there for a run that ends within minutes.
-            samples_per_client: s
-                .samples_per_client
-                .or((dataset == EMBEDDED).then_some(EMBEDDED_SAMPLES_PER_CLIENT)),
+            samples_per_client: s.samples_per_client.map_or(default.samples_per_client, Samples::count),
             dataset,
             data_dir: s.data_dir.map(absolute),
             image_size: s.image_size.or(rated.image_size),
@@ -217,39 +220,42 @@ impl Config {
                 .unwrap_or_else(|| ["fedper", "fedavg", "local"].map(String::from).to_vec()),
             personal_layers: match s.personal_pattern {
                 Some(_) => None,
-                None => Some(s.personal_layers.unwrap_or(2)),
+                None => Some(s.personal_layers.unwrap_or(1)),
             },
             personal_pattern: s.personal_pattern,
-            batch_norm: s.batch_norm.unwrap_or(BatchNorm::Average),
-            clients: s.clients.unwrap_or(10),
-            classes_per_client: if chosen == 0 { Some(3) } else { s.classes_per_client },
+            batch_norm: s.batch_norm.unwrap_or(BatchNorm::Recalibrate),
+            clients: s.clients.unwrap_or(default.clients),
+            classes_per_client: match default.deal {
+                Deal::Classes(count) if chosen == 0 => Some(count),
+                _ => s.classes_per_client,
+            },
             dirichlet: s.dirichlet,
-            iid: s.iid.unwrap_or(false),
+            iid: s.iid.unwrap_or(own_labels),
             by_folder: s.by_folder.unwrap_or(false),
             with_replacement: s.with_replacement.unwrap_or(false),
-            own_labels: s.own_labels.unwrap_or(false),
+            own_labels: s.own_labels.unwrap_or(own_labels),
             min_photos: s.min_photos.or(rated.min_photos),
             max_photos: s.max_photos.or(rated.max_photos),
             min_per_score: s.min_per_score.or(rated.min_per_score),
-            test_fraction: s.test_fraction.or(rated.test_fraction),
-            rounds: s.rounds.unwrap_or(DEFAULT_ROUNDS),
+            test_fraction: s.test_fraction.or(rated.test_fraction).or(test_fraction),
+            rounds: s.rounds.unwrap_or(default.rounds),
             local_epochs: s.local_epochs.unwrap_or(1),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
-            batch_size: s.batch_size.unwrap_or(20),
+            batch_size: s.batch_size.unwrap_or(default.batch_size),
             drop_last: s.drop_last.unwrap_or(false),
-            lr: s.lr.unwrap_or(0.05),
+            lr: s.lr.unwrap_or(default.lr),
             lr_schedule: s.lr_schedule.unwrap_or(LrSchedule::Constant),
-            lr_step_rounds: training::step_rounds(settings),
+            lr_step_rounds: training::step_rounds(settings, default.rounds),
             lr_step_factor: training::step_factor(settings),
             warmup_rounds: s.warmup_rounds.unwrap_or(0),
-            momentum: s.momentum.unwrap_or(0.5),
+            momentum: s.momentum.unwrap_or(default.momentum),
             weight_decay: s.weight_decay.unwrap_or(0.0),
             clip_norm: s.clip_norm,
             shuffle: s.shuffle.unwrap_or(true),
             augment: s.augment.unwrap_or(Augment::None),
             participation: s.participation.unwrap_or(1.0),
             failure_rate: s.failure_rate.unwrap_or(0.0),
-            eval_every: s.eval_every.unwrap_or(1),
+            eval_every: s.eval_every.unwrap_or(default.eval_every),
             eval_devices: s.eval_devices,
             patience: s.patience,
             min_delta: s.patience.map(|_| s.min_delta.unwrap_or(0.0)),
@@ -369,9 +375,37 @@ impl Config {
     pub fn command(&self) -> String {
         let table =
             |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
-        let defaults = table(&Self::resolve(&Settings::default()).expect("the defaults are valid"));
+        // Against the defaults of this dataset and network, which are said if they are not the first screen's.
+        let named = |model: Option<Model>| Settings {
+            dataset: Some(self.dataset.clone()),
+            model: model.map(|model| model.to_string()),
+            ..Settings::default()
+        };
+        let defaults = Self::resolve(&named(Some(self.model))).expect("the defaults are valid");
+        // A way of dealing that is typed takes along nothing of the default one's.
+        let dealing = |config: &Self| (config.scheme(), config.own_labels, config.test_fraction);
+        let typed = dealing(self) != dealing(&defaults);
+        let defaults = match typed {
+            true => Self {
+                iid: false,
+                classes_per_client: None,
+                own_labels: false,
+                test_fraction: None,
+                ..defaults
+            },
+            false => defaults,
+        };
+        let all = self.samples_per_client.is_none() && !self.by_folder;
         let mut command = "fedper run".to_owned();
-        for (key, value) in table(self).iter().filter(|(key, value)| defaults.get(*key) != Some(value)) {
+        let defaults = table(&defaults);
+        let differs = |key: &str, value: &toml::Value| match key {
+            "dataset" => self.dataset != EMBEDDED,
+            "model" => self.model != defaults::model(&self.dataset),
+            // What is left away may be bounded.
+            "samples_per_client" if all => true,
+            _ => defaults.get(key) != Some(value),
+        };
+        for (key, value) in table(self).iter().filter(|(key, value)| differs(key, value)) {
             let flag = key.replace('_', "-");
             match value {
                 toml::Value::Boolean(true) => command += &format!(" --{flag}"),
@@ -428,11 +462,16 @@ fn absolute(path: PathBuf) -> PathBuf {
 /// [`Error::File`] if it cannot be read, [`Error::Config`] if it is not a configuration.
 pub fn read_settings(path: &Path) -> Result<Settings, Error> {
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-    toml::from_str(&text).map_err(|error| {
+    let mut settings: Settings = toml::from_str(&text).map_err(|error| {
         let message = error.message();
         let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         Error::Config(format!("{}, line {line}: {message}", path.display()))
-    })
+    })?;
+    // A run's own configuration says everything; older ones said that all samples are dealt by saying nothing.
+    if settings.is_complete() && settings.samples_per_client.is_none() {
+        settings.samples_per_client = Some(Samples::All);
+    }
+    Ok(settings)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Augment, BatchNorm, LrSchedule, NewClientLayers};
+use super::{Augment, BatchNorm, LrSchedule, NewClientLayers, Samples};
 
 /// The keys of a configuration, as flags and as a TOML file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -20,10 +20,10 @@ pub struct Settings {
     /// Resize images to this height and width, in pixels [default: as they are; 224 of flickr-aes]
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub image_size: Option<usize>,
-    /// Number of devices (N) [default: 10]
+    /// Number of devices (N) [default: 10; 100 of the embedded dataset]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub clients: Option<u64>,
-    /// Deal this many classes to each device [default: 3]
+    /// Deal this many classes to each device [default: 3; the embedded dataset is dealt with --iid --own-labels]
     #[arg(long, value_name = "K", help_heading = "Data")]
     pub classes_per_client: Option<usize>,
     /// Instead: deal each class in proportions drawn from a Dirichlet distribution
@@ -35,10 +35,10 @@ pub struct Settings {
     /// Instead: each folder of the dataset is a device [default for folders DIR/device/class]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub by_folder: Option<bool>,
-    /// Training samples of each device; drawn with replacement where a class has too few [default: all that there are, but
-    /// 200 of the embedded dataset]
+    /// Training samples of each device, or all; drawn with replacement where a class has too few [default: all, or as many
+    /// as a run of some minutes can train on; fewer of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Data")]
-    pub samples_per_client: Option<usize>,
+    pub samples_per_client: Option<Samples>,
     /// Let devices share images: each draws its --samples-per-client from all images of its classes [default: only where
     /// there are more devices than images to deal]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
@@ -61,7 +61,7 @@ pub struct Settings {
     #[arg(long, value_name = "FRACTION", help_heading = "Data")]
     pub test_fraction: Option<f64>,
 
-    /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1]
+    /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1; cnn for the embedded dataset]
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub model: Option<String>,
     /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1), or auto: cifar for mobilenet_v1 on
@@ -75,7 +75,7 @@ pub struct Settings {
     /// Start from the weights in this safetensors file, on the server and on every device
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub init: Option<PathBuf>,
-    /// How many blocks, counted from the output, are personal (K_P): see `fedper model summary` [default: 2]
+    /// How many blocks, counted from the output, are personal (K_P): see `fedper model summary` [default: 1]
     #[arg(long, value_name = "K", help_heading = "Network")]
     pub personal_layers: Option<usize>,
     /// Instead: parameters whose names match are personal, such as 'fc.*' ('*' is any text)
@@ -89,7 +89,7 @@ pub struct Settings {
     /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: fedper,fedavg,local]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
-    /// Number of rounds [default: 15]
+    /// Number of rounds [default: 15; 60 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub rounds: Option<u32>,
     /// Epochs that a device trains in a round [default: 1]
@@ -98,13 +98,13 @@ pub struct Settings {
     /// Epochs that fedavg-ft fine-tunes before an evaluation [default: as local epochs]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub finetune_epochs: Option<u32>,
-    /// Samples a step [default: 20]
+    /// Samples a step [default: 10 for cnn and mlp, 20 for others]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub batch_size: Option<usize>,
     /// Leave out a last batch that is not full
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
     pub drop_last: Option<bool>,
-    /// Learning rate of SGD [default: 0.05]
+    /// Learning rate of SGD [default: by network and dataset, see docs/defaults.md]
     #[arg(long, value_name = "RATE", help_heading = "Training")]
     pub lr: Option<f64>,
     /// Course of the learning rate over the run's rounds: constant, cosine (towards 0) or step [default: constant]
@@ -119,7 +119,7 @@ pub struct Settings {
     /// Rounds in which the learning rate rises evenly to its full height, before its course begins [default: 0]
     #[arg(long, value_name = "ROUNDS", help_heading = "Training")]
     pub warmup_rounds: Option<u32>,
-    /// Momentum of SGD; starts at zero in each round [default: 0.5]
+    /// Momentum of SGD; starts at zero in each round [default: by network, see docs/defaults.md]
     #[arg(long, value_name = "FACTOR", help_heading = "Training")]
     pub momentum: Option<f64>,
     /// L2 weight decay [default: 0]
@@ -149,7 +149,7 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER", help_heading = "Training")]
     pub seed: Option<u64>,
 
-    /// Evaluate every so many rounds, and after the last [default: 1]
+    /// Evaluate every so many rounds, and after the last [default: 1; 5 of the embedded dataset]
     #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
     pub eval_every: Option<u32>,
     /// Evaluate a fixed sample of so many devices instead of all

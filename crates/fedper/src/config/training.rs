@@ -3,7 +3,7 @@
 use fedper_core::plateau::Plateau;
 use fedper_core::schedule::{Course, Schedule};
 
-use super::{Config, DEFAULT_ROUNDS, LrSchedule, Settings, wrong};
+use super::{Config, LrSchedule, Settings, wrong};
 use crate::error::Error;
 
 const DEFAULT_STEP_FACTOR: f64 = 0.1;
@@ -12,8 +12,8 @@ fn steps(settings: &Settings) -> bool {
     settings.lr_schedule == Some(LrSchedule::Step)
 }
 
-pub(super) fn step_rounds(settings: &Settings) -> Option<u32> {
-    let third = || settings.rounds.unwrap_or(DEFAULT_ROUNDS).div_ceil(3).max(1);
+pub(super) fn step_rounds(settings: &Settings, default_rounds: u32) -> Option<u32> {
+    let third = || settings.rounds.unwrap_or(default_rounds).div_ceil(3).max(1);
     steps(settings).then(|| settings.lr_step_rounds.unwrap_or_else(third))
 }
 

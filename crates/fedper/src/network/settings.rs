@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fedper_core::round::DeviceId;
 use fedper_flower::records::Values;
 
-use crate::config::{Config, Settings};
+use crate::config::{Config, Samples, Settings};
 use crate::error::Error;
 
 pub(super) const ROUND: &str = "server-round";
@@ -80,7 +80,7 @@ impl Own {
             // One device that holds everything.
             (settings.clients, settings.iid) = (Some(1), Some(true));
             (settings.classes_per_client, settings.dirichlet, settings.by_folder) = (None, None, None);
-            (settings.samples_per_client, settings.with_replacement) = (None, None);
+            (settings.samples_per_client, settings.with_replacement) = (Some(Samples::All), None);
         }
         let checked =
             Config::resolve(&settings).map_err(|error| format!("the server's settings: {error}"))?;

@@ -7,7 +7,7 @@ use fedper_data::{MakeOptions, make_flickr_aes};
 use serde::Deserialize;
 
 use super::Scale;
-use crate::config::{Config, Settings};
+use crate::config::{Config, Samples, Settings};
 use crate::error::Error;
 
 /// The figures that are part of the program: name and file.
@@ -153,7 +153,9 @@ impl Figure {
     /// The settings of a curve at a scale, without seed and data folder.
     pub(crate) fn settings(&self, panel: &Panel, curve: &Curve, scale: Scale) -> Settings {
         let own = Settings { algorithm: Some(vec![curve.algorithm.clone()]), ..curve.settings.clone() };
-        let paper = own.over(panel.settings.clone()).over(self.settings.clone());
+        // A figure's settings are all there are: nothing is dealt that they do not say.
+        let all = Settings { samples_per_client: Some(Samples::All), ..Settings::default() };
+        let paper = own.over(panel.settings.clone()).over(self.settings.clone()).over(all);
         let smaller = match scale {
             Scale::Paper => return paper,
             Scale::Small => panel.small.clone().over(self.small.clone()),

@@ -101,6 +101,17 @@ impl RunDir {
         read_settings(&path.join(CONFIG))
     }
 
+    /// The rounds of the run in `path`, in the order in which they were run.
+    ///
+    /// # Errors
+    /// [`Error::File`] if they cannot be read, [`Error::Foreign`] if a line is no round.
+    pub fn rounds(path: &Path) -> Result<Vec<RoundRecord>, Error> {
+        let path = path.join(ROUNDS);
+        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let read: Result<_, serde_json::Error> = text.lines().map(serde_json::from_str).collect();
+        read.map_err(|error| Error::Foreign { path, reason: error.to_string() })
+    }
+
     /// Whether the run in `path` has ended, so that there is nothing to go on with.
     pub fn is_complete(path: &Path) -> bool {
         read_summary(path).is_ok_and(|summary| summary.complete)

@@ -4,7 +4,7 @@ fn experiment(seed: u64) -> Experiment {
     let settings = Settings {
         model: Some("mlp".into()),
         clients: Some(3),
-        samples_per_client: Some(20),
+        samples_per_client: Some(crate::config::Samples::Count(20)),
         seed: Some(seed),
         ..Settings::default()
     };
