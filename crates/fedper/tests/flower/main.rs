@@ -1,5 +1,5 @@
 //! Federations on a real, unmodified SuperLink. `scripts/test-flower.sh` makes the environment that they need and runs them;
-//! without `FEDPER_FLOWER_VENV` they say that they are skipped.
+//! `cargo test` alone counts them as ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -10,6 +10,7 @@ mod faults;
 mod kills;
 mod own_data;
 mod python;
+mod restart;
 mod scale;
 mod security;
 mod traffic;
