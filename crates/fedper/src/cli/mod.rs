@@ -16,6 +16,7 @@ mod progress;
 mod report;
 mod reproduce;
 mod run;
+mod say;
 mod server;
 mod size;
 mod superlink;
