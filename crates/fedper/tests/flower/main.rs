@@ -8,6 +8,7 @@ mod support;
 mod agreement;
 mod faults;
 mod kills;
+mod labels;
 mod own_data;
 mod python;
 mod restart;
