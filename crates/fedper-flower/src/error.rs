@@ -60,6 +60,7 @@ fn hint(call: &str, status: u16, detail: &str) -> String {
         }
         401 => ": it does not know this run; it was started anew, or has given the run up",
         412 => ": this call is not allowed here; with node authentication, the operator registers the key",
+        500 => ": it has stumbled over this call, or no longer knows its run",
         _ => "",
     };
     let detail = detail.trim();

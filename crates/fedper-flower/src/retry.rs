@@ -79,13 +79,46 @@ pub struct Link {
     transport: Box<dyn Transport>,
     patience: Duration,
     stop: Arc<AtomicBool>,
+    tell: Option<Tell>,
+    /// Whether it was told that the SuperLink is away.
+    away: AtomicBool,
 }
+
+/// Where it is told that the SuperLink is away, and that it is back.
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+/// An absence that is over sooner is not told.
+const UNNOTICED: Duration = Duration::from_secs(2);
 
 impl Link {
     /// Calls are made again for `patience` where the SuperLink cannot be reached or is overcharged, and a few times where it
     /// stumbles over them, unless `stop` is set.
     pub fn new(transport: Box<dyn Transport>, patience: Duration, stop: Arc<AtomicBool>) -> Self {
-        Self { transport, patience, stop }
+        Self { transport, patience, stop, tell: None, away: AtomicBool::new(false) }
+    }
+
+    /// The same, and `tell` hears when the SuperLink is away, and when it is back.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.tell = Some(Box::new(tell));
+        self
+    }
+
+    fn tell_of(&self, result: Result<(), &FlowerError>, waited: Duration) {
+        let Some(tell) = &self.tell else { return };
+        let away = |error: &FlowerError| error.may_pass() == MayPass::WhenItIsBack;
+        match result {
+            Err(error) if away(error) => {
+                if waited > UNNOTICED && !self.away.swap(true, Ordering::Relaxed) {
+                    tell(&format!("{error}; waiting for it"));
+                }
+            }
+            _ => {
+                if self.away.swap(false, Ordering::Relaxed) {
+                    tell("the SuperLink is back");
+                }
+            }
+        }
     }
 
     /// Whether the caller wants to end.
@@ -161,7 +194,9 @@ impl Link {
     ) -> Result<T, FlowerError> {
         let start = Instant::now();
         for pause in Backoff::new(Duration::from_millis(50), Duration::from_secs(5)) {
-            match attempt() {
+            let result = attempt();
+            self.tell_of(result.as_ref().map(drop), start.elapsed());
+            match result {
                 Err(error) if start.elapsed() + pause < limit(&error, patience) => {
                     self.sleep(pause);
                     if self.is_stopped() {
@@ -286,6 +321,25 @@ mod tests {
         let link = Link::new(Box::new(Script(Mutex::new(vec![0; 100]))), Duration::MAX, Arc::default());
         let result = link.call_briefly::<proto::Empty>("x", &Vec::new, &proto::Empty {});
         assert!(matches!(result, Err(FlowerError::Unreachable(_))));
+    }
+
+    #[test]
+    fn an_absence_is_told_once() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let link = |script: &[u16]| {
+            let told = told.clone();
+            Link::new(Box::new(Script(Mutex::new(script.to_vec()))), Duration::MAX, Arc::default())
+                .telling(move |line| told.lock().unwrap().push(line.to_owned()))
+        };
+        let call = |link: &Link| link.call::<proto::Empty>("x", &Vec::new, &proto::Empty {});
+        // 50 ms, 100 ms, and so on: the sixth pause ends after more than three seconds.
+        call(&link(&[0, 0, 0, 0, 0, 0, 0, 200])).unwrap();
+        assert_eq!(
+            *told.lock().unwrap(),
+            ["cannot reach the SuperLink: gone; waiting for it", "the SuperLink is back"]
+        );
+        call(&link(&[0, 0, 200])).unwrap();
+        assert_eq!(told.lock().unwrap().len(), 2);
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         None => store.identity()?,
     };
     // A device waits for its SuperLink for ever.
-    let link = args.superlink.link(Duration::MAX, &stop)?;
+    let link = args.superlink.link(Duration::MAX, &stop, args.quiet)?;
     let fleet = Fleet::new(link, identity, interval);
     let quiet = args.quiet;
     let tell = move |line: &str| {

@@ -90,7 +90,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let patience = seconds("patience", args.patience)?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
     let fab = args.fab.as_ref().map(read).transpose()?;
-    let runtime = Runtime::new(args.superlink.link(patience, &stop)?, fab);
+    let runtime = Runtime::new(args.superlink.link(patience, &stop, args.quiet)?, fab);
     let quiet = args.quiet;
     let tell = move |line: &str| {
         if !quiet {

@@ -68,7 +68,7 @@ pub fn run(
 
 /// Becomes a node of the SuperLink.
 fn join(fleet: &Fleet, store: &Store, tell: Tell<'_>) -> Result<u64, Error> {
-    let start = Instant::now();
+    let (start, mut said) = (Instant::now(), String::new());
     for pause in Backoff::new(Duration::from_millis(500), Duration::from_secs(5)) {
         let known = store.node()?;
         match fleet.join(known) {
@@ -81,7 +81,11 @@ fn join(fleet: &Fleet, store: &Store, tell: Tell<'_>) -> Result<u64, Error> {
             }
             // It is there, and stumbles: a device waits for its SuperLink.
             Err(error) if error.may_pass() != MayPass::Never => {
-                tell(&format!("{error}; trying again"));
+                let line = format!("{error}; trying again");
+                if line != said {
+                    tell(&line);
+                    said = line;
+                }
                 wait(fleet, pause)?;
             }
             // Killed before it could note its number: its former self has to go offline first.
