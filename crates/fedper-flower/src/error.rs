@@ -14,7 +14,7 @@ pub enum FlowerError {
     )]
     Tls(String),
     /// It answered with another status than 200.
-    #[error("{call}: the SuperLink answered {status}{}", hint(*status, detail))]
+    #[error("{call}: the SuperLink answered {status}{}", hint(call, *status, detail))]
     Status {
         /// Which call.
         call: String,
@@ -37,10 +37,30 @@ pub enum FlowerError {
     Interrupted,
 }
 
-fn hint(status: u16, detail: &str) -> String {
+/// Whether what a call failed with may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayPass {
+    /// The same call fails for ever.
+    Never,
+    /// The SuperLink stumbled. It may have been busy, but it stumbles for ever over what it has forgotten: Flower's
+    /// answers 500 to whatever names a run that it does not know.
+    Soon,
+    /// The SuperLink is away or overcharged, and says nothing about the call.
+    WhenItIsBack,
+}
+
+fn hint(call: &str, status: u16, detail: &str) -> String {
     let advice = match status {
-        401 => ": this node's key or its clock is not accepted; register the key, or set the clock",
+        // Whoever shows a key has it refused when it registers. Every other call names a node or a run.
+        401 if call.ends_with("/register-node") || call.ends_with("/activate-node") => {
+            ": this node's key or its clock is not accepted; register the key, or set the clock"
+        }
+        401 if call.starts_with("fleet/") => {
+            ": it does not know this node; it was started anew, or this machine's clock is wrong"
+        }
+        401 => ": it does not know this run; it was started anew, or has given the run up",
         412 => ": this call is not allowed here; with node authentication, the operator registers the key",
+        500 => ": it has stumbled over this call, or no longer knows its run",
         _ => "",
     };
     let detail = detail.trim();
@@ -49,11 +69,11 @@ fn hint(status: u16, detail: &str) -> String {
 
 impl FlowerError {
     /// Whether the same call may succeed in a while.
-    pub fn is_transient(&self) -> bool {
+    pub fn may_pass(&self) -> MayPass {
         match self {
-            Self::Unreachable(_) => true,
-            Self::Status { status, .. } => matches!(status, 429 | 500..=599),
-            _ => false,
+            Self::Unreachable(_) | Self::Status { status: 429 | 502..=504, .. } => MayPass::WhenItIsBack,
+            Self::Status { status: 500..=599, .. } => MayPass::Soon,
+            _ => MayPass::Never,
         }
     }
 
@@ -129,4 +149,44 @@ pub enum Malformed {
         /// How much may be.
         most: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(call: &str, status: u16) -> FlowerError {
+        FlowerError::Status { call: call.into(), status, detail: String::new() }
+    }
+
+    #[test]
+    fn a_lost_run_is_not_a_wrong_key() {
+        for (call, said) in [
+            ("fleet/register-node", "key or its clock"),
+            ("fleet/activate-node", "key or its clock"),
+            ("fleet/pull-messages", "does not know this node"),
+            ("fleet/confirm-message-received", "does not know this node"),
+            ("runtime/pull-messages", "does not know this run"),
+            ("runtime/push-object", "does not know this run"),
+        ] {
+            let text = status(call, 401).to_string();
+            assert!(text.contains(said), "{text}");
+            assert_eq!(text.contains("key"), said.contains("key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_says_nothing_of_the_call_is_waited_for() {
+        for (code, expected) in [
+            (401, MayPass::Never),
+            (403, MayPass::Never),
+            (429, MayPass::WhenItIsBack),
+            (500, MayPass::Soon),
+            (501, MayPass::Soon),
+            (503, MayPass::WhenItIsBack),
+        ] {
+            assert_eq!(status("x", code).may_pass(), expected, "{code}");
+        }
+        assert_eq!(FlowerError::Unreachable(String::new()).may_pass(), MayPass::WhenItIsBack);
+    }
 }

@@ -13,6 +13,8 @@ use crate::retry::{Link, Polling, in_parallel};
 /// Flower's code for "with node authentication, only the operator registers nodes".
 const REGISTRATION_DISABLED: u32 = 2001;
 
+const HEARTBEAT: &str = "fleet/send-node-heartbeat";
+
 /// A node's side of the Fleet interface.
 pub struct Fleet {
     link: Link,
@@ -35,6 +37,10 @@ impl Fleet {
         self.link.call(path, &|| self.identity.headers(SystemTime::now()).to_vec(), request)
     }
 
+    fn call_briefly<R: Body>(&self, path: &str, request: &impl prost::Message) -> Result<R, FlowerError> {
+        self.link.call_briefly(path, &|| self.identity.headers(SystemTime::now()).to_vec(), request)
+    }
+
     /// Becomes a node that is online, and returns its id. `known` is the id that this key had before, if it had one.
     ///
     /// # Errors
@@ -42,7 +48,9 @@ impl Fleet {
     pub fn join(&self, known: Option<u64>) -> Result<u64, FlowerError> {
         // A node that was killed is still online for a while, and cannot be activated again; a heartbeat is enough.
         if let Some(node) = known
-            && self.heartbeat(node).unwrap_or(false)
+            && self
+                .call(HEARTBEAT, &self.sign_of_life(node))
+                .is_ok_and(|answer: proto::Success| answer.success)
         {
             return Ok(node);
         }
@@ -75,14 +83,17 @@ impl Fleet {
     /// Tells that `node` is there; false if the SuperLink does not know it.
     ///
     /// # Errors
-    /// If the SuperLink cannot be reached.
+    /// If the SuperLink cannot be reached. It is not waited for: another heartbeat follows.
     pub fn heartbeat(&self, node: u64) -> Result<bool, FlowerError> {
-        let request = proto::SendNodeHeartbeatRequest {
+        let answer: proto::Success = self.call_briefly(HEARTBEAT, &self.sign_of_life(node))?;
+        Ok(answer.success)
+    }
+
+    fn sign_of_life(&self, node: u64) -> proto::SendNodeHeartbeatRequest {
+        proto::SendNodeHeartbeatRequest {
             node: Some(Node { node_id: node }),
             heartbeat_interval: self.interval.as_secs_f64(),
-        };
-        let answer: proto::Success = self.call("fleet/send-node-heartbeat", &request)?;
-        Ok(answer.success)
+        }
     }
 
     /// How often [`Fleet::heartbeat`] is due.
@@ -147,7 +158,7 @@ impl Fleet {
         loop {
             let answer: proto::PullObjectResponse =
                 polling.ask(|| self.call("fleet/pull-object", &request))?;
-            if !answer.object_found || message.has_expired() {
+            if !answer.object_found || message.has_expired() || polling.waited() > UNDER_WAY {
                 return Err(FlowerError::Gone(id.to_string()));
             }
             if answer.object_available {
@@ -188,7 +199,8 @@ impl Fleet {
         Ok(stored && !pushed.objects_to_push.is_empty())
     }
 
-    /// The message is dealt with; the SuperLink may forget its objects.
+    /// The message is dealt with; the SuperLink may forget its objects. Not insisted on: if this fails, they are kept until
+    /// their run ends.
     ///
     /// # Errors
     /// If the SuperLink cannot be reached, or the run is over.
@@ -198,7 +210,7 @@ impl Fleet {
             run_id: message.metadata.run_id,
             message_object_id: message.tree.id.to_string(),
         };
-        self.call::<proto::Empty>("fleet/confirm-message-received", &request).map(drop)
+        self.call_briefly::<proto::Empty>("fleet/confirm-message-received", &request).map(drop)
     }
 
     /// Goes offline. What was not collected of its answers yet is lost with that.
@@ -211,6 +223,9 @@ impl Fleet {
         self.link.once::<proto::Empty>("fleet/deactivate-node", &headers, &request).map(drop)
     }
 }
+
+/// The SuperLink forgets who was sending an object when none has come for 180 s. After a while longer it never comes.
+const UNDER_WAY: Duration = Duration::from_secs(200);
 
 /// A body that fills a line for a while, in bytes.
 const LARGE: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::{FlowerError, Malformed};
+use crate::error::{FlowerError, Malformed, MayPass};
 use crate::proto::{self, Body};
 use crate::transport::{Call, Transport};
 
@@ -79,12 +79,46 @@ pub struct Link {
     transport: Box<dyn Transport>,
     patience: Duration,
     stop: Arc<AtomicBool>,
+    tell: Option<Tell>,
+    /// Whether it was told that the SuperLink is away.
+    away: AtomicBool,
 }
 
+/// Where it is told that the SuperLink is away, and that it is back.
+type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
+/// An absence that is over sooner is not told.
+const UNNOTICED: Duration = Duration::from_secs(2);
+
 impl Link {
-    /// Calls are made again for `patience` where the SuperLink cannot be reached or is overcharged, unless `stop` is set.
+    /// Calls are made again for `patience` where the SuperLink cannot be reached or is overcharged, and a few times where it
+    /// stumbles over them, unless `stop` is set.
     pub fn new(transport: Box<dyn Transport>, patience: Duration, stop: Arc<AtomicBool>) -> Self {
-        Self { transport, patience, stop }
+        Self { transport, patience, stop, tell: None, away: AtomicBool::new(false) }
+    }
+
+    /// The same, and `tell` hears when the SuperLink is away, and when it is back.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.tell = Some(Box::new(tell));
+        self
+    }
+
+    fn tell_of(&self, result: Result<(), &FlowerError>, waited: Duration) {
+        let Some(tell) = &self.tell else { return };
+        let away = |error: &FlowerError| error.may_pass() == MayPass::WhenItIsBack;
+        match result {
+            Err(error) if away(error) => {
+                if waited > UNNOTICED && !self.away.swap(true, Ordering::Relaxed) {
+                    tell(&format!("{error}; waiting for it"));
+                }
+            }
+            _ => {
+                if self.away.swap(false, Ordering::Relaxed) {
+                    tell("the SuperLink is back");
+                }
+            }
+        }
     }
 
     /// Whether the caller wants to end.
@@ -117,6 +151,20 @@ impl Link {
         self.attempts(self.patience, || self.once(path, headers, request))
     }
 
+    /// The same for what is not worth waiting for: a heartbeat, of which another one follows, or a confirmation, without
+    /// which a few objects are kept for nothing.
+    ///
+    /// # Errors
+    /// As [`Link::call`].
+    pub fn call_briefly<R: Body>(
+        &self,
+        path: &str,
+        headers: &dyn Fn() -> Vec<(&'static str, String)>,
+        request: &impl prost::Message,
+    ) -> Result<R, FlowerError> {
+        self.attempts(self.patience.min(STUMBLES), || self.once(path, headers, request))
+    }
+
     /// The same without a second attempt.
     ///
     /// # Errors
@@ -146,8 +194,10 @@ impl Link {
     ) -> Result<T, FlowerError> {
         let start = Instant::now();
         for pause in Backoff::new(Duration::from_millis(50), Duration::from_secs(5)) {
-            match attempt() {
-                Err(error) if error.is_transient() && start.elapsed() + pause < patience => {
+            let result = attempt();
+            self.tell_of(result.as_ref().map(drop), start.elapsed());
+            match result {
+                Err(error) if start.elapsed() + pause < limit(&error, patience) => {
                     self.sleep(pause);
                     if self.is_stopped() {
                         return Err(FlowerError::Interrupted);
@@ -157,6 +207,18 @@ impl Link {
             }
         }
         unreachable!("pauses do not end")
+    }
+}
+
+/// For how long a call is made again that the SuperLink stumbles over.
+const STUMBLES: Duration = Duration::from_secs(3);
+
+/// For how long a call that failed with `error` is made again.
+fn limit(error: &FlowerError, patience: Duration) -> Duration {
+    match error.may_pass() {
+        MayPass::Never => Duration::ZERO,
+        MayPass::Soon => patience.min(STUMBLES),
+        MayPass::WhenItIsBack => patience,
     }
 }
 
@@ -244,6 +306,40 @@ mod tests {
             Err(FlowerError::Status { status: 403, .. })
         ));
         assert!(matches!(run(&[0, 0, 200], Duration::ZERO), Err(FlowerError::Unreachable(_))));
+    }
+
+    /// A run that the SuperLink has forgotten is answered with 500 for ever.
+    #[test]
+    fn what_it_stumbles_over_is_given_up_however_patient_one_is() {
+        let start = Instant::now();
+        let mut script = vec![500; 100];
+        assert!(matches!(run(&script, Duration::MAX), Err(FlowerError::Status { status: 500, .. })));
+        assert!((1..9).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        // It is back before that, and away for longer than that is worth to a heartbeat.
+        script[..3].copy_from_slice(&[500, 500, 200]);
+        run(&script, Duration::MAX).unwrap();
+        let link = Link::new(Box::new(Script(Mutex::new(vec![0; 100]))), Duration::MAX, Arc::default());
+        let result = link.call_briefly::<proto::Empty>("x", &Vec::new, &proto::Empty {});
+        assert!(matches!(result, Err(FlowerError::Unreachable(_))));
+    }
+
+    #[test]
+    fn an_absence_is_told_once() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let link = |script: &[u16]| {
+            let told = told.clone();
+            Link::new(Box::new(Script(Mutex::new(script.to_vec()))), Duration::MAX, Arc::default())
+                .telling(move |line| told.lock().unwrap().push(line.to_owned()))
+        };
+        let call = |link: &Link| link.call::<proto::Empty>("x", &Vec::new, &proto::Empty {});
+        // 50 ms, 100 ms, and so on: the sixth pause ends after more than three seconds.
+        call(&link(&[0, 0, 0, 0, 0, 0, 0, 200])).unwrap();
+        assert_eq!(
+            *told.lock().unwrap(),
+            ["cannot reach the SuperLink: gone; waiting for it", "the SuperLink is back"]
+        );
+        call(&link(&[0, 0, 200])).unwrap();
+        assert_eq!(told.lock().unwrap().len(), 2);
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl Runtime {
     /// # Errors
     /// If the SuperLink cannot be reached, or has forgotten the task.
     pub fn heartbeat(&self, run: &Run) -> Result<bool, FlowerError> {
-        let answer: proto::Success = self.call(Some(run), "runtime/send-task-heartbeat", &proto::Empty {})?;
+        let headers = || vec![("flwr-task-token", run.token.clone())];
+        let path = "runtime/send-task-heartbeat";
+        let answer: proto::Success = self.link.call_briefly(path, &headers, &proto::Empty {})?;
         Ok(answer.success)
     }
 
@@ -225,7 +227,7 @@ impl Runtime {
         Ok(rest.iter().zip(came).filter(|(_, came)| !came).map(|(&id, _)| id).collect())
     }
 
-    /// The answer is dealt with; the SuperLink may forget its objects.
+    /// The answer is dealt with; the SuperLink may forget its objects. Not insisted on, as a node's confirmation is not.
     ///
     /// # Errors
     /// If the SuperLink cannot be reached, or the run is over.
@@ -235,7 +237,9 @@ impl Runtime {
             run_id: run.id,
             message_object_id: answer.tree.id.to_string(),
         };
-        self.call::<proto::Empty>(Some(run), "runtime/confirm-message-received", &request).map(drop)
+        let headers = || vec![("flwr-task-token", run.token.clone())];
+        let path = "runtime/confirm-message-received";
+        self.link.call_briefly::<proto::Empty>(path, &headers, &request).map(drop)
     }
 
     /// Ends the run: `status` is `completed`, `failed` or `stopped`.

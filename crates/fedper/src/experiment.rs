@@ -273,6 +273,13 @@ fn left_out(config: &Config, architecture: &Architecture, partition: &Partition)
     let left_out: Vec<u64> =
         (0..partition.len()).filter(|&d| partition.train_len(d) < fewest).map(|d| d as u64).collect();
     let train = config.training_clients();
+    if let ([0], 1) = (&left_out[..], partition.len()) {
+        return Err(Error::Config(format!(
+            "device 0 has 1 training sample, and {}'s batch norm needs {fewest}: give it more images, or choose a network \
+             without batch norm, such as --model cnn",
+            architecture.name
+        )));
+    }
     if left_out.iter().filter(|&&device| device < train).count() as u64 == train {
         return Err(Error::Config(format!(
             "no device has the {fewest} training samples that {}'s batch norm needs: give fewer --clients, or a network \

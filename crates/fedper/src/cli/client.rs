@@ -1,6 +1,5 @@
 //! `fedper client`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,10 +7,12 @@ use fedper_flower::fleet::Fleet;
 use fedper_flower::identity::Identity;
 
 use super::interrupt;
+use super::say::say;
 use super::superlink::{self, seconds};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
 use crate::network::client::{self, ClientOptions};
+use crate::network::limits::DeviceLimits;
 use crate::network::settings::{Own, parse_data, parse_devices};
 use crate::network::store::Store;
 
@@ -52,12 +53,8 @@ pub(super) struct Args {
     /// Settings for servers that tell none, such as Python ones: a TOML file as `fedper run --config` takes it
     #[arg(long, value_name = "FILE", help_heading = "Training")]
     config: Option<PathBuf>,
-    /// Refuse to train more epochs a round
-    #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = "Training")]
-    max_epochs: u32,
-    /// Refuse larger batches
-    #[arg(long, value_name = "COUNT", default_value_t = 1024, help_heading = "Training")]
-    max_batch: usize,
+    #[command(flatten)]
+    limits: Limits,
     /// Worker threads; results do not depend on them [default: one for each core]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     workers: Option<usize>,
@@ -67,6 +64,57 @@ pub(super) struct Args {
     /// Print nothing
     #[arg(long)]
     quiet: bool,
+}
+
+/// What a server can ask at most. What goes beyond is answered with the reason.
+#[derive(clap::Args)]
+struct Limits {
+    /// Refuse to train more epochs a round
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().epochs, help_heading = "Limits")]
+    max_epochs: u32,
+    /// Refuse larger batches
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().batch, help_heading = "Limits")]
+    max_batch: usize,
+    /// Refuse images that are higher or wider
+    #[arg(long, value_name = "PIXELS", default_value_t = DeviceLimits::default().image_size, help_heading = "Limits")]
+    max_image_size: usize,
+    /// Refuse batches of more pixels: height times width times images
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().pixels, help_heading = "Limits")]
+    max_pixels: u64,
+    /// Refuse networks for more classes
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().classes, help_heading = "Limits")]
+    max_classes: usize,
+    /// Refuse networks of more parameters
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().parameters, help_heading = "Limits")]
+    max_parameters: u64,
+    /// Refuse federations of more devices, and host no more
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().devices, help_heading = "Limits")]
+    max_devices: u64,
+    /// Refuse to be dealt more training samples
+    #[arg(long, value_name = "COUNT", default_value_t = DeviceLimits::default().samples, help_heading = "Limits")]
+    max_samples: usize,
+}
+
+impl Limits {
+    /// As limits, if this process may host `devices` devices.
+    fn checked(&self, devices: u64) -> Result<DeviceLimits, Error> {
+        if devices > self.max_devices {
+            return Err(Error::Config(format!(
+                "{devices} devices are more than --max-devices allows: {}",
+                self.max_devices
+            )));
+        }
+        Ok(DeviceLimits {
+            epochs: self.max_epochs,
+            batch: self.max_batch,
+            image_size: self.max_image_size,
+            pixels: self.max_pixels,
+            classes: self.max_classes,
+            parameters: self.max_parameters,
+            devices: self.max_devices,
+            samples: self.max_samples,
+        })
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -92,6 +140,9 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         let last = devices.end();
         return Err(Error::Config(format!("there is no device {last} among {of}: they are counted from 0")));
     }
+    // Counted before they are named one by one.
+    let devices_here =
+        devices.as_ref().map_or(1, |devices| (devices.end() - devices.start()).saturating_add(1));
     let (dataset, folder) = args.data.as_deref().map(parse_data).unzip();
     let own_data = folder.as_ref().is_some_and(Option::is_some);
     if own_data && devices.as_ref().is_some_and(|devices| devices.start() != devices.end()) {
@@ -105,8 +156,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         data_dir: args.data_dir.or(folder.flatten()),
         init: args.init,
         fallback: args.config.as_deref().map(read_settings).transpose()?.unwrap_or_else(Settings::default),
-        max_epochs: args.max_epochs,
-        max_batch: args.max_batch,
+        limits: args.limits.checked(devices_here)?,
     };
     let store = Store::open(&args.state)?;
     let identity = match &args.key {
@@ -114,13 +164,12 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         None => store.identity()?,
     };
     // A device waits for its SuperLink for ever.
-    let link = args.superlink.link(Duration::MAX, &stop)?;
+    let link = args.superlink.link(Duration::MAX, &stop, args.quiet)?;
     let fleet = Fleet::new(link, identity, interval);
     let quiet = args.quiet;
     let tell = move |line: &str| {
         if !quiet {
-            // If standard error is closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "{line}");
+            say(format_args!("{line}"));
         }
     };
     let options = ClientOptions { own, workers, state: args.state };

@@ -16,6 +16,7 @@ mod progress;
 mod report;
 mod reproduce;
 mod run;
+mod say;
 mod seen;
 mod server;
 mod size;

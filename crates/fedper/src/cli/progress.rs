@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fedper_core::round::DeviceId;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::say::say;
 use super::table::{duration, percent};
 use crate::experiment::Experiment;
 use crate::rundir::records::RoundRecord;
@@ -183,7 +184,7 @@ impl Observer for Lines {
     fn begin(&mut self, trainings: u64, done: u64) {
         self.progress.begin(trainings, done);
         if done > 0 {
-            eprintln!("goes on after {done} of {trainings} trainings");
+            say(format_args!("goes on after {done} of {trainings} trainings"));
         }
     }
 
@@ -192,28 +193,28 @@ impl Observer for Lines {
         if self.last.elapsed() >= PLAIN_INTERVAL {
             self.last = Instant::now();
             let p = &self.progress;
-            eprintln!(
+            say(format_args!(
                 "round {round}/{} {algorithm}: {} of {} trainings done, {:.0} images/s{}",
                 p.rounds,
                 p.done,
                 p.trainings,
                 p.images_per_second(),
                 p.left()
-            );
+            ));
         }
     }
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
-        eprintln!("round {round} of {algorithm}: device {device}: {reason}");
+        say(format_args!("round {round} of {algorithm}: device {device}: {reason}"));
     }
 
     fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
         self.progress.plateau(fewer);
-        eprintln!("{}", flat(algorithm, round));
+        say(format_args!("{}", flat(algorithm, round)));
     }
 
     fn new_devices(&mut self, count: u64) {
-        eprintln!("{}", held(count));
+        say(format_args!("{}", held(count)));
     }
 
     fn round(&mut self, record: &RoundRecord) {
@@ -226,13 +227,13 @@ impl Observer for Lines {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
-        eprintln!(
+        say(format_args!(
             "round {}/{} {}: {accuracy}{failed}, {:.0} images/s{}",
             record.round,
             p.rounds,
             record.algorithm,
             p.images_per_second(),
             p.left()
-        );
+        ));
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fedper_flower::runtime::Runtime;
 
 use super::interrupt;
+use super::say::say;
 use super::superlink::{self, seconds};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
@@ -29,7 +30,8 @@ pub(super) struct Args {
     /// Folder for everything about the run; new or empty, or that of the run to go on with
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Begin a round when so many devices are online [default: all of the experiment's]
+    /// Begin a round when so many devices are online [default: all of the experiment's, but for those that
+    /// say they take no part]
     #[arg(long, value_name = "COUNT")]
     min_devices: Option<u64>,
     /// Count a round if so many devices answer; otherwise begin it again, or ask again for the tests that are missing
@@ -66,16 +68,18 @@ Examples:
 
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let stop = interrupt::watch()?;
-    let experiment = Experiment::prepare(&read_settings(&args.config)?)?;
+    let settings = read_settings(&args.config)?;
+    let experiment = Experiment::prepare(&settings)?;
     simulated_only(&experiment.config)?;
     let clients = experiment.config.clients;
     let options = ServerOptions {
-        min_devices: args.min_devices.unwrap_or(clients),
+        min_devices: args.min_devices,
+        names_dataset: settings.dataset.is_some(),
         min_answers: args.min_answers,
         round_timeout: seconds("round-timeout", args.round_timeout)?,
         limits: Limits { max_samples: args.max_samples, max_update_norm: args.max_update_norm },
     };
-    if options.min_devices > clients || options.min_answers > clients {
+    if options.min_devices.is_some_and(|count| count > clients) || options.min_answers > clients {
         return Err(Error::Config(format!(
             "the experiment has {clients} devices: more cannot be waited for"
         )));
@@ -86,11 +90,11 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let patience = seconds("patience", args.patience)?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
     let fab = args.fab.as_ref().map(read).transpose()?;
-    let runtime = Runtime::new(args.superlink.link(patience, &stop)?, fab);
+    let runtime = Runtime::new(args.superlink.link(patience, &stop, args.quiet)?, fab);
     let quiet = args.quiet;
     let tell = move |line: &str| {
         if !quiet {
-            eprintln!("{line}");
+            say(format_args!("{line}"));
         }
     };
     let mut observer = super::progress::lines(&experiment, quiet);

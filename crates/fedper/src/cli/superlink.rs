@@ -8,6 +8,7 @@ use std::time::Duration;
 use fedper_flower::retry::Link;
 use fedper_flower::transport::Http;
 
+use super::say::say;
 use crate::error::Error;
 
 #[derive(clap::Args)]
@@ -21,12 +22,18 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// What calls it, and waits for it that long, or until `stop` is set.
-    pub(super) fn link(&self, patience: Duration, stop: &Arc<AtomicBool>) -> Result<Link, Error> {
+    /// What calls it, and waits for it that long, or until `stop` is set. Unless it is to be quiet, it says that it waits.
+    pub(super) fn link(
+        &self,
+        patience: Duration,
+        stop: &Arc<AtomicBool>,
+        quiet: bool,
+    ) -> Result<Link, Error> {
         let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
         let ca = self.ca.as_ref().map(read).transpose()?;
         let http = Http::new(&self.superlink, ca.as_deref())?;
-        Ok(Link::new(Box::new(http), patience, stop.clone()))
+        let link = Link::new(Box::new(http), patience, stop.clone());
+        Ok(if quiet { link } else { link.telling(|line| say(format_args!("{line}"))) })
     }
 }
 

@@ -12,6 +12,8 @@ use fedper_core::round::{Answer, DeviceId};
 use fedper_core::split::BaseParams;
 use fedper_flower::records::{Content, Values};
 
+use super::fit::Images;
+
 const SAMPLES: &str = "num-examples";
 const IDS: &str = "device-ids";
 const DEVICE_SAMPLES: &str = "device-samples";
@@ -24,7 +26,7 @@ const FAILURES: &str = "failures";
 /// In answer to `query`: 1 if the node reads a base that is one array.
 const COMPACT: &str = "compact";
 /// In answer to `query`: why the node takes no part.
-pub(super) const REFUSAL: &str = "refusal";
+const REFUSAL: &str = "refusal";
 
 /// The most samples that a device can plausibly hold, unless the server says otherwise.
 pub const MAX_SAMPLES: u64 = 10_000_000;
@@ -98,22 +100,45 @@ pub(super) struct Claim {
     pub(super) devices: Option<Vec<DeviceId>>,
     /// Whether it understands questions of few objects (see [`super`]).
     pub(super) compact: bool,
+    /// What it has images of, if it tells.
+    pub(super) images: Option<Images>,
+    /// Why it takes no part, if it does not. Its devices are then those that will be missed.
+    pub(super) refusal: Option<String>,
 }
 
 impl Claim {
-    /// As metrics.
-    pub(super) fn to_metrics(&self) -> Values {
-        let mut metrics = Values::default();
-        if let Some(devices) = &self.devices {
-            metrics.set_ints(IDS, ints(devices.iter().map(|device| device.0)));
+    /// As a message's content.
+    pub(super) fn to_content(&self) -> Content {
+        let (mut metrics, mut config) = (Values::default(), Values::default());
+        let devices = self.devices.as_ref().map(|devices| ints(devices.iter().map(|device| device.0)));
+        if let Some(reason) = &self.refusal {
+            // An error would say that the question is not known here, and no list that the server is to say who this is.
+            metrics.set_ints(IDS, Vec::new());
+            config.set_text(REFUSAL, reason.clone());
+            config.set_ints(IDS, devices.unwrap_or_default());
+        } else if let Some(devices) = devices {
+            metrics.set_ints(IDS, devices);
         }
         metrics.set_int(COMPACT, self.compact.into());
-        metrics
+        if let Some(images) = &self.images {
+            images.write(&mut config);
+        }
+        let config = (!config.is_empty()).then_some(config);
+        Content { metrics: Some(metrics), config, ..Content::default() }
     }
 
-    /// What metrics say; whoever says nothing hosts one device and gets what Flower's own apps get.
-    pub(super) fn of(metrics: &Values) -> Self {
-        Self { devices: listed(metrics), compact: metrics.int(COMPACT).is_some_and(|compact| compact > 0) }
+    /// What a content says; whoever says nothing hosts one device and gets what Flower's own apps get.
+    pub(super) fn of(content: &Content) -> Self {
+        let empty = Values::default();
+        let metrics = content.metrics.as_ref().unwrap_or(&empty);
+        let config = content.config.as_ref().unwrap_or(&empty);
+        let refusal = config.text(REFUSAL).map(ToOwned::to_owned);
+        Self {
+            devices: listed(if refusal.is_some() { config } else { metrics }),
+            compact: metrics.int(COMPACT).is_some_and(|compact| compact > 0),
+            images: Images::read(config),
+            refusal,
+        }
     }
 }
 

@@ -61,17 +61,21 @@ fn a_base_in_one_array_is_taken_for_what_it_is() {
 
 #[test]
 fn what_a_node_says_of_itself_arrives() {
+    let (two, none) = (Some([0, 7].map(DeviceId).to_vec()), Some(Vec::new()));
+    let images = Some(Images { classes: vec!["cat".into(), "dog".into()], shape: [28, 28, 3] });
     for claim in [
-        Claim { devices: Some([0, 7].map(DeviceId).to_vec()), compact: true },
-        Claim { devices: Some(Vec::new()), compact: false },
-        Claim { devices: None, compact: true },
+        Claim { devices: two.clone(), compact: true, images, refusal: None },
+        Claim { devices: none.clone(), ..Claim::default() },
+        Claim { devices: None, compact: true, ..Claim::default() },
+        Claim { devices: two, compact: true, images: None, refusal: Some("no".into()) },
+        Claim { devices: none, refusal: Some("no".into()), ..Claim::default() },
     ] {
-        assert_eq!(Claim::of(&claim.to_metrics()), claim);
+        assert_eq!(Claim::of(&claim.to_content()), claim);
     }
-    assert_eq!(Claim::of(&Values::default()), Claim::default());
+    assert_eq!(Claim::of(&Content::default()), Claim::default());
     let mut strange = Values::default();
     strange.set_ints("device-ids", vec![-1]);
-    assert_eq!(Claim::of(&strange), Claim::default());
+    assert_eq!(Claim::of(&Content { metrics: Some(strange), ..Content::default() }), Claim::default());
 }
 
 #[test]

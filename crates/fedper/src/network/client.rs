@@ -4,21 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fedper_flower::error::FlowerError;
+use fedper_flower::error::{FlowerError, MayPass};
 use fedper_flower::fleet::Fleet;
 use fedper_flower::message::{Incoming, Outgoing};
 use fedper_flower::object::{Objects, Tree};
 use fedper_flower::records::Content;
 use fedper_flower::retry::{Backoff, Polling};
 
-use super::Tell;
 use super::host::{Host, Reply};
 use super::settings::Own;
 use super::store::Store;
+use super::{SetOnDrop, Tell};
 use crate::error::Error;
-
-/// A message larger than this is refused, in bytes.
-const MOST_BYTES: u64 = 1 << 30;
 
 /// How a client runs, as opposed to what it trains.
 pub struct ClientOptions {
@@ -45,6 +42,8 @@ pub fn run(
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| heartbeats(fleet, &node, &ended));
+        // However this ends: a panic would wait for the heartbeats for ever.
+        let _end = SetOnDrop(&ended);
         let mut client = Client {
             fleet,
             store,
@@ -55,10 +54,10 @@ pub fn run(
             last_push: None,
             last: None,
             unconfirmed: None,
+            no_part: None,
         };
         let result = client.serve(stop);
         client.confirm();
-        ended.store(true, Ordering::Relaxed);
         // Whoever leaves takes an answer along that was not collected yet.
         if client.last_push.is_none_or(|at| at.elapsed() > PATIENCE) {
             let _ = fleet.leave(node.load(Ordering::Relaxed));
@@ -69,7 +68,7 @@ pub fn run(
 
 /// Becomes a node of the SuperLink.
 fn join(fleet: &Fleet, store: &Store, tell: Tell<'_>) -> Result<u64, Error> {
-    let start = Instant::now();
+    let (start, mut said) = (Instant::now(), String::new());
     for pause in Backoff::new(Duration::from_millis(500), Duration::from_secs(5)) {
         let known = store.node()?;
         match fleet.join(known) {
@@ -80,18 +79,29 @@ fn join(fleet: &Fleet, store: &Store, tell: Tell<'_>) -> Result<u64, Error> {
                 tell(&format!("node {node} is online"));
                 return Ok(node);
             }
+            // It is there, and stumbles: a device waits for its SuperLink.
+            Err(error) if error.may_pass() != MayPass::Never => {
+                let line = format!("{error}; trying again");
+                if line != said {
+                    tell(&line);
+                    said = line;
+                }
+                wait(fleet, pause)?;
+            }
             // Killed before it could note its number: its former self has to go offline first.
             Err(error @ FlowerError::Status { .. }) if start.elapsed() < 3 * fleet.interval() => {
                 tell(&format!("{error}; trying again"));
-                fleet.link().sleep(pause);
-                if fleet.link().is_stopped() {
-                    return Err(FlowerError::Interrupted.into());
-                }
+                wait(fleet, pause)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     unreachable!("pauses do not end")
+}
+
+fn wait(fleet: &Fleet, pause: Duration) -> Result<(), Error> {
+    fleet.link().sleep(pause);
+    if fleet.link().is_stopped() { Err(FlowerError::Interrupted.into()) } else { Ok(()) }
 }
 
 fn heartbeats(fleet: &Fleet, node: &AtomicU64, ended: &AtomicBool) {
@@ -119,6 +129,8 @@ struct Client<'a> {
     /// The last message. Until it is confirmed the SuperLink keeps its objects too, and the next question need not bring
     /// them again.
     unconfirmed: Option<Incoming>,
+    /// Why this node takes no part, as it was told last.
+    no_part: Option<String>,
 }
 
 /// How long a question is waited for before the SuperLink may forget the objects of the last one.
@@ -136,8 +148,11 @@ impl Client<'_> {
             }
         }
         let mut polling = Polling::new(Duration::from_secs(3));
+        let mut stumbles = false;
         while !stop.load(Ordering::Relaxed) {
-            match polling.ask(|| self.fleet.pull(self.node())) {
+            let pulled = polling.ask(|| self.fleet.pull(self.node()));
+            stumbles &= pulled.is_err();
+            match pulled {
                 Ok(Some(message)) => {
                     self.store.set_pending(Some(&message.to_bytes()))?;
                     self.deal_with(message)?;
@@ -150,8 +165,16 @@ impl Client<'_> {
                     self.fleet.link().sleep(polling.pause());
                 }
                 Err(FlowerError::Malformed(error)) => (self.tell)(&format!("a message was refused: {error}")),
-                Err(FlowerError::Status { .. }) => {
-                    (self.tell)("the SuperLink does not know this node any more");
+                Err(error @ FlowerError::Status { .. }) if error.may_pass() != MayPass::Never => {
+                    if !std::mem::replace(&mut stumbles, true) {
+                        (self.tell)(&format!("{error}; trying again"));
+                    }
+                    self.fleet.link().sleep(Duration::from_secs(3));
+                }
+                Err(error @ FlowerError::Status { .. }) => {
+                    (self.tell)(&format!("{error}; joining again"));
+                    // Of a message to this node as it was known there is nothing left to confirm.
+                    self.unconfirmed = None;
                     self.node.store(join(self.fleet, self.store, self.tell)?, Ordering::Relaxed);
                 }
                 Err(FlowerError::Interrupted) => break,
@@ -187,7 +210,7 @@ impl Client<'_> {
     fn deal_with(&mut self, message: Incoming) -> Result<(), Error> {
         let start = Instant::now();
         let last = self.last.as_ref().map(|(tree, objects)| (tree, objects));
-        let reply = match self.fleet.fetch(self.node(), &message, last, MOST_BYTES) {
+        let reply = match self.fleet.fetch(self.node(), &message, last, self.host.most_bytes()) {
             Ok(objects) => {
                 self.last = Some((message.tree.clone(), objects.clone()));
                 match message.content(objects) {
@@ -207,6 +230,13 @@ impl Client<'_> {
         let metadata = message.answer(self.node());
         let answer = match &reply {
             Reply::Content(content) => Outgoing::new(metadata, &content.pack()),
+            Reply::NoPart(content, reason) => {
+                if self.no_part.as_ref() != Some(reason) {
+                    (self.tell)(&format!("this node takes no part: {reason}"));
+                    self.no_part = Some(reason.clone());
+                }
+                Outgoing::new(metadata, &content.pack())
+            }
             Reply::Refusal(reason) => {
                 (self.tell)(&format!("{} refused: {reason}", message.metadata.message_type));
                 Outgoing::error(metadata, reason)
@@ -216,6 +246,7 @@ impl Client<'_> {
         match self.fleet.push(self.node(), &answer, seconds) {
             Ok(true) => {
                 if matches!(reply, Reply::Content(_)) {
+                    self.no_part = None;
                     let kind = &message.metadata.message_type;
                     (self.tell)(&format!(
                         "{kind} answered after {seconds:.2} s, {} bytes",

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use fedper_core::aggregate::Aggregator;
 use fedper_core::metrics::EvalMetrics;
@@ -12,7 +13,7 @@ use fedper_core::strategy::{self, LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
-use super::answer::{self, Claim, Failure};
+use super::answer::{self, Failure};
 use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
@@ -27,31 +28,41 @@ pub(super) enum Reply {
     Content(Content),
     /// Why it is not done.
     Refusal(String),
+    /// This node takes no part: what the server is told, and why.
+    NoPart(Content, String),
 }
+
+/// Data that were refused are read again after this time, in case somebody has put them right.
+const REREAD: Duration = Duration::from_secs(300);
+
+/// In bytes; names are random, and short.
+const LONGEST_NAME: usize = 200;
 
 /// The devices of one process.
 pub(super) struct Host<'a> {
-    own: &'a Own,
-    store: &'a Store,
+    pub(super) own: &'a Own,
+    pub(super) store: &'a Store,
     stop: &'a AtomicBool,
     workers: usize,
-    prepared: Option<Prepared>,
+    pub(super) prepared: Option<Prepared>,
+    /// The settings that could not be prepared last, why, and when: data are not read anew for each question.
+    refused: Option<(Settings, String, Instant)>,
     /// What the one device of this process was last tested with, until it is written.
     tested: Option<Kept>,
 }
 
 /// The experiment that was asked for last, and the workers' networks for it.
-struct Prepared {
+pub(super) struct Prepared {
     settings: Settings,
-    experiment: Experiment,
+    pub(super) experiment: Experiment,
     benches: Vec<Option<Bench>>,
 }
 
 /// A question that was understood.
-struct Question {
+pub(super) struct Question {
     strategy: &'static dyn Strategy,
-    split: Arc<Split>,
-    federation: String,
+    pub(super) split: Arc<Split>,
+    pub(super) federation: String,
     devices: Vec<DeviceId>,
     /// Whether a list for each device is wanted.
     detailed: bool,
@@ -68,7 +79,7 @@ impl Question {
 
 impl<'a> Host<'a> {
     pub(super) fn new(own: &'a Own, store: &'a Store, workers: usize, stop: &'a AtomicBool) -> Self {
-        Self { own, store, stop, workers, prepared: None, tested: None }
+        Self { own, store, stop, workers, prepared: None, refused: None, tested: None }
     }
 
     /// Does what is asked. What devices keep is on the disk before this returns.
@@ -79,25 +90,20 @@ impl<'a> Host<'a> {
         let empty = Values::default();
         let config = content.config.as_ref().unwrap_or(&empty);
         let kind = message.metadata.message_type.split('.').next().unwrap_or_default();
-        if let Err(reason) = self.prepare(config) {
-            if kind != "query" {
-                return Ok(Reply::Refusal(reason));
-            }
-            // An error would say that the question is not known here.
-            let mut config = Values::default();
-            config.set_text(answer::REFUSAL, reason);
-            let metrics = Some(Claim { devices: Some(Vec::new()), compact: true }.to_metrics());
-            return Ok(Reply::Content(Content { metrics, config: Some(config), ..Content::default() }));
-        }
+        let prepared = self.prepare(config);
         if kind == "query" {
-            let devices = self.own.devices.clone().map(|devices| devices.map(DeviceId).collect());
-            let metrics = Some(Claim { devices, compact: true }.to_metrics());
-            return Ok(Reply::Content(Content { metrics, ..Content::default() }));
+            return self.present(config, prepared);
+        }
+        if let Err(reason) = prepared {
+            return Ok(Reply::Refusal(reason));
         }
         let question = match self.understand(message, content, config) {
             Ok(question) => question,
             Err(reason) => return Ok(Reply::Refusal(reason)),
         };
+        if let Some(reason) = self.unknown(&question)? {
+            return Ok(Reply::Refusal(reason));
+        }
         match kind {
             "train" => self.train(&question),
             "evaluate" => self.evaluate(&question),
@@ -107,13 +113,47 @@ impl<'a> Host<'a> {
 
     fn prepare(&mut self, config: &Values) -> Result<(), String> {
         let settings = self.own.settings(config)?;
+        if let Some((refused, reason, at)) = &self.refused
+            && *refused == settings
+            && at.elapsed() < REREAD
+        {
+            return Err(reason.clone());
+        }
         if self.prepared.as_ref().is_none_or(|prepared| prepared.settings != settings) {
-            self.prepared = None;
-            let experiment = Experiment::prepare(&settings).map_err(|error| error.to_string())?;
-            let benches = (0..self.workers).map(|_| None).collect();
-            self.prepared = Some(Prepared { settings, experiment, benches });
+            (self.prepared, self.refused) = (None, None);
+            let experiment = Experiment::prepare(&settings).map_err(|error| self.reason(&error));
+            let experiment = experiment
+                .and_then(|experiment| self.own.limits.check_experiment(&experiment).map(|()| experiment));
+            match experiment {
+                Ok(experiment) => {
+                    let benches = (0..self.workers).map(|_| None).collect();
+                    self.prepared = Some(Prepared { settings, experiment, benches });
+                }
+                Err(reason) => {
+                    self.refused = Some((settings, reason.clone(), Instant::now()));
+                    return Err(reason);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Why an experiment cannot be prepared here.
+    fn reason(&self, error: &Error) -> String {
+        let text = error.to_string();
+        match text.strip_prefix("device 0 ") {
+            // It is the only one that its own images were dealt to.
+            Some(rest) if self.own.own_data => {
+                format!("this device {rest}; the settings are the server's, the images are the device's")
+            }
+            _ => text,
+        }
+    }
+
+    /// The most bytes that a message may have.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let parameters = self.prepared.as_ref().map(|prepared| prepared.experiment.layout.numel());
+        self.own.limits.message_bytes(parameters)
     }
 
     fn understand(&self, message: &Incoming, content: &Content, config: &Values) -> Result<Question, String> {
@@ -140,6 +180,9 @@ impl<'a> Host<'a> {
         }
         let base = split.adopt_base(&params).map_err(|error| error.to_string())?;
         let federation = match config.text(FEDERATION) {
+            Some(name) if name.len() > LONGEST_NAME => {
+                return Err(format!("the federation's name is longer than {LONGEST_NAME} bytes"));
+            }
             Some(name) => name.to_owned(),
             // Each run of a server that says nothing is a federation of its own.
             None => format!("run-{:x}", message.metadata.run_id),

@@ -13,6 +13,8 @@
 //! | `fedper-config` | the experiment, as in `config.toml` |
 //! | `fedper-devices` | which of the node's devices are asked |
 //! | `fedper-test-locally` | whether they test their network between training and answer |
+//! | `fedper-image-shape` | of a `query`: height, width and channels of the federation's images |
+//! | `fedper-classes` | of a `query`: the classes' names, where all devices must have the same (`fit.rs`) |
 //!
 //! An answer to `train` has the trained base under `arrays` and under `metrics` `num-examples` and `train_loss`; an answer
 //! to `evaluate` `num-examples`, `accuracy` and `loss`. These are Flower's own conventions: Python's `FedAvg` asks and
@@ -23,15 +25,36 @@
 //! `config` that stays the same from round to round. The SuperLink has that already, and with it all but the message itself
 //! where a base is trained on that was evaluated before.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 pub mod answer;
 pub mod client;
+mod fit;
 mod host;
+mod join;
 pub mod kept;
+pub mod limits;
 mod roster;
 pub mod server;
 mod session;
 pub mod settings;
 pub mod store;
+
+/// Sets a flag at the end of a block, whatever ends it.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What somebody else has written, as a part of a line: nothing in it moves a terminal's cursor or begins another line.
+fn one_line(text: &str) -> String {
+    const MOST: usize = 1000;
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MOST).map(plain).collect::<String>().trim().to_owned()
+}
 
 /// Where a server or a client says what happens, a line at a time.
 pub type Tell<'a> = &'a (dyn Fn(&str) + Sync);

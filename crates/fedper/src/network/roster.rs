@@ -1,6 +1,7 @@
 //! Which node hosts which device.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use fedper_core::round::DeviceId;
 
@@ -17,7 +18,12 @@ enum Hosts {
     Any,
     /// None that could be used.
     Nothing,
+    /// It takes no part, since then; so many devices will be missed.
+    NoPart(Instant, u64),
 }
+
+/// Whoever takes no part is asked again after this time: its owner may have put right what was wrong.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The nodes that are online, and their devices.
 #[derive(Debug, Default)]
@@ -36,9 +42,12 @@ impl Roster {
         Self { devices, ..Self::default() }
     }
 
-    /// Takes over who is online; returns the nodes that are new and to be asked what they host.
-    pub(super) fn update(&mut self, online: &BTreeSet<u64>) -> Vec<u64> {
-        self.nodes.retain(|node, _| online.contains(node));
+    /// Takes over who is online `now`; returns the nodes that are new, or took no part, and are to be asked what they host.
+    pub(super) fn update(&mut self, online: &BTreeSet<u64>, now: Instant) -> Vec<u64> {
+        let again = |since: Instant| now.duration_since(since) >= AGAIN;
+        self.nodes.retain(|node, hosts| {
+            online.contains(node) && !matches!(hosts, Hosts::NoPart(since, _) if again(*since))
+        });
         self.compact.retain(|node| online.contains(node));
         let new: Vec<u64> = online.iter().copied().filter(|node| !self.nodes.contains_key(node)).collect();
         self.nodes.extend(new.iter().map(|&node| (node, Hosts::Asked)));
@@ -77,6 +86,19 @@ impl Roster {
         Ok(())
     }
 
+    /// A node takes no part, and with it these devices; one, if it does not say which.
+    pub(super) fn takes_no_part(&mut self, node: u64, devices: usize, now: Instant) {
+        if self.nodes.contains_key(&node) {
+            self.nodes.insert(node, Hosts::NoPart(now, devices.max(1) as u64));
+        }
+    }
+
+    /// How many devices take no part.
+    pub(super) fn missing(&self) -> u64 {
+        let count = |hosts: &Hosts| if let Hosts::NoPart(_, devices) = hosts { *devices } else { 0 };
+        self.nodes.values().map(count).sum()
+    }
+
     /// The node is of no use until it is asked again.
     pub(super) fn forget(&mut self, node: u64) {
         self.nodes.remove(&node);
@@ -92,7 +114,7 @@ impl Roster {
         let count = |hosts: &Hosts| match hosts {
             Hosts::Devices(devices) => devices.len() as u64,
             Hosts::Any => 1,
-            Hosts::Asked | Hosts::Nothing => 0,
+            Hosts::Asked | Hosts::Nothing | Hosts::NoPart(..) => 0,
         };
         self.nodes.values().map(count).sum::<u64>().min(self.devices)
     }
@@ -128,7 +150,11 @@ mod tests {
     use super::*;
 
     fn ids(ids: &[u64]) -> Claim {
-        Claim { devices: Some(ids.iter().copied().map(DeviceId).collect()), compact: true }
+        Claim {
+            devices: Some(ids.iter().copied().map(DeviceId).collect()),
+            compact: true,
+            ..Claim::default()
+        }
     }
 
     fn places(roster: &mut Roster) -> Vec<(u64, u64)> {
@@ -138,7 +164,8 @@ mod tests {
     #[test]
     fn nodes_come_go_and_claim() {
         let mut roster = Roster::new(4);
-        assert_eq!(roster.update(&[10, 11, 12].into()), [10, 11, 12]);
+        let now = Instant::now();
+        assert_eq!(roster.update(&[10, 11, 12].into(), now), [10, 11, 12]);
         assert_eq!(roster.count(), 0);
         roster.hosts(10, ids(&[0, 2])).unwrap();
         assert!(roster.hosts(11, ids(&[2, 3])).unwrap_err().contains("on node 10"));
@@ -150,11 +177,30 @@ mod tests {
         roster.hosts(11, ids(&[1])).unwrap();
         assert_eq!(places(&mut roster), [(0, 10), (1, 11), (2, 10), (3, 12)]);
         // What was given stays, though a smaller number gets free.
-        assert!(roster.update(&[11, 12].into()).is_empty());
+        assert!(roster.update(&[11, 12].into(), now).is_empty());
         assert_eq!(places(&mut roster), [(1, 11), (3, 12)]);
         assert!(!roster.is_compact(10));
-        assert_eq!(roster.update(&[10, 11, 12].into()), [10]);
+        assert_eq!(roster.update(&[10, 11, 12].into(), now), [10]);
         roster.hosts(99, ids(&[0])).unwrap();
         assert_eq!(roster.count(), 2);
+    }
+
+    #[test]
+    fn whoever_takes_no_part_is_asked_again_later() {
+        let (mut roster, start) = (Roster::new(3), Instant::now());
+        let online = [10, 11].into();
+        roster.update(&online, start);
+        roster.hosts(10, ids(&[0, 1])).unwrap();
+        roster.takes_no_part(11, 0, start);
+        roster.takes_no_part(99, 5, start);
+        assert_eq!((roster.count(), roster.missing(), places(&mut roster).len()), (2, 1, 2));
+        assert!(roster.update(&online, start + AGAIN / 2).is_empty());
+        assert_eq!(roster.update(&online, start + AGAIN), [11]);
+        assert_eq!(roster.missing(), 0);
+        // It was put right, or not.
+        roster.takes_no_part(11, 2, start + AGAIN);
+        assert_eq!(roster.missing(), 2);
+        roster.hosts(11, ids(&[2])).unwrap();
+        assert_eq!((roster.count(), roster.missing()), (3, 0));
     }
 }

@@ -221,7 +221,10 @@ impl<'a> Session<'a> {
         self.arriving = still;
         if arrived.is_empty() && (self.is_calm() || self.done.len() > MOST_UNCONFIRMED) {
             for message in std::mem::take(&mut self.done) {
-                self.runtime.confirm(&self.run, &message)?;
+                // If that fails, its objects are kept for nothing until the run ends; if the run is lost, the next call says so.
+                if self.runtime.confirm(&self.run, &message).is_err() {
+                    break;
+                }
             }
         }
         Ok(arrived)

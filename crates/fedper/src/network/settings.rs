@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fedper_core::round::DeviceId;
 use fedper_flower::records::Values;
 
+use super::limits::{DeviceLimits, MOST_SETTINGS};
 use crate::config::{Config, Samples, Settings};
 use crate::error::Error;
 
@@ -38,10 +39,8 @@ pub struct Own {
     pub init: Option<PathBuf>,
     /// Settings for a server that tells none, such as a Python one.
     pub fallback: Settings,
-    /// More epochs a round are refused.
-    pub max_epochs: u32,
-    /// Larger batches are refused.
-    pub max_batch: usize,
+    /// What goes beyond is refused.
+    pub limits: DeviceLimits,
 }
 
 impl Own {
@@ -51,6 +50,12 @@ impl Own {
     /// In words, if the server asks for what this device does not do.
     pub(super) fn settings(&self, config: &Values) -> Result<Settings, String> {
         let mut settings = match config.text(CONFIG) {
+            Some(text) if text.len() > MOST_SETTINGS => {
+                return Err(format!(
+                    "the server's settings take {} bytes, and this device reads at most {MOST_SETTINGS}",
+                    text.len()
+                ));
+            }
             Some(text) => toml::from_str(text).map_err(|error| {
                 format!(
                     "the server's settings cannot be read: {}; same versions on both sides?",
@@ -76,6 +81,7 @@ impl Own {
         settings.dataset = self.dataset.clone().or(settings.dataset);
         settings.data_dir = self.data_dir.clone();
         settings.init = self.init.clone();
+        let devices = settings.clients;
         if self.own_data {
             // One device that holds everything.
             (settings.clients, settings.iid) = (Some(1), Some(true));
@@ -84,22 +90,7 @@ impl Own {
         }
         let checked =
             Config::resolve(&settings).map_err(|error| format!("the server's settings: {error}"))?;
-        for (what, epochs) in
-            [("local_epochs", checked.local_epochs), ("finetune_epochs", checked.finetune_epochs)]
-        {
-            if epochs > self.max_epochs {
-                return Err(format!(
-                    "{what} is {epochs}, and this device trains at most {} (--max-epochs)",
-                    self.max_epochs
-                ));
-            }
-        }
-        if checked.batch_size > self.max_batch {
-            return Err(format!(
-                "batch_size is {}, and this device takes at most {} (--max-batch)",
-                checked.batch_size, self.max_batch
-            ));
-        }
+        self.limits.check_settings(&checked, devices.unwrap_or(checked.clients))?;
         Ok(settings)
     }
 
@@ -125,6 +116,9 @@ impl Own {
         }
         if let Some(other) = devices.iter().find(|&&device| device >= clients) {
             return Err(format!("there is no device {other}: the federation has {clients}, counted from 0"));
+        }
+        if self.devices.is_none() && devices.len() > 1 {
+            return Err("the question names several devices, and this process hosts one".into());
         }
         if devices.is_empty() || devices.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err("the question names no devices, or not in order".into());
@@ -169,8 +163,7 @@ mod tests {
             own_data: false,
             init: None,
             fallback: Settings { lr: Some(0.5), ..Settings::default() },
-            max_epochs: 5,
-            max_batch: 100,
+            limits: DeviceLimits { epochs: 5, batch: 100, devices: 50, ..DeviceLimits::default() },
         }
     }
 
@@ -191,6 +184,8 @@ mod tests {
             ("batch_size = 101", "at most 100"),
             ("surprise = 1", "same versions"),
             ("lr = -1.0", "lr is -1"),
+            ("image_size = 3000", "at most 1024 (--max-image-size)"),
+            (&"#".repeat(MOST_SETTINGS + 1), "reads at most 65536"),
         ] {
             let error = own().settings(&values(text)).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -213,6 +208,11 @@ mod tests {
         let mut config = Values::default();
         config.set_ints(DEVICES, vec![7]);
         assert_eq!(own.asked(&config, 1).unwrap(), [DeviceId(7)]);
+        config.set_ints(DEVICES, vec![6, 7]);
+        assert!(own.asked(&config, 1).unwrap_err().contains("hosts one"));
+        // A federation of more devices than it may have, though this one's data are not dealt.
+        let own = Own { of: None, ..own };
+        assert!(own.settings(&values("clients = 51")).unwrap_err().contains("--max-devices"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use crate::error::Error;
 use crate::rundir::write_atomically;
 
-/// `"identity"` -> private key, PEM; `"node"` -> node id, little-endian.
+/// `"identity"` -> private key, PEM; `"node"` -> node id, little-endian; `"classes-"` and a federation -> its classes, JSON.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// (federation, algorithm, device) -> [`State`] after the last round it trained in.
 const NOW: TableDefinition<'_, (&str, &str, u64), &[u8]> = TableDefinition::new("personal");
@@ -149,6 +149,27 @@ impl Store {
     /// If it cannot be written.
     pub fn set_node(&self, node: u64) -> Result<(), Error> {
         self.set_meta("node", &node.to_le_bytes())
+    }
+
+    /// The classes of the images that the personal layers of `federation` are trained on, by label.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn classes(&self, federation: &str) -> Result<Option<Vec<String>>, Error> {
+        let bytes = self.meta(&classes_of(federation))?;
+        let foreign = |error: serde_json::Error| Error::Foreign {
+            path: self.path.clone(),
+            reason: format!("the classes of {federation}: {error}"),
+        };
+        bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(foreign)).transpose()
+    }
+
+    /// Keeps [`Store::classes`].
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn set_classes(&self, federation: &str, classes: &[String]) -> Result<(), Error> {
+        self.set_meta(&classes_of(federation), &serde_json::to_vec(classes).expect("plain data"))
     }
 
     /// The message that was being answered when the process ended. A file of its own: it is worth a round at most, and
@@ -296,6 +317,10 @@ impl Store {
     }
 }
 
+fn classes_of(federation: &str) -> String {
+    format!("classes-{federation}")
+}
+
 fn failed(path: &Path, error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(source) => Error::File { verb: "write", path: path.to_owned(), source },
@@ -368,6 +393,17 @@ mod tests {
         let error = store.state(SCOPE, device, &Split::all_base(&layout)).unwrap_err().to_string();
         assert!(error.contains("another network"), "{error}");
         assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
+    }
+
+    #[test]
+    fn a_federation_keeps_its_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = || Store::open(dir.path()).unwrap();
+        assert_eq!(store().classes("f").unwrap(), None);
+        let classes = ["cat", "dog"].map(ToOwned::to_owned);
+        store().set_classes("f", &classes).unwrap();
+        assert_eq!(store().classes("f").unwrap().unwrap(), classes);
+        assert_eq!(store().classes("g").unwrap(), None);
     }
 
     #[test]

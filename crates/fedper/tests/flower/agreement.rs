@@ -16,9 +16,9 @@ const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsample
                       personal_layers = 1\nlr = 0.01\nrounds = 3\n";
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_process_a_device_equals_the_simulator_bit_for_bit() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     let config =
@@ -36,9 +36,9 @@ fn a_process_a_device_equals_the_simulator_bit_for_bit() {
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn personal_layers_are_those_of_the_simulator() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     // Devices of different sizes, whose mean is rounded.

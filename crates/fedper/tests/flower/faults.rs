@@ -289,9 +289,9 @@ fn run(place: &Place, name: &str, script: Vec<&'static str>, specs: &[Spec]) -> 
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn every_fault_is_refused_and_harms_nothing() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let specs = &base_specs()[..];
     // The same federation where the third node says that it will not, or answers once.
     let honest = FAULTS.iter().map(|fault| if fault.1.is_empty() { "good" } else { "error" });
@@ -310,9 +310,9 @@ fn every_fault_is_refused_and_harms_nothing() {
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_device_that_is_not_heard_in_an_evaluation_is_asked_again() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     let _clients = [0, 1].map(|device| {
@@ -335,9 +335,9 @@ fn a_device_that_is_not_heard_in_an_evaluation_is_asked_again() {
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_flood_of_unknown_messages_changes_nothing() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     let config = format!("{CONFIG}rounds = 2");

@@ -1,5 +1,5 @@
 //! Federations on a real, unmodified SuperLink. `scripts/test-flower.sh` makes the environment that they need and runs them;
-//! without `FEDPER_FLOWER_VENV` they say that they are skipped.
+//! `cargo test` alone counts them as ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -8,8 +8,10 @@ mod support;
 mod agreement;
 mod faults;
 mod kills;
+mod labels;
 mod own_data;
 mod python;
+mod restart;
 mod scale;
 mod security;
 mod traffic;

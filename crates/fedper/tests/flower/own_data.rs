@@ -52,9 +52,9 @@ fn predicted(state: &Path, photos: &Path, test: usize) -> f64 {
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn devices_with_their_own_photos_use_what_they_have_learned() {
-    let Some(bin) = venv() else { return };
-    let place = Place::new(bin);
+    let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
     // The server's are there for the size and the classes.

@@ -13,8 +13,9 @@ fn peak_rss(process: &Process) -> u64 {
 }
 
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn two_hundred_devices_on_four_processes() {
-    let Some(bin) = venv() else { return };
+    let bin = venv();
     let rounds: u32 = std::env::var("FEDPER_FLOWER_ROUNDS").map_or(1, |text| text.parse().unwrap());
     let place = Place::new(bin);
     let port = free_port();
@@ -52,8 +53,9 @@ fn two_hundred_devices_on_four_processes() {
 
 /// What a round costs beside training: hardly any, of a base of 10.8 MB.
 #[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_round_of_ten_megabytes() {
-    let Some(bin) = venv() else { return };
+    let bin = venv();
     let rounds: u32 = std::env::var("FEDPER_FLOWER_ROUNDS").map_or(2, |text| text.parse().unwrap());
     let place = Place::new(bin);
     let port = free_port();

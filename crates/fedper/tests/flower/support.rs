@@ -14,15 +14,14 @@ use tempfile::TempDir;
 
 use crate::common;
 
-/// The `bin` folder of a virtual environment with flwr, or `None` after saying that the test is skipped.
-pub fn venv() -> Option<PathBuf> {
-    let Some(path) = std::env::var_os("FEDPER_FLOWER_VENV") else {
-        println!("skipped: FEDPER_FLOWER_VENV is not set; scripts/test-flower.sh runs this test");
-        return None;
-    };
+/// The `bin` folder of a virtual environment with flwr.
+pub fn venv() -> PathBuf {
+    let path = std::env::var_os("FEDPER_FLOWER_VENV");
+    let path =
+        path.expect("FEDPER_FLOWER_VENV names no environment with flwr: scripts/test-flower.sh makes one");
     let bin = PathBuf::from(path).join("bin");
     assert!(bin.join("flower-superlink").is_file(), "no flower-superlink in {}", bin.display());
-    Some(bin)
+    bin
 }
 
 /// A port of the loopback interface that was free a moment ago.

@@ -14,6 +14,7 @@ use fedper_flower::records::{Content, Values};
 use super::{Federation, LOOK, Server};
 use crate::error::Error;
 use crate::network::answer::{Failure, check_evaluated, check_trained};
+use crate::network::one_line;
 use crate::network::session::{Arrived, Kind, Question, Refused};
 use crate::network::settings::{ALGORITHM, CONFIG, DEVICES, FEDERATION, ROUND, TEST_LOCALLY, for_devices};
 
@@ -239,6 +240,7 @@ impl Server<'_> {
         let more = if devices.len() > 20 { ", …" } else { "" };
         let plural = if devices.len() == 1 { "" } else { "s" };
         let name = strategy.name();
-        (self.tell)(&format!("{name} round {round}: device{plural} {}{more}: {reason}", list.join(", ")));
+        let (list, reason) = (list.join(", "), one_line(reason));
+        (self.tell)(&format!("{name} round {round}: device{plural} {list}{more}: {reason}"));
     }
 }

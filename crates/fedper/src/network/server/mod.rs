@@ -2,6 +2,7 @@
 
 mod attempt;
 mod resume;
+mod roll;
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -14,16 +15,16 @@ use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{self, Strategy};
 use fedper_flower::error::FlowerError;
 use fedper_flower::identity;
-use fedper_flower::records::{ArrayRecord, Content, Values};
+use fedper_flower::records::ArrayRecord;
 use fedper_flower::runtime::{Run, Runtime};
 
 use self::attempt::{Attempt, Traffic};
 use self::resume::Network;
-use super::Tell;
-use super::answer::{self, Claim, Limits};
+use self::roll::Roll;
+use super::answer::Limits;
 use super::roster::Roster;
-use super::session::{Arrived, Kind, Question, Refused, Session};
-use super::settings::{CONFIG, FEDERATION, for_devices};
+use super::session::Session;
+use super::{SetOnDrop, Tell};
 use crate::cores;
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -34,8 +35,10 @@ use crate::simulator::{Observer, RunOptions};
 /// How a server runs.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// A round begins when so many devices are online.
-    pub min_devices: u64,
+    /// A round begins when so many devices are online; if that is not said, when all are that do not refuse.
+    pub min_devices: Option<u64>,
+    /// Whether the experiment's dataset was named, as opposed to being the default.
+    pub names_dataset: bool,
     /// A round counts if so many devices answer; otherwise it is begun again, or its evaluation goes on with the others.
     pub min_answers: u64,
     /// How long a round waits for answers to its training, and then to its evaluation.
@@ -60,7 +63,7 @@ pub fn run(
 ) -> Result<Summary, Error> {
     let mut network = match Network::read(dir.path())? {
         Some(network) => network,
-        None => Network { federation: identity::random_name()?, run: None },
+        None => Network { federation: identity::random_name()?, run: None, classes: None },
     };
     if let Some((id, task, token)) = network.run.take() {
         // Ends the run of a server that was killed, so that devices are not busy with it.
@@ -75,30 +78,28 @@ pub fn run(
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| heartbeats(runtime, &alive, &ended));
-        let drive = || {
-            let session = Session::start(runtime, &alive)?;
-            let roster = Roster::new(experiment.config.clients);
-            let mut server = Server {
-                experiment,
-                options,
-                session,
-                roster,
-                looked: None,
-                network,
-                observer,
-                tell,
-                path: dir.path().to_owned(),
-            };
-            server.note_run()?;
-            let result = server.rounds(dir, stop);
-            let _ = match &result {
-                Ok(_) => server.session.finish("completed", ""),
-                Err(error) => server.session.finish("failed", &error.to_string()),
-            };
-            result
+        // However this ends: a panic would wait for the heartbeats for ever.
+        let _end = SetOnDrop(&ended);
+        let session = Session::start(runtime, &alive)?;
+        let roster = Roster::new(experiment.config.clients);
+        let mut server = Server {
+            experiment,
+            options,
+            session,
+            roster,
+            roll: Roll::new(experiment, options.names_dataset, network.classes.clone()),
+            looked: None,
+            network,
+            observer,
+            tell,
+            path: dir.path().to_owned(),
         };
-        let result = drive();
-        ended.store(true, Ordering::Relaxed);
+        server.note_run()?;
+        let result = server.rounds(dir, stop);
+        let _ = match &result {
+            Ok(_) => server.session.finish("completed", ""),
+            Err(error) => server.session.finish("failed", &error.to_string()),
+        };
         result
     })?;
     Network::remove(dir.path())?;
@@ -128,6 +129,7 @@ struct Server<'a> {
     options: &'a ServerOptions,
     session: Session<'a>,
     roster: Roster,
+    roll: Roll,
     /// When the SuperLink last said which nodes are online.
     looked: Option<Instant>,
     network: Network,
@@ -284,78 +286,6 @@ impl Server<'_> {
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Waits until enough devices are online, and all nodes have said what they host.
-    fn wait_for_devices(&mut self, stop: &AtomicBool) -> Result<(), Error> {
-        let start = Instant::now();
-        let mut said = None;
-        // The last round's will do at first.
-        let mut fresh = 2 * LOOK;
-        while !stop.load(Ordering::Relaxed) {
-            self.look_for_nodes(fresh)?;
-            fresh = Duration::from_millis(500);
-            for arrived in self.session.collect(1 << 20)? {
-                self.roster_answer(arrived);
-            }
-            let (count, needed) = (self.roster.count(), self.options.min_devices);
-            let patience = Duration::from_secs(10);
-            if count >= needed && (!self.session.is_asking() || start.elapsed() > patience) {
-                return Ok(());
-            }
-            if count < needed && said != Some(count) && start.elapsed() > Duration::from_secs(2) {
-                (self.tell)(&format!("{count} devices are online; waiting for {needed}"));
-                said = Some(count);
-            }
-            std::thread::sleep(self.session.pause());
-        }
-        Err(FlowerError::Interrupted.into())
-    }
-
-    /// Asks who is online, if it was asked longer than `fresh` ago, and whoever is new what it hosts.
-    fn look_for_nodes(&mut self, fresh: Duration) -> Result<(), Error> {
-        if self.looked.is_some_and(|at| at.elapsed() < fresh) {
-            return Ok(());
-        }
-        // A node that is killed while it answers is asked again after that time.
-        let ttl = self.options.round_timeout.min(Duration::from_secs(60));
-        let online = self.session.nodes()?;
-        self.looked = Some(Instant::now());
-        for node in self.roster.update(&online) {
-            let mut config = Values::default();
-            config.set_text(CONFIG, for_devices(&self.experiment.config));
-            config.set_text(FEDERATION, self.network.federation.clone());
-            let content = Content { config: Some(config), ..Content::default() }.pack();
-            let question = Question { node, kind: Kind::Query, devices: Vec::new() };
-            if self.session.ask(question, 0, &content, ttl)?.is_none() {
-                self.roster.forget(node);
-            }
-        }
-        Ok(())
-    }
-
-    fn roster_answer(&mut self, arrived: Arrived) {
-        let node = arrived.question.node;
-        let claim = match arrived.result {
-            Ok(content) => {
-                if let Some(reason) = content.config.as_ref().and_then(|config| config.text(answer::REFUSAL))
-                {
-                    (self.tell)(&format!("node {node} takes no part: {reason}"));
-                }
-                content.metrics.as_ref().map_or(Claim::default(), Claim::of)
-            }
-            // It is asked again.
-            Err(Refused::Lost(_)) => return self.roster.forget(node),
-            // A node that does not know the question hosts one device.
-            Err(Refused::Error(_)) => Claim::default(),
-            Err(Refused::Malformed(reason)) => {
-                (self.tell)(&format!("node {node} refused: {reason}"));
-                Claim { devices: Some(Vec::new()), compact: false }
-            }
-        };
-        if let Err(reason) = self.roster.hosts(node, claim) {
-            (self.tell)(&format!("node {node} {reason}"));
         }
     }
 }

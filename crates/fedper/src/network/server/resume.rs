@@ -14,6 +14,9 @@ pub(super) struct Network {
     pub(super) federation: String,
     /// The SuperLink's run that was driven last: number, task, token.
     pub(super) run: Option<(u64, u64, String)>,
+    /// The classes of the first device, where all must have the same and the server does not name them.
+    #[serde(default)]
+    pub(super) classes: Option<Vec<String>>,
 }
 
 impl Network {
