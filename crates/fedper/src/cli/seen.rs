@@ -133,8 +133,8 @@ mod tests {
         let first = "fedper leads local, the next best, by 12.5 points; it is ahead on 3 of 4 devices and behind on 0.";
         assert_eq!(said.lines().next(), Some(first));
         assert!(said.contains("--new-clients 5"), "{said}");
-        let said = text(&[("fedper", &[0.5, 0.7], false), ("local", &[0.6, 0.9], false)], &SETTING);
-        assert!(said.starts_with("local and fedper are level: local is 15.0 points higher"), "{said}");
+        let said = text(&[("fedper", &[0.5, 0.7], false), ("local", &[0.5, 0.9], false)], &SETTING);
+        assert!(said.starts_with("local and fedper are level: local is 10.0 points higher"), "{said}");
         assert!(said.contains("--samples-per-client"), "{said}");
         let leads = [("fedper", &[0.5, 0.7][..], false), ("fedavg", &[0.7, 0.9], false)];
         assert!(text(&leads, &SETTING).contains("--own-labels"));

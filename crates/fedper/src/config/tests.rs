@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn settings(text: &str) -> Settings {
@@ -20,6 +22,10 @@ fn a_written_configuration_resolves_to_itself() {
         "new_clients = 1",
         "dataset = 'flickr-aes'\nclients = 30\nmin_photos = 20",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
+        "dataset = 'cifar10'",
+        "dataset = 'cifar10'\nsamples_per_client = 'all'\nown_labels = true",
+        "iid = true",
+        "model = 'mobilenet_v1'\ntest_fraction = 0.1",
     ] {
         let config = resolve(text).unwrap();
         assert_eq!(resolve(&config.to_toml()).unwrap(), config, "{text}");
@@ -71,7 +77,7 @@ fn what_is_wrong_is_said_in_one_line() {
         ("momentum = 1.0", "momentum is 1: it must be from 0 to below 1"),
         ("participation = 0.0", "participation is 0: it must be above 0 and at most 1"),
         ("test_fraction = 1.0", "test_fraction is 1: it must be between 0 and 1"),
-        ("warmup_rounds = 15", "warmup_rounds is 15: it must be less than rounds (15)"),
+        ("rounds = 15\nwarmup_rounds = 15", "warmup_rounds is 15: it must be less than rounds (15)"),
         ("lr_step_rounds = 3", "lr_step_rounds does nothing without lr_schedule = step"),
         ("lr_schedule = 'step'\nlr_step_rounds = 0", "lr_step_rounds is 0"),
         ("lr_schedule = 'step'\nlr_step_factor = -1.0", "lr_step_factor is -1: it must be greater than 0"),
@@ -148,7 +154,72 @@ fn the_command_repeats_the_configuration() {
     .unwrap();
     assert_eq!(
         config.command(),
-        "fedper run --model cnn --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle \
-         --augment crop-flip"
+        "fedper run --algorithm fedper,fedavg-ft --personal-pattern 'fc.*' --iid --lr 0.005 --no-shuffle --augment crop-flip"
     );
+    for (text, expected) in [
+        ("model = 'mobilenet_v1'", "fedper run --model mobilenet_v1"),
+        ("dataset = 'cifar10'", "fedper run --dataset cifar10 --samples-per-client all"),
+        (
+            "dataset = 'cifar10'\nsamples_per_client = 50",
+            "fedper run --dataset cifar10 --samples-per-client 50",
+        ),
+        (
+            "dataset = 'cifar10'\nmodel = 'cnn'\nby_folder = true",
+            "fedper run --dataset cifar10 --model cnn --by-folder",
+        ),
+        ("test_fraction = 0.2", "fedper run --iid --own-labels --test-fraction 0.2"),
+        ("dirichlet = 0.3\nclients = 7", "fedper run --clients 7 --dirichlet 0.3"),
+    ] {
+        let config = resolve(text).unwrap();
+        let command = config.command();
+        assert_eq!(
+            command.split(' ').collect::<BTreeSet<_>>(),
+            expected.split(' ').collect::<BTreeSet<_>>(),
+            "{command}"
+        );
+    }
+}
+
+/// What is embedded is dealt to devices that name the classes each in its own way, unless a way of dealing is typed.
+#[test]
+fn a_way_of_dealing_that_is_typed_takes_nothing_of_the_default_one() {
+    let default = resolve("").unwrap();
+    assert_eq!((default.iid, default.own_labels, default.test_fraction), (true, true, Some(0.5)));
+    for typed in ["iid = true", "dirichlet = 0.3", "classes_per_client = 2"] {
+        let config = resolve(typed).unwrap();
+        assert_eq!((config.own_labels, config.test_fraction), (false, None), "{typed}");
+        assert!(resolve(&format!("{typed}\nown_labels = true")).unwrap().own_labels);
+    }
+    let large = resolve("model = 'resnet34'").unwrap();
+    assert_eq!((large.own_labels, large.classes_per_client), (false, Some(3)));
+}
+
+/// Configurations that runs wrote before the number of samples had a default say "all" by leaving it away.
+#[test]
+fn a_complete_configuration_is_not_filled_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    let complete = resolve("dataset = 'cifar10'").unwrap().to_toml();
+    let older: String = complete
+        .lines()
+        .filter(|line| !line.starts_with("samples_per_client"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    std::fs::write(&path, &older).unwrap();
+    assert_eq!(read_settings(&path).unwrap().samples_per_client, Some(Samples::All));
+    std::fs::write(&path, "dataset = 'cifar10'\n").unwrap();
+    assert_eq!(read_settings(&path).unwrap().samples_per_client, None);
+}
+
+#[test]
+fn the_stem_follows_the_images() {
+    for (text, expected) in [
+        ("model = 'mobilenet_v1'\nimage_size = 32", Stem::Cifar),
+        ("model = 'mobilenet_v1'\nimage_size = 63\nstem = 'auto'", Stem::Cifar),
+        ("model = 'mobilenet_v1'\nimage_size = 64", Stem::Imagenet),
+        ("model = 'mobilenet_v1'\nimage_size = 32\nstem = 'imagenet'", Stem::Imagenet),
+        ("model = 'resnet34'\nimage_size = 32", Stem::Imagenet),
+    ] {
+        assert_eq!(resolve(text).unwrap().stem, expected, "{text}");
+    }
 }
