@@ -13,6 +13,9 @@ use crate::{DataError, Images, LoadOptions};
 /// The most bytes of pixels that are kept in memory unless told otherwise.
 const IN_MEMORY: u64 = 64 << 20;
 
+/// How many images are looked at before all are decoded.
+const LOOKED_AT: usize = 32;
+
 /// One image.
 pub(super) enum Kept {
     Pixels(Decoded),
@@ -45,7 +48,7 @@ pub(super) fn all(
             Resize::new(size)?;
             Fit::Resize(size.0, size.1)
         }
-        None => first_size(files).map_or(Fit::Exactly(1, 1), |(height, width)| Fit::Exactly(height, width)),
+        None => common_size(files)?.map_or(Fit::Exactly(1, 1), |(height, width)| Fit::Exactly(height, width)),
     };
     let (height, width) = fit.size();
     let bytes = files.len() as u64 * 3 * height as u64 * width as u64;
@@ -76,9 +79,30 @@ pub(super) fn all(
     sort_out(files, fit, results, cache, options.skip_broken)
 }
 
-/// Height and width of the first image that is one.
-fn first_size(files: &[ImageFile]) -> Option<(usize, usize)> {
-    files.iter().find_map(|file| decode(&file.path).ok()).map(|image| (image.height, image.width))
+/// Height and width of the first image that is one. Where images differ in size, most do: some of them are looked at, from
+/// all over the folder, so that whoever forgot to ask for a size need not wait for all.
+fn common_size(files: &[ImageFile]) -> Result<Option<(usize, usize)>, DataError> {
+    let mut first: Option<(&ImageFile, (usize, usize))> = None;
+    for file in files.iter().step_by(files.len().div_ceil(LOOKED_AT).max(1)) {
+        let Ok(Decoded { height, width, .. }) = decode(&file.path) else { continue };
+        let (first, first_size) = *first.get_or_insert((file, (height, width)));
+        if first_size != (height, width) {
+            return Err(DataError::ImageSizes {
+                first: first.path.clone(),
+                first_size,
+                other: file.path.clone(),
+                other_size: (height, width),
+            });
+        }
+    }
+    // All of those may be broken.
+    let size = match first {
+        Some((_, size)) => Some(size),
+        None => {
+            files.iter().find_map(|file| decode(&file.path).ok()).map(|image| (image.height, image.width))
+        }
+    };
+    Ok(size)
 }
 
 fn sort_out(
