@@ -37,6 +37,7 @@ mod images;
 mod left_out;
 mod locate;
 mod made;
+mod normalisation;
 mod partition;
 mod photos;
 mod resize;
@@ -52,6 +53,7 @@ pub use images::Images;
 pub use left_out::LeftOut;
 pub use locate::cache_dir;
 pub use made::{MakeOptions, make_flickr_aes};
+pub use normalisation::Normalisation;
 pub use partition::{
     ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, class_counts, partition,
 };

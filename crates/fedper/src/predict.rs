@@ -93,7 +93,7 @@ impl Classifier {
         self.own
     }
 
-    /// The probability of each class, by label, for the image in a JPEG or PNG file of any size.
+    /// The probability of each class, by label, for the image in a JPEG, PNG or WebP file of any size.
     ///
     /// # Errors
     /// If the file cannot be read or is not an image, with its name.

@@ -265,6 +265,12 @@ impl Config {
             }
         }
         self.check_raters()?;
+        if self.skip_broken && self.dataset != "folder" {
+            return wrong(format!(
+                "skip_broken is for the dataset folder, and the dataset is {}: leave it out",
+                self.dataset
+            ));
+        }
         let at_least_one = [
             ("clients", self.clients),
             ("rounds", self.rounds.into()),

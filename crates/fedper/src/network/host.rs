@@ -12,6 +12,7 @@ use fedper_core::strategy::{self, LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
+use super::Tell;
 use super::answer::{self, Claim, Failure};
 use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
@@ -21,6 +22,9 @@ use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
+
+/// How many images that were left out are named.
+const NAMED: usize = 10;
 
 /// What comes back of a question.
 pub(super) enum Reply {
@@ -35,6 +39,7 @@ pub(super) struct Host<'a> {
     store: &'a Store,
     stop: &'a AtomicBool,
     workers: usize,
+    tell: Tell<'a>,
     prepared: Option<Prepared>,
     /// What the one device of this process was last tested with, until it is written.
     tested: Option<Kept>,
@@ -67,8 +72,14 @@ impl Question {
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn new(own: &'a Own, store: &'a Store, workers: usize, stop: &'a AtomicBool) -> Self {
-        Self { own, store, stop, workers, prepared: None, tested: None }
+    pub(super) fn new(
+        own: &'a Own,
+        store: &'a Store,
+        workers: usize,
+        stop: &'a AtomicBool,
+        tell: Tell<'a>,
+    ) -> Self {
+        Self { own, store, stop, workers, tell, prepared: None, tested: None }
     }
 
     /// Does what is asked. What devices keep is on the disk before this returns.
@@ -83,6 +94,7 @@ impl<'a> Host<'a> {
             if kind != "query" {
                 return Ok(Reply::Refusal(reason));
             }
+            (self.tell)(&reason);
             // An error would say that the question is not known here.
             let mut config = Values::default();
             config.set_text(answer::REFUSAL, reason);
@@ -110,6 +122,9 @@ impl<'a> Host<'a> {
         if self.prepared.as_ref().is_none_or(|prepared| prepared.settings != settings) {
             self.prepared = None;
             let experiment = Experiment::prepare(&settings).map_err(|error| error.to_string())?;
+            for line in experiment.dataset.left_out.warnings(NAMED) {
+                (self.tell)(&format!("warning: {line}"));
+            }
             let benches = (0..self.workers).map(|_| None).collect();
             self.prepared = Some(Prepared { settings, experiment, benches });
         }

@@ -37,6 +37,9 @@ pub struct About {
     pub classes: Vec<String>,
     /// Height, width and channels of its images.
     pub image_shape: [usize; 3],
+    /// What is done to their bytes before the network sees them.
+    #[serde(default)]
+    pub pixels: Option<fedper_data::Normalisation>,
     /// The experiment, as in `config.toml`.
     config: String,
 }
@@ -51,6 +54,7 @@ impl About {
             own,
             classes: experiment.dataset.classes.clone(),
             image_shape: [images.height, images.width, images.channels],
+            pixels: Some(images.normalisation()),
             config: for_devices(&experiment.config),
         }
     }

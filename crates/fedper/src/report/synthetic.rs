@@ -95,6 +95,7 @@ impl Synthetic {
             seconds: 0.0,
             dataset_note: None,
             image_shape: Some([32, 32, 3]),
+            pixels: None,
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
             new_clients: None,

@@ -37,6 +37,7 @@ pub(super) fn summarise(
         seconds,
         dataset_note: experiment.dataset.note.clone(),
         image_shape: Some([images.height, images.width, images.channels]),
+        pixels: Some(images.normalisation()),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
         new_clients: None,
