@@ -201,7 +201,8 @@ static CATALOGUE: [DatasetInfo; 8] = [
     },
     DatasetInfo {
         name: "folder",
-        description: "your own JPEG and PNG files: DIR/train/CLASS/* and DIR/test/CLASS/*, DIR/CLASS/*, DIR/DEVICE/CLASS/*",
+        description: "your own JPEG, PNG and WebP files: DIR/train/CLASS/* and DIR/test/CLASS/*, DIR/CLASS/*, DIR/DEVICE/CLASS/* or \
+                      DIR/DEVICE/train/CLASS/*",
         kind: DatasetKind::Folder,
         looked_for: "--data-dir",
         subfolder: None,

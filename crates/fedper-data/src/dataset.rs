@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::catalogue::{DatasetInfo, DatasetKind, catalogue};
 use crate::error::io;
-use crate::flickr::{LeftOut, RaterOptions};
+use crate::flickr::RaterOptions;
+use crate::left_out::LeftOut;
 use crate::resize::Resize;
 use crate::{DataError, Images, cifar, embedded, flickr, folder, idx, locate};
 
@@ -32,13 +33,15 @@ pub struct Dataset {
     pub left_out: LeftOut,
 }
 
-/// The samples of one device's folder.
+/// The samples of one device's folder, in [`Dataset::images`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFolder {
     /// The folder's name.
     pub name: String,
-    /// Its samples in [`Dataset::images`].
-    pub samples: Range<u32>,
+    /// Those to train on, or all of them where the folder does not say.
+    pub train: Range<u32>,
+    /// Those to be tested on: part of the dataset's test split. Empty where the folder does not say.
+    pub test: Range<u32>,
 }
 
 /// How to read a dataset.
@@ -50,6 +53,11 @@ pub struct LoadOptions {
     pub raters: RaterOptions,
     /// Where resized photos are kept instead of in [`cache_dir`](crate::cache_dir).
     pub cache: Option<PathBuf>,
+    /// Leave out images of a folder that cannot be decoded, instead of refusing the folder.
+    pub skip_broken: bool,
+    /// The most bytes of pixels that a folder's images take in memory; more than that are kept in a file of the cache.
+    /// `None` for 64 MiB.
+    pub memory: Option<u64>,
 }
 
 /// Reads a dataset by name (see [`catalogue`]) from `dir`, or from where it is usually kept if `dir` is `None`.
@@ -103,7 +111,7 @@ pub fn load_watched(
                 looked: "no folder".into(),
                 advice: "name it with --data-dir".into(),
             })?;
-            return folder::load(dir, options.image_size);
+            return folder::load(dir, options, progress);
         }
         DatasetKind::FlickrAes => return flickr::load(info, dir, options, progress),
     };

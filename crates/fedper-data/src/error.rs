@@ -64,21 +64,34 @@ pub enum DataError {
         found: usize,
     },
     /// A folder of images has another structure than expected.
-    #[error("cannot use {} as a dataset: {problem}; expected DIR/train/CLASS/* (and DIR/test/CLASS/*), DIR/CLASS/* or \
-             DIR/DEVICE/CLASS/* with .jpg, .jpeg or .png files", path.display())]
+    #[error("cannot use {} as a dataset: {problem}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, and what to do.
         problem: String,
     },
     /// A file is not an image.
-    #[error("cannot decode the image {}: {problem}; repair the file or remove it", path.display())]
+    #[error("cannot decode the image {}: {problem}", path.display())]
     Image {
         /// The file.
         path: PathBuf,
-        /// What the decoder says.
+        /// What is wrong with it, and what to do.
         problem: String,
+    },
+    /// Some files of a folder are not images.
+    #[error("cannot decode {count} of the {all} images in {}: {list}{advice}", path.display())]
+    Broken {
+        /// The folder.
+        path: PathBuf,
+        /// How many are broken.
+        count: usize,
+        /// Of how many.
+        all: usize,
+        /// The first of them, each with what is wrong and what to do.
+        list: String,
+        /// What else to do.
+        advice: &'static str,
     },
     /// The images of a folder differ in size.
     #[error("the images differ in size: {} is {}x{}, {} is {}x{} (height x width); give one size for all with --image-size",

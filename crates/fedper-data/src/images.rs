@@ -55,14 +55,14 @@ impl Images {
         Ok(Self { height, width, channels, pixels: Pixels::Memory(pixels), labels })
     }
 
-    /// Colour images whose pixels stay in a file, from which each batch reads what it needs.
+    /// Images whose pixels stay in a file, from which each batch reads what it needs.
     ///
     /// # Panics
     /// If there are not as many labels as the file has samples.
     pub(crate) fn stored(stored: Stored, labels: Vec<u16>) -> Self {
         assert_eq!(stored.len(), labels.len(), "a label for each sample");
-        let (height, width) = stored.size();
-        Self { height, width, channels: 3, pixels: Pixels::File(Arc::new(stored)), labels }
+        let [height, width, channels] = stored.shape();
+        Self { height, width, channels, pixels: Pixels::File(Arc::new(stored)), labels }
     }
 
     /// How many images there are.

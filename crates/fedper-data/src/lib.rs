@@ -34,8 +34,10 @@ mod flickr;
 mod folder;
 mod idx;
 mod images;
+mod left_out;
 mod locate;
 mod made;
+mod normalisation;
 mod partition;
 mod photos;
 mod resize;
@@ -45,11 +47,13 @@ pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load, load_watched};
 pub use error::DataError;
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
-pub use flickr::{LeftOut, RATINGS as FLICKR_RATINGS, RaterOptions};
+pub use flickr::{RATINGS as FLICKR_RATINGS, RaterOptions};
 pub use folder::read_image;
 pub use images::Images;
+pub use left_out::LeftOut;
 pub use locate::cache_dir;
 pub use made::{MakeOptions, make_flickr_aes};
+pub use normalisation::Normalisation;
 pub use partition::{
     ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, class_counts, partition,
 };

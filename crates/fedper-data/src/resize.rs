@@ -25,11 +25,6 @@ impl Resize {
         Ok(Self { height, width })
     }
 
-    /// The height and width that images are resized to.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        (self.height, self.width)
-    }
-
     /// Resizes `pixels`, `[height][width][channels]` with 1 or 3 channels.
     ///
     /// # Panics

@@ -32,6 +32,7 @@ impl Place {
             image_size: Some((12, 16)),
             raters: RaterOptions { users: 6, min_photos: 20, ..RaterOptions::default() },
             cache: Some(dir.path().join("cache")),
+            ..LoadOptions::default()
         };
         Self { dir, options }
     }
@@ -99,8 +100,8 @@ fn each_user_is_a_device_and_a_photo_is_stored_once() {
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for (at, device) in dataset.devices.as_ref().unwrap().iter().enumerate() {
         let own: Vec<&Vec<&str>> = rows.iter().filter(|row| row[0] == device.name).collect();
-        assert_eq!(device.samples, at as u32 * 24..(at as u32 + 1) * 24);
-        for (sample, row) in device.samples.clone().zip(own) {
+        assert_eq!(device.train, at as u32 * 24..(at as u32 + 1) * 24);
+        for (sample, row) in device.train.clone().zip(own) {
             assert_eq!(dataset.images.labels()[sample as usize] + 1, row[2].parse::<u16>().unwrap());
             let picture = row[1][5..10].parse::<usize>().unwrap();
             let same = dataset.images.read(picture, &mut a).unwrap()

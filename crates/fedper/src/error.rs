@@ -84,7 +84,17 @@ impl Error {
     }
 }
 
-/// Whether the user asked for something that does not exist, as opposed to files that are broken.
+/// Whether the user asked for something that does not exist, or has images that cannot be used as they are, as opposed to
+/// published files that are broken.
 fn is_configuration(error: &DataError) -> bool {
-    matches!(error, DataError::UnknownDataset { .. } | DataError::Partition { .. } | DataError::Make { .. })
+    matches!(
+        error,
+        DataError::UnknownDataset { .. }
+            | DataError::Partition { .. }
+            | DataError::Make { .. }
+            | DataError::Folder { .. }
+            | DataError::Broken { .. }
+            | DataError::ImageSize { .. }
+            | DataError::ImageSizes { .. }
+    )
 }

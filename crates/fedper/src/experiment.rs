@@ -63,19 +63,28 @@ impl Experiment {
         let dir = config.data_dir.as_deref();
         let dataset = fedper_data::load_watched(&config.dataset, dir, &config.load_options(), progress)?;
         let Some((samples, note)) = cost::fewer_samples(settings, &config, &dataset)? else {
-            return Self::with_dataset(settings, dataset);
+            return Self::resolved(config, settings, dataset);
         };
         let settings = Settings { samples_per_client: Some(samples), ..settings.clone() };
-        let experiment = Self::with_dataset(&settings, dataset)?;
+        let experiment = Self::resolved(Config::resolve(&settings)?, &settings, dataset)?;
         Ok(Self { dealt: Some(note), ..experiment })
     }
 
-    /// The same with images that are already in memory.
+    /// The same with samples that are already in memory. The run is recorded under the dataset's own name, whatever the
+    /// settings call it; of the defaults of other datasets, none applies.
     ///
     /// # Errors
     /// If the configuration contradicts itself or the data, or a file cannot be read.
     pub fn with_dataset(settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
-        let mut config = Config::resolve(settings)?;
+        // A dataset that this program reads may say more behind its name: `flickr-aes (made)`.
+        let name = dataset.name.split(" (").next().unwrap_or_default();
+        let known = fedper_data::catalogue().iter().any(|info| info.name == name);
+        let name = if known { name } else { &dataset.name };
+        let settings = Settings { dataset: Some(name.to_owned()), ..settings.clone() };
+        Self::resolved(Config::resolve(&settings)?, &settings, dataset)
+    }
+
+    fn resolved(mut config: Config, settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
         config.adapt(settings, &dataset);
         config.check_new_clients()?;
         let partition = fedper_data::partition(

@@ -99,7 +99,8 @@ impl Classifier {
         self.own
     }
 
-    /// The probability of each class, in the order of [`Classifier::classes`], for the image in a JPEG or PNG file of any size.
+    /// The probability of each class, in the order of [`Classifier::classes`], for the image in a JPEG, PNG or WebP file of any
+    /// size.
     ///
     /// # Errors
     /// If the file cannot be read or is not an image, with its name.

@@ -138,7 +138,7 @@ fn bad_input_gets_one_line_and_a_code() {
     check(&good, &["--min-photos", "31"], 2, "'made-04' has 30 rated photos, fewer than 31");
     check(&good, &["--max-photos", "10"], 2, "min_photos is 20: it must be at most max_photos");
     check(&good, &["--min-per-score", "7"], 2, "fewer than 7");
-    check(&good, &["--image-size", "5000"], 1, "--image-size with sides from 1 to 4096");
+    check(&good, &["--image-size", "5000"], 2, "--image-size with sides from 1 to 4096");
     for photo in fs::read_dir(place.set().join("40K")).unwrap() {
         fs::write(photo.unwrap().path(), "not a photo").unwrap();
     }

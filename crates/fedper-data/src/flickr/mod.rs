@@ -1,7 +1,6 @@
 //! FLICKR-AES (J. Ren, X. Shen, Z. Lin, R. Mech, D. J. Foran, *Personalized Image Aesthetics*, ICCV 2017): photographs
 //! that users gave scores of 1 to 5. Each drawn user is a device, each score a class, as in the FedPer paper.
 
-mod left_out;
 pub(crate) mod ratings;
 mod users;
 
@@ -9,9 +8,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::catalogue::DatasetInfo;
-use crate::photos::{PhotoCache, Trouble};
-use crate::{DataError, Dataset, DeviceFolder, Images, LoadOptions, locate};
-pub use left_out::LeftOut;
+use crate::folder::decode::{Fit, Trouble};
+use crate::photos::{PhotoCache, Slot};
+use crate::{DataError, Dataset, DeviceFolder, Images, LeftOut, LoadOptions, locate};
 use ratings::{Rating, Ratings};
 pub use users::RaterOptions;
 
@@ -63,7 +62,8 @@ pub(crate) fn load(
     if rules.users > qualified {
         return Err(refuse(qualified, &left_out));
     }
-    let cache = PhotoCache::open(options.cache.as_deref(), &photos, options.image_size.unwrap_or(SIZE))?;
+    let (height, width) = options.image_size.unwrap_or(SIZE);
+    let cache = PhotoCache::open(options.cache.as_deref(), &photos, Fit::Resize(height, width))?;
     let mut draw = Draw { ratings: &ratings, cache, slots: HashMap::new(), done: 0, total: 0 };
     draw.expect(&order[..rules.users]);
     let mut chosen: Vec<(&str, Vec<Rating>)> = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) fn load(
         let start = slots.len() as u32;
         slots.extend(own.iter().filter_map(|rating| draw.slots[&rating.photo]));
         labels.extend(own.iter().map(|rating| u16::from(rating.score) - 1));
-        devices.push(DeviceFolder { name: (*user).into(), samples: start..slots.len() as u32 });
+        devices.push(DeviceFolder { name: (*user).into(), train: start..slots.len() as u32, test: 0..0 });
     }
     if u32::try_from(labels.len()).is_err() {
         return Err(DataError::Ratings {
@@ -105,7 +105,7 @@ pub(crate) fn load(
         name,
         classes: (1..=ratings::SCORES).map(|score| score.to_string()).collect(),
         train_len: labels.len(),
-        images: Images::stored(draw.cache.into_stored(slots), labels),
+        images: Images::stored(draw.cache.into_stored(slots, 3), labels),
         devices: Some(devices),
         note: Some(format!("{made}{drawn}{}", left_out.summary())),
         left_out,
@@ -128,7 +128,7 @@ struct Draw<'a> {
     ratings: &'a Ratings,
     cache: PhotoCache,
     /// The slot of each photo that was asked for; `None` if it cannot be used.
-    slots: HashMap<u32, Option<u32>>,
+    slots: HashMap<u32, Option<Slot>>,
     done: usize,
     total: usize,
 }
@@ -165,6 +165,7 @@ impl Draw<'_> {
                 Ok(_) => {}
                 Err(Trouble::Missing) => left_out.missing.push(name.clone()),
                 Err(Trouble::Broken(why)) => left_out.broken.push((name.clone(), why.clone())),
+                Err(Trouble::Size(..)) => unreachable!("photos are resized"),
             }
             self.slots.insert(*photo, slot.ok());
         }

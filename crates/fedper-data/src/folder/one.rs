@@ -8,7 +8,7 @@ use super::decode::{self, Decoded};
 use crate::DataError;
 use crate::resize::Resize;
 
-/// Reads a JPEG or PNG file of any size and makes of it what a dataset of images of this shape would hold: decoded and
+/// Reads a JPEG, PNG or WebP file of any size and makes of it what a dataset of images of this shape would hold: decoded and
 /// resized as a folder's images are, grey made of colour (luma) or repeated for three channels.
 ///
 /// # Shapes
@@ -26,9 +26,7 @@ pub fn read_image(path: &Path, [height, width, channels]: [usize; 3]) -> Result<
             Resize::new((height, width))?.apply(&image.pixels, [image.height, image.width, image.channels]);
         image = Decoded { height, width, pixels, ..image };
     }
-    let mut pixels = Vec::with_capacity(height * width * channels);
-    image.append_to(&mut pixels, channels);
-    Ok(pixels)
+    Ok(if channels == 3 { image.into_rgb() } else { image }.pixels)
 }
 
 fn grey(image: Decoded) -> Decoded {

@@ -1,32 +1,29 @@
 //! Which image files a folder holds, and what its structure says about them.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::io;
+use super::found::{Found, Group, some};
+use super::listing::Listing;
+use super::splits::{self, Splits};
 use crate::{DataError, DeviceFolder};
 
-/// The three structures there are. Names that begin with a dot, and files that are not `.jpg`, `.jpeg` or `.png` (in
-/// any case), are passed over everywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The structures there are.
+const EXPECTED: &str = "expected DIR/train/CLASS/* and DIR/test/CLASS/*, or DIR/CLASS/*, or a folder for each device, \
+                        DIR/DEVICE/CLASS/* or DIR/DEVICE/train/CLASS/* and DIR/DEVICE/test/CLASS/*, with .jpg, .jpeg, .png \
+                        or .webp files";
+
+/// The structures there are. [`splits::find`] says which names folders of training and test images may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// `train/CLASS/*`, and `test/CLASS/*` if there is a test split. Other folders beside `train` are passed over.
+    /// `train/CLASS/*`, and `test/CLASS/*` if there is a test split.
     Splits,
     /// `CLASS/*`: one split.
     Classes,
     /// `DEVICE/CLASS/*`: a folder for each device.
     Devices,
-}
-
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Splits => "train and test folders",
-            Self::Classes => "a folder for each class",
-            Self::Devices => "a folder for each device",
-        })
-    }
+    /// `DEVICE/train/CLASS/*` and `DEVICE/test/CLASS/*`: a folder for each device, as devices on a network have it.
+    DeviceSplits,
 }
 
 /// One image file.
@@ -36,65 +33,181 @@ pub(super) struct ImageFile {
     pub(super) label: u16,
 }
 
-/// All image files of a folder, in order.
+/// All image files of a folder, in order: those for training, then those for testing.
 #[derive(Debug)]
 pub(super) struct Scan {
-    pub(super) layout: Layout,
     pub(super) classes: Vec<String>,
     pub(super) files: Vec<ImageFile>,
     pub(super) train_len: usize,
     pub(super) devices: Option<Vec<DeviceFolder>>,
-}
-
-/// Classes with their files; a group is a split or a device.
-struct Group {
-    name: String,
-    classes: Vec<(String, Vec<PathBuf>)>,
+    /// What was taken as what.
+    pub(super) notes: Vec<String>,
+    /// What was left out, a sentence each.
+    pub(super) left_out: Vec<String>,
 }
 
 /// Finds the structure and the files.
 ///
 /// # Errors
-/// If the folder cannot be read or has none of the structures.
+/// If the folder cannot be read or has none of the structures; if a class would be left out.
 pub(super) fn scan(dir: &Path) -> Result<Scan, DataError> {
     let refuse = |problem: String| DataError::Folder { path: dir.into(), problem };
+    let unknown = |problem: String| refuse(format!("{problem}; {EXPECTED}"));
     let top = Listing::of(dir)?;
-    let (layout, groups) = if top.folders.iter().any(|(name, _)| name == "train") {
-        let mut groups = Vec::new();
-        for split in ["train", "test"] {
-            if let Some((name, path)) = top.folders.iter().find(|(name, _)| name == split) {
-                groups.push(Group::of(name, path)?);
+    let mut found = Found::new(dir);
+    if top.folders.is_empty() {
+        return Err(unknown("it holds no class folder with image files".into()));
+    }
+    let mut taken = Taken::default();
+    let mut test_groups = Vec::new();
+    let (layout, mut groups) = if let Some(splits) = splits::find(&top)?.map_err(refuse)? {
+        found.beside(&top, dir);
+        let (train, test) = taken.take(&mut found, "", &splits)?;
+        test_groups.extend(test);
+        (Layout::Splits, vec![train])
+    } else if let Some(class) = first_with_images(&top)? {
+        for (name, path) in &top.folders {
+            let inner = Listing::of(path)?;
+            if !inner.has_images() && !inner.is_empty() {
+                return Err(unknown(format!("'{name}' holds no image file, while '{class}' does")));
             }
         }
-        (Layout::Splits, groups)
+        (Layout::Classes, vec![found.group("", dir)?])
     } else {
-        let whole = Group::of("", dir)?;
-        if whole.classes.is_empty() {
-            let groups: Result<Vec<_>, _> =
-                top.folders.iter().map(|(name, path)| Group::of(name, path)).collect();
-            (Layout::Devices, groups?)
-        } else if let Some((name, _)) =
-            top.folders.iter().find(|(name, _)| whole.classes.iter().all(|(class, _)| class != name))
-        {
-            return Err(refuse(format!("'{name}' holds no image file, while '{}' does", whole.classes[0].0)));
-        } else {
-            (Layout::Classes, vec![whole])
+        found.beside(&top, dir);
+        let mut groups = Vec::new();
+        let mut whole: Option<&str> = None;
+        for (device, path) in &top.folders {
+            let inner = Listing::of(path)?;
+            let in_device = |problem: String| refuse(format!("in '{device}': {problem}"));
+            match splits::find(&inner)?.map_err(in_device)? {
+                Some(splits) => {
+                    found.beside(&inner, path);
+                    let (train, test) = taken.take(&mut found, device, &splits)?;
+                    groups.push(train);
+                    let none = || Group { name: device.clone(), classes: Vec::new() };
+                    test_groups.push(test.unwrap_or_else(none));
+                }
+                None => {
+                    whole.get_or_insert(device);
+                    groups.push(found.group(device, path)?);
+                }
+            }
+        }
+        match whole {
+            Some(device) if !test_groups.is_empty() => {
+                let with = &test_groups[0].name;
+                return Err(unknown(format!(
+                    "'{with}' has a folder of training images, and '{device}' has none: let all devices have one"
+                )));
+            }
+            Some(_) => (Layout::Devices, groups),
+            None => (Layout::DeviceSplits, groups),
         }
     };
-    // The first group is the train split, or a device: without samples neither is of use.
-    let empty = groups.iter().position(|group| group.classes.is_empty());
-    match empty {
-        Some(at) if !(layout == Layout::Splits && at == 1) => {
-            return Err(refuse(format!("'{}' has no class folder with image files", groups[at].name)));
-        }
-        _ if groups.is_empty() => return Err(refuse("it holds no class folder with image files".into())),
-        _ => {}
+    found.check(groups.iter().chain(&test_groups)).map_err(refuse)?;
+    // A train split, or a device, is of no use without samples.
+    if let Some(empty) = groups.iter().find(|group| group.classes.is_empty()) {
+        let name = match layout {
+            Layout::Splits => taken.train.first().cloned().unwrap_or_default(),
+            Layout::Classes => return Err(unknown("it holds no class folder with image files".into())),
+            Layout::Devices | Layout::DeviceSplits => empty.name.clone(),
+        };
+        return Err(unknown(format!("'{name}' has no class folder with image files")));
     }
-    number(layout, groups).ok_or_else(|| refuse("it has more than 65536 classes or 4294967295 files".into()))
+    found.left_out.extend(taken.left_out);
+    found.left_out.extend(untrained(&groups, &test_groups));
+    let (left_out, said) = found.sentences();
+    let mut notes = vec![describe(layout, groups.len(), &taken.train, &taken.test)];
+    notes.extend(said);
+    let train_groups = groups.len();
+    groups.extend(test_groups);
+    let mut scan = number(layout, groups, train_groups)
+        .ok_or_else(|| refuse("it has more than 65536 classes or 4294967295 files".into()))?;
+    (scan.notes, scan.left_out) = (notes, left_out);
+    Ok(scan)
 }
 
-/// Numbers the classes by name over all groups and puts the files in one row; `None` if there are too many of either.
-fn number(layout: Layout, groups: Vec<Group>) -> Option<Scan> {
+/// The first folder that holds image files, of whatever format.
+fn first_with_images(listing: &Listing) -> Result<Option<String>, DataError> {
+    for (name, path) in &listing.folders {
+        if Listing::of(path)?.has_images() {
+            return Ok(Some(name.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Which folders were taken for training and testing, and which were not taken.
+#[derive(Default)]
+struct Taken {
+    train: BTreeSet<String>,
+    test: BTreeSet<String>,
+    left_out: Vec<String>,
+}
+
+impl Taken {
+    /// The training images and the test images of the dataset or of a device.
+    fn take(
+        &mut self,
+        found: &mut Found<'_>,
+        device: &str,
+        splits: &Splits,
+    ) -> Result<(Group, Option<Group>), DataError> {
+        let whose = if device.is_empty() { String::new() } else { format!("{device}/") };
+        let (name, path) = &splits.train;
+        let train = found.group(device, path)?;
+        self.train.insert(name.clone());
+        let test = splits.test.as_ref().map(|(name, path)| {
+            self.test.insert(name.clone());
+            found.group(device, path)
+        });
+        if let (Some(validation), Some((test, _))) = (&splits.validation, &splits.test) {
+            self.left_out
+                .push(format!("'{whose}{validation}' left out: devices are tested on '{whose}{test}'"));
+        }
+        for other in &splits.others {
+            self.left_out.push(format!("'{whose}{other}' left out: it is called neither train nor test"));
+        }
+        Ok((train, test.transpose()?))
+    }
+}
+
+/// What was taken as what, in words.
+fn describe(layout: Layout, groups: usize, train: &BTreeSet<String>, test: &BTreeSet<String>) -> String {
+    let names = |names: &BTreeSet<String>| {
+        names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" and ")
+    };
+    let parts = match test.is_empty() {
+        true => format!("trained on {}, no test images of its own", names(train)),
+        false => format!("trained on {}, tested on {}", names(train), names(test)),
+    };
+    match layout {
+        Layout::Splits => parts,
+        Layout::Classes => "a folder for each class".into(),
+        Layout::Devices => format!("a folder for each of {groups} devices"),
+        Layout::DeviceSplits => format!("a folder for each of {groups} devices, {parts}"),
+    }
+}
+
+/// Classes with test images and without training images, which a device is then not tested on.
+fn untrained(train: &[Group], test: &[Group]) -> Option<String> {
+    let mut classes = Vec::new();
+    for (train, test) in train.iter().zip(test) {
+        let whose = if test.name.is_empty() { String::new() } else { format!(" of '{}'", test.name) };
+        let unknown =
+            test.classes.iter().filter(|(class, _)| train.classes.iter().all(|(known, _)| known != class));
+        classes.extend(unknown.map(|(class, files)| format!("'{class}'{whose} ({})", files.len())));
+    }
+    (!classes.is_empty()).then(|| {
+        let classes = some(&classes, ", ", "classes");
+        format!("test images of a class without training images left out, unless --test-fraction is given: {classes}")
+    })
+}
+
+/// Numbers the classes by name over all groups and puts the files in one row; the first `train` groups are for training.
+/// `None` if there are too many of either.
+fn number(layout: Layout, groups: Vec<Group>, train: usize) -> Option<Scan> {
     let mut labels: BTreeMap<String, u16> =
         groups.iter().flat_map(|group| &group.classes).map(|(class, _)| (class.clone(), 0)).collect();
     for (i, label) in labels.values_mut().enumerate() {
@@ -110,153 +223,23 @@ fn number(layout: Layout, groups: Vec<Group>) -> Option<Scan> {
         ends.push(u32::try_from(files.len()).ok()?);
         names.push(group.name);
     }
-    let devices = (layout == Layout::Devices).then(|| {
-        let ranges = ends.windows(2).map(|pair| pair[0]..pair[1]);
-        names.into_iter().zip(ranges).map(|(name, samples)| DeviceFolder { name, samples }).collect()
-    });
-    let train_len = if layout == Layout::Splits { ends[1] as usize } else { files.len() };
-    Some(Scan { layout, classes: labels.into_keys().collect(), files, train_len, devices })
-}
-
-impl Group {
-    /// The class folders of `path` that hold image files, sorted.
-    fn of(name: &str, path: &Path) -> Result<Self, DataError> {
-        let mut classes = Vec::new();
-        for (class, path) in Listing::of(path)?.folders {
-            let images = Listing::of(&path)?.images;
-            if !images.is_empty() {
-                classes.push((class, images));
-            }
-        }
-        Ok(Self { name: name.into(), classes })
-    }
-}
-
-/// What one folder holds, sorted by name.
-struct Listing {
-    folders: Vec<(String, PathBuf)>,
-    images: Vec<PathBuf>,
-}
-
-impl Listing {
-    fn of(path: &Path) -> Result<Self, DataError> {
-        let mut entries = Vec::new();
-        for entry in path.read_dir().map_err(io("list the folder", path))? {
-            entries.push(entry.map_err(io("list the folder", path))?.path());
-        }
-        entries.sort();
-        let mut listing = Self { folders: Vec::new(), images: Vec::new() };
-        for path in entries {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-            if name.starts_with('.') {
-                continue;
-            } else if path.is_dir() {
-                listing.folders.push((name, path));
-            } else if matches!(extension.as_str(), "jpg" | "jpeg" | "png") {
-                listing.images.push(path);
-            }
-        }
-        Ok(listing)
-    }
+    let range = |group: usize| ends[group]..ends[group + 1];
+    let devices = match layout {
+        Layout::Splits | Layout::Classes => None,
+        Layout::Devices | Layout::DeviceSplits => Some(
+            (0..train)
+                .map(|device| DeviceFolder {
+                    name: names[device].clone(),
+                    train: range(device),
+                    test: if layout == Layout::Devices { 0..0 } else { range(train + device) },
+                })
+                .collect(),
+        ),
+    };
+    let (train_len, classes) = (ends[train] as usize, labels.into_keys().collect());
+    Some(Scan { classes, files, train_len, devices, notes: Vec::new(), left_out: Vec::new() })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tree(files: &[&str]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = dir.path().join(file);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "").unwrap();
-        }
-        dir
-    }
-
-    fn scanned(files: &[&str]) -> (Scan, Vec<(String, u16)>) {
-        let dir = tree(files);
-        let scan = scan(dir.path()).unwrap();
-        let relative = |file: &ImageFile| file.path.strip_prefix(dir.path()).unwrap().display().to_string();
-        let files = scan.files.iter().map(|file| (relative(file), file.label)).collect();
-        (scan, files)
-    }
-
-    fn owned(files: &[(&str, u16)]) -> Vec<(String, u16)> {
-        files.iter().map(|&(path, label)| (path.into(), label)).collect()
-    }
-
-    #[test]
-    fn train_and_test_folders() {
-        let (scan, files) = scanned(&[
-            "train/dog/2.JPG",
-            "train/dog/10.png",
-            "train/cat/1.jpeg",
-            "test/ant/1.png",
-            "test/dog/.hidden.png",
-            "test/dog/3.png",
-            "train/dog/notes.txt",
-            "extra/x/1.png",
-            "train/.git/x.png",
-        ]);
-        assert_eq!(scan.layout, Layout::Splits);
-        assert_eq!(scan.classes, ["ant", "cat", "dog"]);
-        assert_eq!(
-            files,
-            owned(&[
-                ("train/cat/1.jpeg", 1),
-                ("train/dog/10.png", 2),
-                ("train/dog/2.JPG", 2),
-                ("test/ant/1.png", 0),
-                ("test/dog/3.png", 2),
-            ])
-        );
-        assert_eq!((scan.train_len, scan.devices), (3, None));
-    }
-
-    #[test]
-    fn a_folder_for_each_device() {
-        let (scan, files) = scanned(&[
-            "phone-2/a/1.png",
-            "phone-1/b/1.png",
-            "phone-1/a/2.png",
-            "phone-1/a/1.png",
-            "README.md",
-        ]);
-        assert_eq!(scan.layout, Layout::Devices);
-        assert_eq!(scan.classes, ["a", "b"]);
-        let expected =
-            [("phone-1/a/1.png", 0), ("phone-1/a/2.png", 0), ("phone-1/b/1.png", 1), ("phone-2/a/1.png", 0)];
-        assert_eq!(files, owned(&expected));
-        let device = |name: &str, samples| DeviceFolder { name: name.into(), samples };
-        assert_eq!(scan.devices.unwrap(), [device("phone-1", 0..3), device("phone-2", 3..4)]);
-        assert_eq!(scan.train_len, 4);
-    }
-
-    #[test]
-    fn a_folder_for_each_class() {
-        let (scan, files) = scanned(&["b/1.png", "a/1.png"]);
-        assert_eq!(scan.layout, Layout::Classes);
-        assert_eq!(files, owned(&[("a/1.png", 0), ("b/1.png", 1)]));
-        assert_eq!((scan.train_len, scan.devices), (2, None));
-    }
-
-    #[test]
-    fn other_structures_are_refused() {
-        for (files, said) in [
-            (&[][..], "no class folder"),
-            (&["1.png"], "no class folder"),
-            (&["a/b/c/1.png"], "'a' has no class folder"),
-            (&["a/1.png", "b/x/1.png"], "'b' holds no image file, while 'a' does"),
-            (&["train/1.png"], "'train' has no class folder"),
-            (&["train/a/x.gif", "test/a/1.png"], "'train' has no class folder"),
-            (&["a/x/1.png", "b/x/1.gif"], "'b' has no class folder"),
-        ] {
-            let message = scan(tree(files).path()).unwrap_err().to_string();
-            assert!(message.contains(said) && message.contains("DIR/train/CLASS"), "{files:?}: {message}");
-        }
-        let missing = tempfile::tempdir().unwrap().path().join("nothing");
-        assert!(scan(&missing).unwrap_err().to_string().contains("nothing"));
-    }
-}
+#[path = "scan_tests.rs"]
+mod tests;

@@ -32,7 +32,7 @@ use self::deal::Hand;
 use self::draw::Drawn;
 pub use self::held::Partition;
 pub use self::table::{ClassTable, class_counts};
-use crate::{DataError, Dataset};
+use crate::{DataError, Dataset, DeviceFolder};
 
 /// The samples of one device: indices into [`Dataset::images`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,8 @@ pub enum TestSplit {
     /// training.
     Fraction(f64),
     /// The dataset's train split is dealt, then its test split: of each class, a device's share of the test samples is
-    /// its share of the train samples. With many devices and few test samples, a device may end with none.
+    /// its share of the train samples. With many devices and few test samples, a device may end with none. With
+    /// [`Scheme::Folder`], a device's test samples are those of its own folder.
     Own,
 }
 
@@ -168,14 +169,41 @@ fn deal(dataset: &Dataset, options: &PartitionOptions) -> (Vec<Hand>, Vec<Hand>,
         Scheme::Iid => deal::iid(labels, dealt, classes, options.devices, seed),
         Scheme::Folder => {
             let folders = dataset.devices.iter().flatten();
-            folders.map(|folder| of(folder.samples.start as usize..folder.samples.end as usize)).collect()
+            folders.map(|folder| folder_hand(&of, folder, options.test)).collect()
         }
     };
     let test = match options.test {
         TestSplit::Fraction(fraction) => split::take_tests(&mut train, fraction, seed),
+        TestSplit::Own if options.scheme == Scheme::Folder => {
+            let folders = dataset.devices.iter().flatten();
+            folders
+                .zip(&train)
+                .map(|(folder, train)| folder_tests(of(indices(&folder.test)), train))
+                .collect()
+        }
         TestSplit::Own => deal::follow(&train, of(dataset.train_len..labels.len()), seed),
     };
     (train, test, note)
+}
+
+fn indices(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+/// What a folder holds for training; all of it, if the device is tested on a fraction of its own.
+fn folder_hand(of: &impl Fn(Range<usize>) -> Hand, folder: &DeviceFolder, test: TestSplit) -> Hand {
+    let mut hand = of(indices(&folder.train));
+    if matches!(test, TestSplit::Fraction(_)) {
+        let more = of(indices(&folder.test));
+        hand.iter_mut().zip(more).for_each(|(samples, more)| samples.extend(more));
+    }
+    hand
+}
+
+/// A folder's own test samples, without classes that its device does not train on.
+fn folder_tests(mut tests: Hand, train: &Hand) -> Hand {
+    tests.iter_mut().zip(train).filter(|(_, train)| train.is_empty()).for_each(|(tests, _)| tests.clear());
+    tests
 }
 
 /// What is wrong, and what to do about it.
@@ -199,7 +227,9 @@ fn check(dataset: &Dataset, options: &PartitionOptions) -> Result<(), Refusal> {
             ));
         }
         TestSplit::Own if dataset.train_len == dataset.images.len() => {
-            return Err(("it has no test split of its own".into(), "pass --test-fraction, for example 0.25"));
+            let note = dataset.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
+            let problem = format!("it has no test split of its own{note}");
+            return Err((problem, "pass --test-fraction, for example 0.25"));
         }
         _ => {}
     }
@@ -253,6 +283,13 @@ fn check_folders(dataset: &Dataset, options: &PartitionOptions) -> Result<(), Re
         return Err((
             format!("{} devices are asked for, and there are {} folders", options.devices, folders.len()),
             "leave --clients away, or choose --classes-per-client, --dirichlet or --iid",
+        ));
+    }
+    let untested = folders.iter().find(|folder| folder.test.is_empty());
+    if let (TestSplit::Own, Some(folder)) = (options.test, untested) {
+        return Err((
+            format!("the folder '{}' has no test images", folder.name),
+            "give it some, or pass --test-fraction, for example 0.25",
         ));
     }
     if options.with_replacement {

@@ -327,7 +327,7 @@ fn what_is_dealt_stays_dealt() {
 #[test]
 fn folders_are_devices() {
     let mut dataset = dataset(&[8, 8], &[]);
-    let folder = |name: &str, samples| crate::DeviceFolder { name: name.into(), samples };
+    let folder = |name: &str, train| crate::DeviceFolder { name: name.into(), train, test: 0..0 };
     dataset.devices = Some(vec![folder("a", 0..6), folder("b", 6..16)]);
     for devices in [0, 2] {
         let parts =

@@ -3,31 +3,21 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use super::index::{self, Entry, Stamp};
-use super::stored::{Stored, read_at};
-use crate::folder::decode;
+use super::stored::{Slot, Stored, read_at};
+use crate::folder::decode::{self, Decoded, Fit, Trouble};
 use crate::resize::Resize;
 use crate::{DataError, cache_dir};
 
-/// Photos that one thread decodes before what it has is written: so many are in memory.
-const SHARE: usize = 8;
-
-/// Why a photo cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// There is no such file.
-    Missing,
-    /// It is no image, or a damaged one.
-    Broken(String),
-}
+/// What a photo became: its stamp before it was decoded, and its pixels.
+type Photo = Result<(Stamp, Decoded), Trouble>;
 
 /// Resized photos of one folder, in a folder of the cache named after that folder and the size.
 pub(crate) struct PhotoCache {
     photos: PathBuf,
-    size: (usize, usize),
+    fit: Fit,
     index_path: PathBuf,
     pixels_path: PathBuf,
     index: File,
@@ -40,16 +30,18 @@ pub(crate) struct PhotoCache {
 }
 
 impl PhotoCache {
-    /// Opens the cache of the photos in the folder `photos`, resized to `size` (height, width), in `root`, or where
-    /// downloads are kept if `root` is `None`.
+    /// Opens the cache of the photos in the folder `photos`, made to `fit`, in `root`, or where downloads are kept if `root`
+    /// is `None`.
     ///
     /// # Errors
     /// If it cannot be read, or not be made; if photos cannot have that size.
-    pub(crate) fn open(root: Option<&Path>, photos: &Path, size: (usize, usize)) -> Result<Self, DataError> {
-        Resize::new(size)?;
+    pub(crate) fn open(root: Option<&Path>, photos: &Path, fit: Fit) -> Result<Self, DataError> {
+        if let Fit::Resize(height, width) = fit {
+            Resize::new((height, width))?;
+        }
         let root = root.map(PathBuf::from).or_else(cache_dir).ok_or(DataError::NoCache)?;
         let photos = fs::canonicalize(photos).map_err(crate::error::io("open", photos))?;
-        let header = index::header(size, &photos);
+        let header = index::header(fit, &photos);
         let folder = root.join("pixels").join(format!("{:016x}", index::hash(header.as_bytes())));
         let made = fs::create_dir_all(&folder);
         let (index_path, pixels_path) = (folder.join("index.tsv"), folder.join("pixels.bin"));
@@ -67,7 +59,7 @@ impl PhotoCache {
         };
         let entries = HashMap::new();
         let mut cache =
-            Self { photos, size, index_path, pixels_path, index, pixels, writable, known: 0, entries };
+            Self { photos, fit, index_path, pixels_path, index, pixels, writable, known: 0, entries };
         cache.begin(&header)?;
         Ok(cache)
     }
@@ -113,19 +105,19 @@ impl PhotoCache {
         Ok(self.known)
     }
 
-    /// Brings photos, by their names in the folder, into the cache, and says for each in which slot it is or why it is
+    /// Brings photos, by their paths in the folder, into the cache, and says for each in which slot it is or why it is
     /// in none. `decoded` is called with how many more are done. What is stale or damaged is decoded afresh.
     ///
     /// # Errors
     /// If the cache cannot be written or read.
-    pub(crate) fn bring(
+    pub(crate) fn bring<P: AsRef<Path> + Sync>(
         &mut self,
-        names: &[&str],
+        names: &[P],
         decoded: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Result<u32, Trouble>>, DataError> {
-        let mut slots: Vec<Option<Result<u32, Trouble>>> =
-            names.iter().map(|name| self.look_up(name)).collect();
-        let missing = |slots: &[Option<Result<u32, Trouble>>]| -> Vec<usize> {
+    ) -> Result<Vec<Result<Slot, Trouble>>, DataError> {
+        let mut slots: Vec<Option<Result<Slot, Trouble>>> =
+            names.iter().map(|name| self.look_up(name.as_ref())).collect();
+        let missing = |slots: &[Option<Result<Slot, Trouble>>]| -> Vec<usize> {
             (0..slots.len()).filter(|&at| slots[at].is_none()).collect()
         };
         decoded(names.len() - missing(&slots).len());
@@ -139,46 +131,47 @@ impl PhotoCache {
             let end = self.catch_up()?;
             self.index.set_len(end).map_err(self.refused())?;
             for at in missing(&slots) {
-                slots[at] = self.look_up(names[at]);
+                slots[at] = self.look_up(names[at].as_ref());
                 decoded(usize::from(slots[at].is_some()));
             }
-            let lacking = missing(&slots);
-            let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-            for chunk in lacking.chunks(workers * SHARE) {
-                let chunk_names: Vec<&str> = chunk.iter().map(|&at| names[at]).collect();
-                for (&at, slot) in chunk.iter().zip(self.decode(&chunk_names, workers)?) {
-                    slots[at] = Some(slot);
-                }
-                decoded(chunk.len());
-            }
+            let (photos, fit) = (self.photos.clone(), self.fit);
+            let name = |at: &usize| names[*at].as_ref();
+            decode::in_chunks(
+                &missing(&slots),
+                |at| photo(&photos.join(name(at)), fit),
+                |chunk, images| {
+                    let chunk_names: Vec<&Path> = chunk.iter().map(name).collect();
+                    for (&at, slot) in chunk.iter().zip(self.append(&chunk_names, images)?) {
+                        slots[at] = Some(slot);
+                    }
+                    decoded(chunk.len());
+                    Ok::<(), DataError>(())
+                },
+            )?;
             self.index.unlock().map_err(self.refused())?;
         }
         Ok(slots.into_iter().map(|slot| slot.expect("each was looked up or decoded")).collect())
     }
 
     /// The slot of a photo whose pixels are there, whole and those of the file as it is now.
-    fn look_up(&self, name: &str) -> Option<Result<u32, Trouble>> {
-        let entry = *self.entries.get(name)?;
+    fn look_up(&self, name: &Path) -> Option<Result<Slot, Trouble>> {
+        let entry = *self.entries.get(&*index::name(name))?;
         let stamp = fs::metadata(self.photos.join(name)).ok().map(|metadata| Stamp::of(&metadata));
         if stamp != Some(entry.stamp) {
             return None;
         }
         let len = self.slot_len();
-        let mut pixels = vec![0; len];
-        read_at(&self.pixels, &mut pixels, u64::from(entry.slot) * len as u64).ok()?;
+        let mut pixels = vec![0; if entry.slot.grey { len / 3 } else { len }];
+        read_at(&self.pixels, &mut pixels, u64::from(entry.slot.number) * len as u64).ok()?;
         (index::hash(&pixels) == entry.hash).then_some(Ok(entry.slot))
     }
 
-    /// Decodes photos on all cores and appends them: first the pixels, and once they are on the disk, the index. The
-    /// lock is held.
-    fn decode(&mut self, names: &[&str], workers: usize) -> Result<Vec<Result<u32, Trouble>>, DataError> {
-        let (photos, size) = (&self.photos, self.size);
-        let share = names.len().div_ceil(workers);
-        let images: Vec<Result<(Stamp, Vec<u8>), Trouble>> = std::thread::scope(|scope| {
-            let run = |part| scope.spawn(move || decode_part(photos, part, size));
-            let threads: Vec<_> = names.chunks(share).map(run).collect();
-            threads.into_iter().flat_map(|thread| thread.join().expect("decoding does not panic")).collect()
-        });
+    /// Appends decoded photos: first the pixels, and once they are on the disk, the index. The lock is held.
+    fn append(
+        &mut self,
+        names: &[&Path],
+        images: Vec<Photo>,
+    ) -> Result<Vec<Result<Slot, Trouble>>, DataError> {
         let slot_len = self.slot_len() as u64;
         // Behind everything that was ever written, so that nothing anybody reads is touched.
         let start = self.pixels.metadata().map_err(self.refused())?.len().next_multiple_of(slot_len);
@@ -186,15 +179,17 @@ impl PhotoCache {
         let mut slots = Vec::with_capacity(images.len());
         let mut write = || {
             let mut next = start;
-            self.pixels.seek(SeekFrom::Start(start))?;
             for (image, name) in images.iter().zip(names) {
                 slots.push(match image {
                     Err(trouble) => Err(trouble.clone()),
-                    Ok((stamp, pixels)) => {
-                        let slot = u32::try_from(next / slot_len).map_err(io::Error::other)?;
+                    Ok((stamp, Decoded { channels, pixels, .. })) => {
+                        let number = u32::try_from(next / slot_len).map_err(io::Error::other)?;
+                        let slot = Slot { number, grey: *channels == 1 };
+                        // What a grey photo leaves of its slot is a hole, if the file system has such.
+                        self.pixels.seek(SeekFrom::Start(next))?;
                         self.pixels.write_all(pixels)?;
                         let entry = Entry { slot, stamp: *stamp, hash: index::hash(pixels) };
-                        lines += &index::line(name, &entry);
+                        lines += &index::line(&index::name(name), &entry);
                         next += slot_len;
                         Ok(slot)
                     }
@@ -213,14 +208,17 @@ impl PhotoCache {
         Ok(slots)
     }
 
-    /// Samples from this cache, by their slots.
-    pub(crate) fn into_stored(self, slots: Vec<u32>) -> Stored {
-        Stored::new(self.pixels, self.pixels_path, self.size, slots)
+    /// Samples from this cache, by their slots. With one channel, all of them must be grey.
+    pub(crate) fn into_stored(self, slots: Vec<Slot>, channels: usize) -> Stored {
+        let (height, width) = self.fit.size();
+        assert!(channels == 3 || slots.iter().all(|slot| slot.grey), "colour does not fit in one channel");
+        Stored::new(self.pixels, self.pixels_path, [height, width, channels], slots)
     }
 
-    /// Bytes of one photo.
+    /// Bytes of one slot.
     fn slot_len(&self) -> usize {
-        self.size.0 * self.size.1 * 3
+        let (height, width) = self.fit.size();
+        height * width * 3
     }
 
     fn refused(&self) -> impl FnOnce(io::Error) -> DataError + use<> {
@@ -233,28 +231,14 @@ fn refuse(folder: &Path, source: io::Error) -> DataError {
     DataError::PhotoCache { folder: folder.into(), source }
 }
 
-fn decode_part(
-    photos: &Path,
-    names: &[&str],
-    size: (usize, usize),
-) -> Vec<Result<(Stamp, Vec<u8>), Trouble>> {
-    let resize = Resize::new(size).expect("the size was checked");
-    let one = |name: &str| {
-        let path = photos.join(name);
-        // Before decoding: a photo that changes meanwhile is stale.
-        let stamp = match fs::metadata(&path) {
-            Ok(metadata) => Stamp::of(&metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Trouble::Missing),
-            Err(error) => return Err(Trouble::Broken(error.to_string())),
-        };
-        match decode::rgb(&path, &resize) {
-            Ok(pixels) => Ok((stamp, pixels)),
-            Err(DataError::Image { problem, .. }) => Err(Trouble::Broken(problem)),
-            Err(DataError::Io { source, .. }) => Err(Trouble::Broken(source.to_string())),
-            Err(other) => Err(Trouble::Broken(other.to_string())),
-        }
+fn photo(path: &Path, fit: Fit) -> Photo {
+    // Before decoding: a photo that changes meanwhile is stale.
+    let stamp = match fs::metadata(path) {
+        Ok(metadata) => Stamp::of(&metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Trouble::Missing),
+        Err(error) => return Err(Trouble::Broken(error.to_string())),
     };
-    names.iter().map(|name| one(name)).collect()
+    Ok((stamp, decode::fitted(path, fit)?))
 }
 
 #[cfg(test)]

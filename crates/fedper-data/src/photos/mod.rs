@@ -9,5 +9,5 @@ mod cache;
 mod index;
 mod stored;
 
-pub(crate) use cache::{PhotoCache, Trouble};
-pub(crate) use stored::Stored;
+pub(crate) use cache::PhotoCache;
+pub(crate) use stored::{Slot, Stored};

@@ -7,6 +7,15 @@ use std::path::PathBuf;
 use crate::DataError;
 use crate::error;
 
+/// A place in the file of pixels, large enough for a colour image of the file's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// Which one, from 0.
+    pub(crate) number: u32,
+    /// Whether the image is grey: it then has one byte a pixel, and the rest of the slot is not used.
+    pub(crate) grey: bool,
+}
+
 /// Samples whose pixels are slots of a file; several samples may be one slot.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -14,13 +23,20 @@ pub(crate) struct Stored {
     path: PathBuf,
     height: usize,
     width: usize,
+    /// 1 if all samples are grey and are to stay so, else 3.
+    channels: usize,
     /// The slot of each sample.
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
 }
 
 impl Stored {
-    pub(super) fn new(file: File, path: PathBuf, (height, width): (usize, usize), slots: Vec<u32>) -> Self {
-        Self { file, path, height, width, slots }
+    pub(super) fn new(
+        file: File,
+        path: PathBuf,
+        [height, width, channels]: [usize; 3],
+        slots: Vec<Slot>,
+    ) -> Self {
+        Self { file, path, height, width, channels, slots }
     }
 
     /// How many samples there are.
@@ -28,12 +44,12 @@ impl Stored {
         self.slots.len()
     }
 
-    /// Height and width of every one.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        (self.height, self.width)
+    /// Height, width and channels of every one.
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        [self.height, self.width, self.channels]
     }
 
-    /// Reads the pixels of a sample, `[height][width][3]`, into `into`, which has that length. Any number of threads
+    /// Reads the pixels of a sample, `[height][width][channels]`, into `into`, which has that length. Any number of threads
     /// may read at the same time.
     ///
     /// # Errors
@@ -42,15 +58,26 @@ impl Stored {
     /// # Panics
     /// If there is no such sample.
     pub(crate) fn read(&self, sample: usize, into: &mut [u8]) -> Result<(), DataError> {
-        let at = u64::from(self.slots[sample]) * into.len() as u64;
-        read_at(&self.file, into, at).map_err(error::io("read resized photos from", &self.path))
+        let Slot { number, grey } = self.slots[sample];
+        let values = self.height * self.width;
+        let at = u64::from(number) * 3 * values as u64;
+        let bytes = if grey { &mut into[..values] } else { &mut *into };
+        read_at(&self.file, bytes, at).map_err(error::io("read resized photos from", &self.path))?;
+        if grey && self.channels == 3 {
+            // From the end, so that no value is written over before it is read.
+            for value in (0..values).rev() {
+                let grey = into[value];
+                into[3 * value..][..3].fill(grey);
+            }
+        }
+        Ok(())
     }
 }
 
 /// Two are the same samples if they are the same slots of the same file.
 impl PartialEq for Stored {
     fn eq(&self, other: &Self) -> bool {
-        (&self.path, self.size(), &self.slots) == (&other.path, other.size(), &other.slots)
+        (&self.path, self.shape(), &self.slots) == (&other.path, other.shape(), &other.slots)
     }
 }
 

@@ -19,7 +19,7 @@ fn paint(path: &Path, colour: [u8; 3]) {
 }
 
 fn open(root: &Path, photos: &Path) -> PhotoCache {
-    PhotoCache::open(Some(root), photos, (4, 6)).unwrap()
+    PhotoCache::open(Some(root), photos, Fit::Resize(4, 6)).unwrap()
 }
 
 /// Brings photos, says how many were decoded rather than found, and reads their first pixels.
@@ -27,7 +27,7 @@ fn bring(mut cache: PhotoCache, names: &[&str]) -> (usize, Vec<Result<[u8; 3], T
     let before = fs::metadata(&cache.pixels_path).unwrap().len();
     let slots = cache.bring(names, &mut |_| ()).unwrap();
     let decoded = (fs::metadata(&cache.pixels_path).unwrap().len() - before) as usize / cache.slot_len();
-    let stored = cache.into_stored(slots.iter().filter_map(|slot| slot.clone().ok()).collect());
+    let stored = cache.into_stored(slots.iter().filter_map(|slot| slot.clone().ok()).collect(), 3);
     let mut sample = 0;
     let first = slots.into_iter().map(|slot| {
         slot.map(|_| {
@@ -41,6 +41,10 @@ fn bring(mut cache: PhotoCache, names: &[&str]) -> (usize, Vec<Result<[u8; 3], T
     (decoded, first.collect())
 }
 
+fn slot(number: u32) -> Slot {
+    Slot { number, grey: false }
+}
+
 const RED: [u8; 3] = [200, 10, 20];
 const BLUE: [u8; 3] = [1, 2, 250];
 
@@ -49,18 +53,18 @@ fn photos_are_decoded_once_and_shared() {
     let (_dir, photos, root) = photos(&[("a.jpg", RED), ("b.jpg", BLUE)]);
     let (mut one, mut other) = (open(&root, &photos), open(&root, &photos));
     let mut done = 0;
-    assert_eq!(one.bring(&["a.jpg", "b.jpg"], &mut |more| done += more).unwrap(), [Ok(0), Ok(1)]);
+    assert_eq!(one.bring(&["a.jpg", "b.jpg"], &mut |more| done += more).unwrap(), [Ok(slot(0)), Ok(slot(1))]);
     assert_eq!(done, 2);
     // A process that opened it before sees what the first has decoded since.
-    assert_eq!(other.bring(&["b.jpg"], &mut |_| ()).unwrap(), [Ok(1)]);
+    assert_eq!(other.bring(&["b.jpg"], &mut |_| ()).unwrap(), [Ok(slot(1))]);
     assert_eq!(
         bring(open(&root, &photos), &["b.jpg", "a.jpg", "b.jpg"]),
         (0, vec![Ok(BLUE), Ok(RED), Ok(BLUE)])
     );
     // Another size is another file.
-    let mut larger = PhotoCache::open(Some(&root), &photos, (5, 6)).unwrap();
-    assert_eq!(larger.bring(&["b.jpg"], &mut |_| ()).unwrap(), [Ok(0)]);
-    assert!(PhotoCache::open(Some(&root), &photos, (0, 6)).is_err());
+    let mut larger = PhotoCache::open(Some(&root), &photos, Fit::Resize(5, 6)).unwrap();
+    assert_eq!(larger.bring(&["b.jpg"], &mut |_| ()).unwrap(), [Ok(slot(0))]);
+    assert!(PhotoCache::open(Some(&root), &photos, Fit::Resize(0, 6)).is_err());
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn missing_and_broken_photos_have_a_reason() {
     fs::create_dir(photos.join("folder.jpg")).unwrap();
     let mut cache = open(&root, &photos);
     let slots = cache.bring(&["gone.jpg", "text.jpg", "a.jpg", "folder.jpg"], &mut |_| ()).unwrap();
-    assert_eq!((&slots[0], &slots[2]), (&Err(Trouble::Missing), &Ok(0)));
+    assert_eq!((&slots[0], &slots[2]), (&Err(Trouble::Missing), &Ok(slot(0))));
     for broken in [1, 3] {
         assert!(matches!(slots[broken], Err(Trouble::Broken(_))), "{slots:?}");
     }
@@ -81,7 +85,7 @@ fn a_changed_photo_is_decoded_afresh_and_whoever_reads_the_old_one_goes_on() {
     let (_dir, photos, root) = photos(&[("a.jpg", RED)]);
     let mut cache = open(&root, &photos);
     let slots = cache.bring(&["a.jpg"], &mut |_| ()).unwrap();
-    let running = cache.into_stored(slots.into_iter().map(Result::unwrap).collect());
+    let running = cache.into_stored(slots.into_iter().map(Result::unwrap).collect(), 3);
     paint(&photos.join("a.jpg"), BLUE);
     fs::File::open(photos.join("a.jpg"))
         .unwrap()
@@ -132,7 +136,7 @@ fn threads_that_bring_the_same_photos_at_once_agree() {
         names.iter().enumerate().map(|(i, name)| (name.as_str(), [i as u8, 7, 200])).collect();
     let (_dir, photos, root) = photos(&colours);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let results: Vec<Vec<Result<u32, Trouble>>> = std::thread::scope(|scope| {
+    let results: Vec<Vec<Result<Slot, Trouble>>> = std::thread::scope(|scope| {
         let bring = || open(&root, &photos).bring(&names, &mut |_| ()).unwrap();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(bring)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -159,7 +163,7 @@ fn a_full_disk_and_a_folder_that_cannot_be_are_one_clear_line() {
 
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let message = PhotoCache::open(Some(&file), &photos, (4, 6)).err().unwrap().to_string();
+    let message = PhotoCache::open(Some(&file), &photos, Fit::Resize(4, 6)).err().unwrap().to_string();
     assert!(message.contains("file/pixels") && !message.contains('\n'), "{message}");
 }
 
@@ -168,7 +172,7 @@ fn an_index_of_something_else_is_refused() {
     let (_dir, photos, root) = photos(&[("a.jpg", RED)]);
     let index = open(&root, &photos).index_path;
     fs::write(&index, "years of work, in a file of the same name\n".repeat(20)).unwrap();
-    let message = PhotoCache::open(Some(&root), &photos, (4, 6)).err().unwrap().to_string();
+    let message = PhotoCache::open(Some(&root), &photos, Fit::Resize(4, 6)).err().unwrap().to_string();
     assert!(message.contains("index.tsv"), "{message}");
     assert!(fs::read_to_string(index).unwrap().starts_with("years of work"));
 }

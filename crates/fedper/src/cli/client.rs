@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Folder with the dataset's files [default: the cache that `fedper data fetch` fills, then system folders]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     data_dir: Option<PathBuf>,
+    /// Of a folder of images, leave out those that cannot be decoded; they are named [default: refuse the folder]
+    #[arg(long, help_heading = "Data")]
+    skip_broken: bool,
     /// Which device of the experiment this is, from 0 [default: the one that the server makes it]
     #[arg(long, value_name = "NUMBER", help_heading = "Data")]
     device: Option<u64>,
@@ -151,6 +154,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let own = Own {
         devices,
         own_data,
+        skip_broken: args.skip_broken,
         of: args.of,
         dataset,
         data_dir: args.data_dir.or(folder.flatten()),

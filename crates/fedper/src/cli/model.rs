@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
+use fedper_nn::weights::{WeightsError, write_safetensors, write_with_note};
 use fedper_nn::{Architecture, InputShape};
 
 use super::import;
@@ -12,7 +13,7 @@ use super::table::{Align, bytes, grouped, table};
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment;
-use crate::rundir::{device_network, write_atomically};
+use crate::rundir::{device_network, read_summary, write_atomically};
 use crate::settled::settled;
 
 #[derive(clap::Subcommand)]
@@ -231,7 +232,15 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
             architecture.init(|name| seed::named(config.seed, Purpose::Init, SERVER, 0, name))
         }
     };
-    write_weights(&args.out, &params)?;
+    // What is done to images before this network sees them, where the run says.
+    match args.run.as_deref().and_then(|run| read_summary(run).ok()?.pixels) {
+        Some(pixels) => {
+            let note = serde_json::to_string(&pixels).expect("plain data");
+            let bytes = write_with_note(&params, "pixels", note);
+            write_bytes(&args.out, bytes)?;
+        }
+        None => write_weights(&args.out, &params)?,
+    }
     super::print(&format!(
         "{}: {} parameters, {} values\n",
         args.out.display(),
@@ -248,7 +257,10 @@ pub(super) fn must_be_new(out: &Path) -> Result<(), Error> {
 }
 
 pub(super) fn write_weights(out: &Path, params: &Params) -> Result<(), Error> {
-    let bytes = fedper_nn::weights::write_safetensors(params)
-        .map_err(|error| Error::Foreign { path: out.to_owned(), reason: error.to_string() })?;
+    write_bytes(out, write_safetensors(params))
+}
+
+fn write_bytes(out: &Path, bytes: Result<Vec<u8>, WeightsError>) -> Result<(), Error> {
+    let bytes = bytes.map_err(|error| Error::Foreign { path: out.to_owned(), reason: error.to_string() })?;
     write_atomically(out, &bytes)
 }

@@ -11,8 +11,8 @@ use crate::predict::Classifier;
 /// Classify images with a device's own network
 ///
 /// The network is that of a finished run (--run), or what a device on a network was last tested with (--state): the base under
-/// the device's own personal layers. JPEG and PNG files of any size; they are resized, and made grey if the run's images
-/// are, as a run's own images are.
+/// the device's own personal layers. JPEG, PNG and WebP files of any size; they are turned as their EXIF orientation says,
+/// resized, and made grey if the run's images are, as a run's own images are.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -35,6 +35,9 @@ pub struct Config {
     /// Height and width that images are resized to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// Whether broken images of a folder are left out.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_broken: bool,
     /// Name of the network.
     #[serde(serialize_with = "as_text")]
     pub model: Model,
@@ -211,6 +214,7 @@ impl Config {
             dataset,
             data_dir: s.data_dir.map(absolute),
             image_size: s.image_size.or(rated.image_size),
+            skip_broken: s.skip_broken.unwrap_or(false),
             model,
             stem,
             precision: parse(s.precision.as_deref().unwrap_or("fp32"))?,
@@ -283,6 +287,12 @@ impl Config {
             }
         }
         self.check_raters()?;
+        if self.skip_broken && self.dataset != "folder" {
+            return wrong(format!(
+                "skip_broken is for the dataset folder, and the dataset is {}: leave it out",
+                self.dataset
+            ));
+        }
         let at_least_one = [
             ("clients", self.clients),
             ("rounds", self.rounds.into()),

@@ -66,7 +66,8 @@ impl Config {
                 min_per_score: self.min_per_score.unwrap_or(paper.min_per_score),
                 seed: self.seed,
             },
-            cache: None,
+            skip_broken: self.skip_broken,
+            ..LoadOptions::default()
         }
     }
 }

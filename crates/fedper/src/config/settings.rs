@@ -20,6 +20,9 @@ pub struct Settings {
     /// Resize images to this height and width, in pixels [default: as they are; 224 of flickr-aes]
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub image_size: Option<usize>,
+    /// Of a folder of images, leave out those that cannot be decoded; they are named [default: refuse the folder]
+    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
+    pub skip_broken: Option<bool>,
     /// Number of devices (N) [default: 10; 100 of the embedded dataset]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub clients: Option<u64>,
@@ -194,7 +197,7 @@ impl Settings {
         macro_rules! merge {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
-        merge!(dataset data_dir image_size clients classes_per_client dirichlet iid by_folder samples_per_client
+        merge!(dataset data_dir image_size skip_broken clients classes_per_client dirichlet iid by_folder samples_per_client
             with_replacement own_labels min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience

@@ -21,6 +21,7 @@ fn a_written_configuration_resolves_to_itself() {
         "new_clients = 2\nnew_client_epochs = 3\nnew_client_layers = 'all'",
         "new_clients = 1",
         "dataset = 'flickr-aes'\nclients = 30\nmin_photos = 20",
+        "dataset = 'folder'\nskip_broken = true",
         "by_folder = true\nsamples_per_client = 7\nparticipation = 0.1\nstem = 'cifar'\nmodel = 'cnn'",
         "dataset = 'cifar10'",
         "dataset = 'cifar10'\nsamples_per_client = 'all'\nown_labels = true",

@@ -47,7 +47,7 @@ pub fn run(
         let mut client = Client {
             fleet,
             store,
-            host: Host::new(&options.own, store, options.workers, stop),
+            host: Host::new(&options.own, store, options.workers, stop, tell),
             state: &options.state,
             node: &node,
             tell,

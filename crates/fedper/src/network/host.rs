@@ -13,6 +13,7 @@ use fedper_core::strategy::{self, LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
+use super::Tell;
 use super::answer::{self, Failure};
 use super::kept::{About, Kept};
 use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
@@ -22,6 +23,9 @@ use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt, network_of};
 use crate::error::Error;
 use crate::experiment::Experiment;
+
+/// How many images that were left out are named.
+const NAMED: usize = 10;
 
 /// What comes back of a question.
 pub(super) enum Reply {
@@ -44,6 +48,7 @@ pub(super) struct Host<'a> {
     pub(super) store: &'a Store,
     stop: &'a AtomicBool,
     workers: usize,
+    tell: Tell<'a>,
     pub(super) prepared: Option<Prepared>,
     /// The settings that could not be prepared last, why, and when: data are not read anew for each question.
     refused: Option<(Settings, String, Instant)>,
@@ -78,8 +83,14 @@ impl Question {
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn new(own: &'a Own, store: &'a Store, workers: usize, stop: &'a AtomicBool) -> Self {
-        Self { own, store, stop, workers, prepared: None, refused: None, tested: None }
+    pub(super) fn new(
+        own: &'a Own,
+        store: &'a Store,
+        workers: usize,
+        stop: &'a AtomicBool,
+        tell: Tell<'a>,
+    ) -> Self {
+        Self { own, store, stop, workers, tell, prepared: None, refused: None, tested: None }
     }
 
     /// Does what is asked. What devices keep is on the disk before this returns.
@@ -126,6 +137,9 @@ impl<'a> Host<'a> {
                 .and_then(|experiment| self.own.limits.check_experiment(&experiment).map(|()| experiment));
             match experiment {
                 Ok(experiment) => {
+                    for line in experiment.dataset.left_out.warnings(NAMED) {
+                        (self.tell)(&format!("warning: {line}"));
+                    }
                     let benches = (0..self.workers).map(|_| None).collect();
                     self.prepared = Some(Prepared { settings, experiment, benches });
                 }

@@ -103,6 +103,7 @@ mod tests {
             dataset: Some("folder".into()),
             data_dir: Some(folder.to_owned()),
             own_data: true,
+            skip_broken: false,
             init: None,
             fallback: Settings::default(),
             limits,
@@ -113,7 +114,7 @@ mod tests {
             tree: Tree::leaf(ObjectId::of(b"query")),
         };
         let stop = AtomicBool::new(false);
-        let mut host = Host::new(&own, store, 1, &stop);
+        let mut host = Host::new(&own, store, 1, &stop, &|_| ());
         let content = Content { config: Some(config.clone()), ..Content::default() };
         match host.answer(&message, &content).unwrap() {
             Reply::Content(content) => (Claim::of(&content), None),

@@ -38,6 +38,9 @@ pub struct About {
     pub classes: Vec<String>,
     /// Height, width and channels of its images.
     pub image_shape: [usize; 3],
+    /// What is done to their bytes before the network sees them.
+    #[serde(default)]
+    pub pixels: Option<fedper_data::Normalisation>,
     /// The experiment, as in `config.toml`.
     config: String,
 }
@@ -58,6 +61,7 @@ impl About {
             own,
             classes: experiment.class_names(device),
             image_shape: [images.height, images.width, images.channels],
+            pixels: Some(images.normalisation()),
             config: for_devices(&experiment.config),
         }
     }

@@ -35,6 +35,8 @@ pub struct Own {
     pub data_dir: Option<PathBuf>,
     /// All of these data are this device's own: nothing is dealt.
     pub own_data: bool,
+    /// Leave broken images of a folder out. Of a folder that is not its own, the server may say so too.
+    pub skip_broken: bool,
     /// Weights to start from.
     pub init: Option<PathBuf>,
     /// Settings for a server that tells none, such as a Python one.
@@ -81,6 +83,9 @@ impl Own {
         settings.dataset = self.dataset.clone().or(settings.dataset);
         settings.data_dir = self.data_dir.clone();
         settings.init = self.init.clone();
+        let told = settings.skip_broken == Some(true) && !self.own_data;
+        let of_folder = settings.dataset.as_deref() == Some("folder");
+        settings.skip_broken = ((told || self.skip_broken) && of_folder).then_some(true);
         let devices = settings.clients;
         if self.own_data {
             // One device that holds everything.
@@ -161,6 +166,7 @@ mod tests {
             dataset: Some("fashion-mnist-small".into()),
             data_dir: None,
             own_data: false,
+            skip_broken: false,
             init: None,
             fallback: Settings { lr: Some(0.5), ..Settings::default() },
             limits: DeviceLimits { epochs: 5, batch: 100, devices: 50, ..DeviceLimits::default() },
@@ -213,6 +219,19 @@ mod tests {
         // A federation of more devices than it may have, though this one's data are not dealt.
         let own = Own { of: None, ..own };
         assert!(own.settings(&values("clients = 51")).unwrap_err().contains("--max-devices"));
+    }
+
+    #[test]
+    fn broken_images_of_its_own_are_left_out_if_the_device_says_so() {
+        let skips = |dataset: &str, own_data, skip_broken, text: &str| {
+            let own = Own { dataset: Some(dataset.into()), own_data, skip_broken, devices: None, ..own() };
+            Config::resolve(&own.settings(&values(text)).unwrap()).unwrap().skip_broken
+        };
+        let server = "clients = 10\ndataset = 'folder'\nskip_broken = true";
+        assert!(skips("folder", true, true, "clients = 10"));
+        assert!(!skips("folder", true, false, server), "the server does not decide over own images");
+        assert!(skips("folder", false, false, server), "all must deal the same samples");
+        assert!(!skips("fashion-mnist-small", false, true, server));
     }
 
     #[test]

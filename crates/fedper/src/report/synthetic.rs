@@ -96,6 +96,7 @@ impl Synthetic {
             dataset_note: None,
             notes: Vec::new(),
             image_shape: Some([32, 32, 3]),
+            pixels: None,
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
             new_clients: None,

@@ -115,6 +115,9 @@ pub struct Summary {
     /// Height, width and channels of the images.
     #[serde(default)]
     pub image_shape: Option<[usize; 3]>,
+    /// What is done to their bytes before the network sees them.
+    #[serde(default)]
+    pub pixels: Option<fedper_data::Normalisation>,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// By name of the strategy.

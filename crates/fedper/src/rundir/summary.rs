@@ -38,6 +38,7 @@ pub(super) fn summarise(
         dataset_note: experiment.dataset.note.clone(),
         notes: experiment.notes(),
         image_shape: Some([images.height, images.width, images.channels]),
+        pixels: Some(images.normalisation()),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
         new_clients: None,

@@ -11,6 +11,8 @@ pub struct LeftOut {
     pub repeated: usize,
     /// Users who do not qualify, and why.
     pub users: Vec<(String, String)>,
+    /// Files and folders that are no images of the dataset, a sentence for each kind.
+    pub files: Vec<String>,
 }
 
 impl LeftOut {
@@ -29,6 +31,7 @@ impl LeftOut {
         if self.repeated > 0 {
             lines.push(format!("{} ratings left out: their users had rated the photo before", self.repeated));
         }
+        lines.extend(self.files.iter().cloned());
         lines
     }
 
@@ -40,7 +43,7 @@ impl LeftOut {
     }
 
     /// The counts, to go behind a sentence; empty if nothing was left out.
-    pub(super) fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let mut text = String::new();
         if self.missing.len() + self.broken.len() > 0 {
             text += &format!("; {}", self.photo_counts());
@@ -48,12 +51,13 @@ impl LeftOut {
         if self.repeated > 0 {
             text += &format!("; {} repeated ratings left out", self.repeated);
         }
+        self.files.iter().for_each(|sentence| text += &format!("; {sentence}"));
         text
     }
 
     /// Some users who do not qualify, in brackets, and what became of photos. The last users are those whose photos are
     /// missing or broken.
-    pub(super) fn example(&self) -> String {
+    pub(crate) fn example(&self) -> String {
         let some: Vec<String> =
             self.users.iter().rev().take(3).map(|(user, why)| format!("'{user}' has {why}")).collect();
         let more = if self.users.len() > some.len() { ", ..." } else { "" };
@@ -80,6 +84,7 @@ mod tests {
             broken: vec![("c.jpg".into(), "no end".into())],
             repeated: 7,
             users: vec![("ann".into(), "2 rated photos, fewer than 60".into())],
+            files: vec!["2 .heic files left out".into()],
         };
         assert_eq!(
             left_out.warnings(2),
@@ -88,6 +93,7 @@ mod tests {
                 "photo b.jpg is missing: it is left out",
                 "3 photos left out: 2 missing, 1 broken, 1 not named here",
                 "7 ratings left out: their users had rated the photo before",
+                "2 .heic files left out",
             ]
         );
         assert_eq!(left_out.warnings(9)[2], "photo c.jpg is left out: no end");
