@@ -151,7 +151,7 @@ impl Store {
         self.set_meta("node", &node.to_le_bytes())
     }
 
-    /// The classes of the images that the personal layers of `federation` are trained on, by label.
+    /// The classes of the images that this device has trained on in `federation`, by label.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -162,6 +162,19 @@ impl Store {
             reason: format!("the classes of {federation}: {error}"),
         };
         bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(foreign)).transpose()
+    }
+
+    /// Of how many federations the classes are known: of all that this device has trained in.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn count_federations(&self) -> Result<usize, Error> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(META)?;
+            // What follows `-` in ASCII ends the names.
+            Ok(table.range("classes-".."classes.")?.count())
+        };
+        read().map_err(|error| failed(&self.path, error))
     }
 
     /// Keeps [`Store::classes`].

@@ -65,6 +65,11 @@ fn a_federation_keeps_its_classes() {
     store().set_classes("f", &classes).unwrap();
     assert_eq!(store().classes("f").unwrap().unwrap(), classes);
     assert_eq!(store().classes("g").unwrap(), None);
+    store().identity().unwrap();
+    assert_eq!(store().count_federations().unwrap(), 1);
+    store().set_classes("f", &classes[..1]).unwrap();
+    store().set_classes("", &classes).unwrap();
+    assert_eq!(store().count_federations().unwrap(), 2);
 }
 
 #[test]
