@@ -32,12 +32,13 @@ impl Host<'_> {
         })
     }
 
-    /// Says if this device has trained its own layers in this federation on images of other classes than it has now.
+    /// Says if this device has trained in this federation on images of other classes than it has now. A server asks a node
+    /// what it has when that comes online, and does not notice when it is started anew soon after.
     fn changed(&self, federation: Option<&str>, images: &Images) -> Result<Option<String>, Error> {
         let trained = federation.map(|name| self.store.classes(name)).transpose()?.flatten();
         let Some(trained) = trained.filter(|trained| *trained != images.classes) else { return Ok(None) };
         Ok(Some(format!(
-            "this device has trained its own layers on the classes {}, and its images are now of {}: put the folders back \
+            "this device has trained on the classes {}, and its images are now of {}: put the folders back \
              as they were, or begin anew with another --state",
             fit::list(&trained),
             fit::list(&images.classes)
@@ -46,9 +47,6 @@ impl Host<'_> {
 
     /// Says why this device keeps nothing for the question's federation, if it does not.
     pub(super) fn unknown(&self, question: &Question) -> Result<Option<String>, Error> {
-        if question.split.personal().is_empty() {
-            return Ok(None);
-        }
         let images = Images::of(&self.prepared.as_ref().expect("prepared before").experiment);
         if let Some(reason) = self.changed(Some(&question.federation), &images)? {
             return Ok(Some(reason));
@@ -56,9 +54,9 @@ impl Host<'_> {
         if self.store.classes(&question.federation)?.is_some() {
             return Ok(None);
         }
-        if self.store.federations()?.len() >= MOST_FEDERATIONS {
+        if self.store.count_federations()? >= MOST_FEDERATIONS {
             return Ok(Some(format!(
-                "this device keeps personal layers of {MOST_FEDERATIONS} federations: begin with another --state"
+                "this device remembers {MOST_FEDERATIONS} federations, and no more: begin with another --state"
             )));
         }
         self.store.set_classes(&question.federation, &images.classes)?;
@@ -157,7 +155,7 @@ mod tests {
         refused(few, asked(free.clone(), "mlp"), "--max-classes");
         // Its own layers know a cat and an owl.
         store.set_classes("f", &["cat", "owl"].map(ToOwned::to_owned)).unwrap();
-        refused(limits, asked(free.clone(), "mlp"), "trained its own layers on the classes cat, owl");
+        refused(limits, asked(free.clone(), "mlp"), "has trained on the classes cat, owl");
         store.set_classes("f", &images.classes).unwrap();
         assert_eq!(query(&folder, &store, limits, &asked(free.clone(), "mlp")).1, None);
         // One image, and a network that normalises over a batch.

@@ -151,7 +151,7 @@ impl Store {
         self.set_meta("node", &node.to_le_bytes())
     }
 
-    /// The classes of the images that the personal layers of `federation` are trained on, by label.
+    /// The classes of the images that this device has trained on in `federation`, by label.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -162,6 +162,19 @@ impl Store {
             reason: format!("the classes of {federation}: {error}"),
         };
         bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(foreign)).transpose()
+    }
+
+    /// Of how many federations the classes are known: of all that this device has trained in.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn count_federations(&self) -> Result<usize, Error> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.database.begin_read()?.open_table(META)?;
+            // What follows `-` in ASCII ends the names.
+            Ok(table.range("classes-".."classes.")?.count())
+        };
+        read().map_err(|error| failed(&self.path, error))
     }
 
     /// Keeps [`Store::classes`].
@@ -336,87 +349,5 @@ fn never_begun(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use fedper_core::params::Spec;
-
-    use super::*;
-
-    const SCOPE: Scope<'_> = Scope { federation: "f", algorithm: "fedper" };
-
-    #[test]
-    fn a_kill_in_the_making_of_the_file_costs_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE);
-        // The database's own header, all but the mark that it writes last.
-        drop(Store::open(dir.path()).unwrap());
-        let mut made = fs::read(&path).unwrap();
-        made[..9].fill(0);
-        fs::write(&path, &made).unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
-        drop(store);
-        // What is not ours stays.
-        fs::write(&path, "years of work").unwrap();
-        assert!(Store::open(dir.path()).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"years of work");
-    }
-
-    #[test]
-    fn a_round_asked_for_again_begins_where_it_began() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
-        let split = Split::all_personal(&layout);
-        let own = |value: f32| {
-            split.adopt_personal(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap()
-        };
-        let device = DeviceId(3);
-        let begins = |round: u32| {
-            let store = Store::open(dir.path()).unwrap();
-            store.at_the_beginning_of(round, SCOPE, device, &split).unwrap()
-        };
-        let keep = |round: u32, value: f32| {
-            Store::open(dir.path()).unwrap().keep(round, SCOPE, [(device, &own(value))]).unwrap();
-        };
-        assert_eq!(begins(1), None);
-        keep(1, 1.0);
-        assert_eq!((begins(1), begins(2)), (None, Some(own(1.0))));
-        keep(1, 1.5);
-        assert_eq!((begins(1), begins(2)), (None, Some(own(1.5))));
-        keep(2, 2.0);
-        keep(2, 2.5);
-        assert_eq!((begins(2), begins(3), begins(7)), (Some(own(1.5)), Some(own(2.5)), Some(own(2.5))));
-
-        let store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.state(SCOPE, device, &split).unwrap().unwrap().round, 2);
-        let other = Scope { federation: "g", ..SCOPE };
-        assert_eq!(store.state(other, device, &split).unwrap(), None);
-        let error = store.state(SCOPE, device, &Split::all_base(&layout)).unwrap_err().to_string();
-        assert!(error.contains("another network"), "{error}");
-        assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
-    }
-
-    #[test]
-    fn a_federation_keeps_its_classes() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = || Store::open(dir.path()).unwrap();
-        assert_eq!(store().classes("f").unwrap(), None);
-        let classes = ["cat", "dog"].map(ToOwned::to_owned);
-        store().set_classes("f", &classes).unwrap();
-        assert_eq!(store().classes("f").unwrap().unwrap(), classes);
-        assert_eq!(store().classes("g").unwrap(), None);
-    }
-
-    #[test]
-    fn the_identity_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = || Store::open(dir.path()).unwrap().identity().unwrap().public_openssh();
-        assert_eq!(key(), key());
-        let store = Store::open(dir.path()).unwrap();
-        store.set_pending(Some(b"x")).unwrap();
-        store.set_node(7).unwrap();
-        assert_eq!((store.pending().unwrap(), store.node().unwrap()), (Some(b"x".to_vec()), Some(7)));
-        store.set_pending(None).unwrap();
-        store.set_pending(None).unwrap();
-        assert_eq!(store.pending().unwrap(), None);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;
