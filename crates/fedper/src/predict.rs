@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::error::Error;
 use crate::network::kept::{self, About, Kept};
-use crate::rundir::{RunDir, device_network, read_summary};
+use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
 
 /// A device's network, ready to classify image files.
 pub struct Classifier {
@@ -22,6 +22,7 @@ pub struct Classifier {
     algorithm: String,
     round: Option<u32>,
     own: bool,
+    trained: bool,
 }
 
 /// Of `partition.json`, what names the classes.
@@ -52,12 +53,12 @@ impl Classifier {
                 }
             },
         };
-        let (params, own) = device_network(run, &algorithm, Some(device))?;
+        let DeviceNetwork { params, own, trained } = device_network(run, &algorithm, Some(device))?;
         let classes = classes(&run.join("partition.json"))?;
-        let shape = shape(run, &config)?;
+        let shape = image_shape(run, &config)?;
         let path = run.join("weights").join(&algorithm);
         let (network, round) = (network(&params, &config, shape, classes.len(), &path)?, None);
-        Ok(Self { network, shape, classes, algorithm, round, own })
+        Ok(Self { network, shape, classes, algorithm, round, own, trained })
     }
 
     /// The network that a device on a network (`fedper client`) was last tested with, from its state folder, by `algorithm`;
@@ -70,7 +71,7 @@ impl Classifier {
         let path = kept::path(state, &about.algorithm);
         let network = network(&params, &about.config()?, about.image_shape, about.classes.len(), &path)?;
         let About { algorithm, round, own, classes, image_shape: shape, .. } = about;
-        Ok(Self { network, shape, classes, algorithm, round: Some(round), own })
+        Ok(Self { network, shape, classes, algorithm, round: Some(round), own, trained: true })
     }
 
     /// The names of the classes, by label.
@@ -91,6 +92,11 @@ impl Classifier {
     /// Whether a part of the network is the device's own; else all devices share it.
     pub fn is_own(&self) -> bool {
         self.own
+    }
+
+    /// Whether the device has trained: if not, what is its own is what it would begin with.
+    pub fn has_trained(&self) -> bool {
+        self.trained
     }
 
     /// The probability of each class, by label, for the image in a JPEG or PNG file of any size.
@@ -136,16 +142,6 @@ fn classes(path: &Path) -> Result<Vec<String>, Error> {
         Ok(read) => Ok(read.classes),
         Err(error) => Err(Error::Foreign { path: path.to_owned(), reason: error.to_string() }),
     }
-}
-
-/// The shape of the run's images: its summary tells, or else (in older runs) the dataset itself.
-fn shape(run: &Path, config: &Config) -> Result<[usize; 3], Error> {
-    if let Some(shape) = read_summary(run).ok().and_then(|summary| summary.image_shape) {
-        return Ok(shape);
-    }
-    let options = config.load_options();
-    let images = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?.images;
-    Ok([images.height, images.width, images.channels])
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::file("find", Path::new("this program")))?;
     let mut told = |what: &str| {
         if !args.json {
-            eprintln!("{what}");
+            super::say(format_args!("{what}"));
         }
     };
     let figures = scale::measure(&federations, |options| process(&program, options), &mut told);

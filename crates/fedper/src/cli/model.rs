@@ -209,8 +209,15 @@ fn traffic(cut: &Split) -> String {
 
 fn export(args: &ExportArgs) -> Result<(), Error> {
     must_be_new(&args.out)?;
+    let mut note = "";
     let params = match (&args.run, &args.algorithm) {
-        (Some(run), Some(algorithm)) => device_network(run, algorithm, args.device)?.0,
+        (Some(run), Some(algorithm)) => {
+            let network = device_network(run, algorithm, args.device)?;
+            if !network.trained {
+                note = "The device never trained: its personal layers are those it would begin with\n";
+            }
+            network.params
+        }
         _ => {
             let (config, architecture) =
                 build(&args.network, Settings { seed: args.seed, ..Settings::default() })?;
@@ -219,7 +226,7 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
     };
     write_weights(&args.out, &params)?;
     super::print(&format!(
-        "{}: {} parameters, {} values\n",
+        "{}: {} parameters, {} values\n{note}",
         args.out.display(),
         params.layout().len(),
         grouped(params.layout().numel() as u64)

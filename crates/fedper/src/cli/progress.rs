@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use fedper_core::round::DeviceId;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::say;
 use super::table::{duration, percent};
 use crate::experiment::Experiment;
 use crate::rundir::records::RoundRecord;
@@ -96,6 +97,10 @@ fn flat(algorithm: &str, round: u32) -> String {
     format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
 }
 
+fn over(algorithm: &str, reason: &str) -> String {
+    format!("{algorithm} ends here: {reason}")
+}
+
 fn held(count: u64) -> String {
     format!("new devices: {count}, held out until now")
 }
@@ -149,6 +154,12 @@ impl Observer for Bar {
         self.bar.println(flat(algorithm, round));
     }
 
+    fn ended(&mut self, algorithm: &str, reason: &str, fewer: u64) {
+        self.progress.plateau(fewer);
+        self.bar.set_length(self.progress.trainings);
+        self.bar.println(over(algorithm, reason));
+    }
+
     fn new_devices(&mut self, count: u64) {
         self.bar.println(held(count));
     }
@@ -183,7 +194,7 @@ impl Observer for Lines {
     fn begin(&mut self, trainings: u64, done: u64) {
         self.progress.begin(trainings, done);
         if done > 0 {
-            eprintln!("goes on after {done} of {trainings} trainings");
+            say(format_args!("goes on after {done} of {trainings} trainings"));
         }
     }
 
@@ -192,28 +203,33 @@ impl Observer for Lines {
         if self.last.elapsed() >= PLAIN_INTERVAL {
             self.last = Instant::now();
             let p = &self.progress;
-            eprintln!(
+            say(format_args!(
                 "round {round}/{} {algorithm}: {} of {} trainings done, {:.0} images/s{}",
                 p.rounds,
                 p.done,
                 p.trainings,
                 p.images_per_second(),
                 p.left()
-            );
+            ));
         }
     }
 
     fn failure(&mut self, algorithm: &str, round: u32, device: DeviceId, reason: &str) {
-        eprintln!("round {round} of {algorithm}: device {device}: {reason}");
+        say(format_args!("round {round} of {algorithm}: device {device}: {reason}"));
     }
 
     fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
         self.progress.plateau(fewer);
-        eprintln!("{}", flat(algorithm, round));
+        say(format_args!("{}", flat(algorithm, round)));
+    }
+
+    fn ended(&mut self, algorithm: &str, reason: &str, fewer: u64) {
+        self.progress.plateau(fewer);
+        say(format_args!("{}", over(algorithm, reason)));
     }
 
     fn new_devices(&mut self, count: u64) {
-        eprintln!("{}", held(count));
+        say(format_args!("{}", held(count)));
     }
 
     fn round(&mut self, record: &RoundRecord) {
@@ -226,13 +242,13 @@ impl Observer for Lines {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
-        eprintln!(
+        say(format_args!(
             "round {}/{} {}: {accuracy}{failed}, {:.0} images/s{}",
             record.round,
             p.rounds,
             record.algorithm,
             p.images_per_second(),
             p.left()
-        );
+        ));
     }
 }

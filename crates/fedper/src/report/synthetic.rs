@@ -92,9 +92,11 @@ impl Synthetic {
             workers: 2,
             command: format!("fedper run --config runs/demo/config.toml --seed {}", self.seed),
             complete: true,
+            rounds: Some(self.rounds),
             seconds: 0.0,
             dataset_note: None,
             image_shape: Some([32, 32, 3]),
+            init_sha256: None,
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
             new_clients: None,
@@ -223,6 +225,10 @@ impl Synthetic {
                 devices: self.devices as u32,
                 failed: 0,
                 samples_trained: self.devices * 1600,
+                participants: None,
+                failed_devices: Vec::new(),
+                untested: 0,
+                ended: None,
             });
         }
         (rounds, devices)
@@ -237,6 +243,8 @@ fn summarise(rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSumma
     AlgorithmSummary {
         rounds: rounds.len() as u32,
         stopped_early: false,
+        ended: None,
+        untested: 0,
         last: last.map(|(mean, _)| mean),
         best: best.map(|(mean, _)| mean),
         best_round: best.map(|(_, round)| round),
