@@ -195,7 +195,10 @@ pub fn architecture(config: &Config, dataset: &Dataset) -> Result<Architecture, 
 pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -> Result<Split, Error> {
     match (&config.personal_pattern, config.personal_layers) {
         (Some(patterns), _) => Split::by_patterns(layout, patterns).map_err(|error| {
-            Error::Config(format!("personal_pattern: {error}; see `fedper model summary --parameters`"))
+            Error::Config(format!(
+                "personal_pattern: {error}; see `fedper model summary --model {} --parameters`",
+                config.model
+            ))
         }),
         (None, k_p) => {
             let names = architecture.personal_names(k_p.unwrap_or(0))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
-use fedper_nn::{Architecture, InputShape};
+use fedper_nn::{Architecture, InputShape, NnError};
 
 use super::import;
 use super::table::{Align, bytes, grouped, table};
@@ -221,7 +221,10 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
         _ => {
             let (config, architecture) =
                 build(&args.network, Settings { seed: args.seed, ..Settings::default() })?;
-            architecture.init(|name| seed::named(config.seed, Purpose::Init, SERVER, 0, name))
+            let mut params = Params::try_zeros(architecture.layout()).map_err(NnError::from)?;
+            let random = |name: &str| seed::named(config.seed, Purpose::Init, SERVER, 0, name);
+            architecture.init_where(&mut params, |_| true, random);
+            params
         }
     };
     write_weights(&args.out, &params)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fedper_nn::{InstructionSet, Precision};
+use fedper_nn::{InstructionSet, Network, Precision};
 
 use super::table::{Align, bytes, duration, percent, table};
 use super::{interrupt, photos, progress, say};
@@ -80,6 +80,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
                 None => args.settings.over(Settings::default()),
             };
             let experiment = photos::prepare(&settings, args.quiet)?;
+            // Before there is a folder that could not be gone on with either.
+            Network::fits(&experiment.architecture, experiment.config.batch_size)?;
             let path = args.out.unwrap_or_else(|| free_folder(&experiment.config));
             let dir = RunDir::create(&path, &experiment)?;
             (experiment, dir)

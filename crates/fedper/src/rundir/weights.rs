@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::checkpoint::FOLDER;
 use super::records::RoundRecord;
-use super::{PARTITION, ROUNDS, RunDir, files, read_summary};
+use super::{CONFIG, PARTITION, ROUNDS, RunDir, files, read_summary};
 use crate::config::{BatchNorm, Config};
 use crate::error::Error;
 use crate::experiment::{cut, initial, read_hashed_weights, read_weights};
@@ -57,6 +57,13 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
     }
     let folder = run.join("weights").join(algorithm);
     let base = folder.join("base.safetensors");
+    if !base.is_file() && RunDir::is_complete(run) {
+        return wrong(format!(
+            "{} has ended, but its weights of {algorithm} are gone; make them again with fedper run --config {} --out DIR",
+            run.display(),
+            run.join(CONFIG).display()
+        ));
+    }
     if !base.is_file() || run.join(FOLDER).is_dir() && !RunDir::is_complete(run) {
         return wrong(format!(
             "{} holds no final weights of {algorithm}: let the run end with fedper run --resume {0}",
