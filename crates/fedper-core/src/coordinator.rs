@@ -164,6 +164,10 @@ pub struct Outcome {
     pub answered: u32,
     /// How many were asked to train and did not answer.
     pub failed: u32,
+    /// Who was asked to train, in order; `None` if all devices were.
+    pub participants: Option<Vec<DeviceId>>,
+    /// Who of those did not answer, or not with what was asked for.
+    pub failed_devices: BTreeSet<DeviceId>,
     /// Bytes of all downloads of the training phase; the experimenter's evaluation is not traffic of the method.
     pub bytes_down: u64,
     /// Bytes of all uploads.
@@ -203,7 +207,7 @@ impl Coordinator {
             base: Arc::new(base),
             round: done,
             phase: Phase::Idle,
-            outcome: Outcome::new(done),
+            outcome: Outcome::nothing(done),
             deadline: None,
         }
     }
@@ -263,9 +267,10 @@ impl Coordinator {
             return vec![Action::Finished];
         }
         self.round += 1;
-        self.outcome = Outcome::new(self.round);
+        self.outcome = Outcome::nothing(self.round);
         self.deadline = self.plan.round_timeout.map(|timeout| now + timeout);
         let devices = self.plan.participants(self.round);
+        self.outcome.participants = ((devices.len() as u64) < self.plan.devices).then(|| devices.clone());
         let message = self.download();
         // An empty base needs no message.
         let bytes = if self.base.params().layout().is_empty() { 0 } else { message.encoded_len() };
@@ -308,7 +313,7 @@ impl Coordinator {
         if *base.params().layout() != *self.base.params().layout() {
             for device in distinct {
                 aggregator.skip(device);
-                self.outcome.failed += 1;
+                self.outcome.fail(device);
             }
             return self.train_phase_ends_when_all_answered(now);
         }
@@ -341,7 +346,7 @@ impl Coordinator {
                     return Vec::new();
                 }
                 aggregator.skip(device);
-                self.outcome.failed += 1;
+                self.outcome.fail(device);
                 self.train_phase_ends_when_all_answered(now)
             }
             Phase::Evaluating { out, lost } => {
@@ -373,8 +378,7 @@ impl Coordinator {
         match &mut self.phase {
             Phase::Idle => Vec::new(),
             Phase::Training { out, .. } => {
-                self.outcome.failed += out.len() as u32;
-                out.clear();
+                std::mem::take(out).into_iter().for_each(|device| self.outcome.fail(device));
                 self.train_phase_ends_when_all_answered(now)
             }
             Phase::Evaluating { out, lost } => {
@@ -432,23 +436,31 @@ impl Coordinator {
             return vec![Action::TooFewTests { round: self.round, heard, needed }];
         }
         self.phase = Phase::Idle;
-        let outcome = std::mem::replace(&mut self.outcome, Outcome::new(self.round));
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::nothing(self.round));
         vec![Action::RoundDone(outcome)]
     }
 }
 
 impl Outcome {
-    fn new(round: u32) -> Self {
+    /// That of a round in which nothing has happened yet.
+    pub fn nothing(round: u32) -> Self {
         Self {
             round,
             train: TrainMetrics::default(),
             answered: 0,
             failed: 0,
+            participants: None,
+            failed_devices: BTreeSet::new(),
             bytes_down: 0,
             bytes_up: 0,
             local_tests: BTreeMap::new(),
             tests: BTreeMap::new(),
         }
+    }
+
+    fn fail(&mut self, device: DeviceId) {
+        self.failed += 1;
+        self.failed_devices.insert(device);
     }
 }
 

@@ -43,9 +43,13 @@ impl Spec {
         Self { name: name.into(), shape: shape.into(), kind: Kind::Buffer }
     }
 
-    /// How many values it holds.
+    /// How many values it holds; `usize::MAX` if that is more than there are numbers for, which no [`Layout`] takes.
     pub fn numel(&self) -> usize {
-        self.shape.iter().product()
+        if self.shape.contains(&0) {
+            0
+        } else {
+            self.shape.iter().fold(1, |n: usize, &side| n.saturating_mul(side))
+        }
     }
 }
 
@@ -71,6 +75,12 @@ pub enum ParamsError {
         /// What came.
         found: Vec<usize>,
     },
+    /// So many values, with those before it, that nothing could address them.
+    #[error("parameter `{0}` has more values than fit into any memory")]
+    TooLarge(String),
+    /// So many values that there is no memory for them.
+    #[error("no memory for {0} values")]
+    Memory(usize),
     /// A flat array of the wrong length.
     #[error("{found} values for a layout of {expected}")]
     Length {
@@ -95,17 +105,21 @@ impl Layout {
     /// The layout of `specs`, in their order.
     ///
     /// # Errors
-    /// [`ParamsError::Duplicate`] if a name occurs twice.
+    /// [`ParamsError::Duplicate`] if a name occurs twice, [`ParamsError::TooLarge`] if the values' bytes could not be
+    /// counted.
     pub fn new(specs: Vec<Spec>) -> Result<Arc<Self>, ParamsError> {
         let mut starts = Vec::with_capacity(specs.len() + 1);
         let mut index = HashMap::with_capacity(specs.len());
-        let mut end = 0;
+        let mut end = 0usize;
         starts.push(0);
         for (i, spec) in specs.iter().enumerate() {
             if index.insert(spec.name.clone(), i).is_some() {
                 return Err(ParamsError::Duplicate(spec.name.clone()));
             }
-            end += spec.numel();
+            end = end
+                .checked_add(spec.numel())
+                .filter(|&end| end <= isize::MAX as usize / size_of::<f32>())
+                .ok_or_else(|| ParamsError::TooLarge(spec.name.clone()))?;
             starts.push(end);
         }
         Ok(Arc::new(Self { specs, starts, index }))
@@ -187,6 +201,17 @@ impl Params {
     pub fn zeros(layout: Arc<Layout>) -> Self {
         let values = vec![0.0; layout.numel()];
         Self { layout, values }
+    }
+
+    /// All zero, for a layout that may be of any size.
+    ///
+    /// # Errors
+    /// [`ParamsError::Memory`] if there is no memory for them.
+    pub fn try_zeros(layout: Arc<Layout>) -> Result<Self, ParamsError> {
+        let mut values = Vec::new();
+        values.try_reserve_exact(layout.numel()).map_err(|_| ParamsError::Memory(layout.numel()))?;
+        values.resize(layout.numel(), 0.0);
+        Ok(Self { layout, values })
     }
 
     /// These values, in the layout's order.

@@ -1,7 +1,12 @@
 //! When a curve has stopped rising.
 
+/// Differences of this size between two means are rounding.
+pub const ROUNDING: f64 = 1e-12;
+
 /// Ends a federation whose accuracy does not rise any more: `patience` rounds after the last one that was better than
 /// every round before it by more than `min_delta`.
+///
+/// A rise by less than [`ROUNDING`] is none: two sums of the same accuracies in another order differ by as much.
 ///
 /// What it looks at is accuracy on test samples, so where it stops was chosen on them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +27,7 @@ impl Plateau {
     /// Takes note of an evaluated round, in ascending order of rounds.
     pub fn observe(&mut self, round: u32, accuracy: f64) {
         match self.best {
-            Some((best, at)) if accuracy <= best + self.min_delta => {
+            Some((best, at)) if accuracy <= best + self.min_delta + ROUNDING => {
                 if round - at >= self.patience && self.stopped.is_none() {
                     self.stopped = Some(round);
                 }
@@ -56,6 +61,14 @@ mod tests {
         // Evaluated every second round.
         assert_eq!(stops(3, 0.0, &[(2, 0.5), (4, 0.4), (6, 0.3)]), Some(6));
         assert_eq!(stops(1, 0.0, &[]), None);
+    }
+
+    #[test]
+    fn rounding_is_no_rise() {
+        // 0.1 + 0.2 and 0.3 in f64.
+        assert_eq!(stops(1, 0.0, &[(1, 0.3), (2, 0.1 + 0.2)]), Some(2));
+        assert_eq!(stops(1, 0.1, &[(1, 0.2), (2, 0.1 + 0.2)]), Some(2));
+        assert_eq!(stops(1, 0.0, &[(1, 0.3), (2, 0.3 + 1e-9)]), None);
     }
 
     #[test]

@@ -44,6 +44,19 @@ pub enum NnError {
         /// What came.
         found: usize,
     },
+    /// A network, or a batch of it, that there is no memory for.
+    #[error(
+        "`{architecture}` takes at least {bytes} bytes of memory with batches of {batch} samples, and they cannot be had: \
+         use smaller batches or smaller images"
+    )]
+    Memory {
+        /// The name of the architecture.
+        architecture: String,
+        /// Samples of the largest batch.
+        batch: usize,
+        /// What it takes at least; `u64::MAX` if it is more than that.
+        bytes: u64,
+    },
     /// Images that do not have the network's input size.
     #[error("{found} image values for {samples} samples of {per_sample} values")]
     ImageLength {

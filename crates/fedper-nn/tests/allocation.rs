@@ -32,25 +32,28 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn a_warm_step_allocates_nothing() {
     let sgd = Sgd { lr: 0.01, momentum: 0.9, weight_decay: 1e-4 };
-    for (model, precision) in
-        Model::ALL.into_iter().flat_map(|model| Precision::ALL.map(|precision| (model, precision)))
-    {
-        let input = InputShape { channels: 3, height: 32, width: 32 };
+    let input = InputShape { channels: 3, height: 32, width: 32 };
+    for model in Model::ALL {
         let arch = Architecture::new(model, Stem::Imagenet, input, 10).unwrap();
-        let mut network = Network::with_precision(&arch, 3, precision).unwrap();
         let params = arch.init(|name| named(0, Purpose::Init, SERVER, 0, name));
-        network.load(&params).unwrap();
-        let (images, labels) = (vec![0.5; 3 * input.numel()], [1, 2, 3]);
-        let mut step = || {
-            let before = COUNT.with(Cell::get);
-            let batch = Batch { images: &images, labels: &labels };
-            network.train_step(batch, &sgd).unwrap();
-            network.train_step_clipped(batch, &sgd, 1.0).unwrap();
-            network.evaluate(batch).unwrap();
-            COUNT.with(Cell::get) - before
-        };
-        step();
-        assert_eq!(step(), 0, "{model} {precision}");
+        // Kernels take samples by the dozen or the sixteen, and what is left over otherwise.
+        for (precision, samples) in
+            Precision::ALL.into_iter().flat_map(|precision| [3, 10, 16, 20, 33].map(|n| (precision, n)))
+        {
+            let mut network = Network::with_precision(&arch, samples, precision).unwrap();
+            network.load(&params).unwrap();
+            let (images, labels) = (vec![0.5; samples * input.numel()], vec![1; samples]);
+            let mut step = || {
+                let before = COUNT.with(Cell::get);
+                let batch = Batch { images: &images, labels: &labels };
+                network.train_step(batch, &sgd).unwrap();
+                network.train_step_clipped(batch, &sgd, 1.0).unwrap();
+                network.evaluate(batch).unwrap();
+                COUNT.with(Cell::get) - before
+            };
+            step();
+            assert_eq!(step(), 0, "{model} {precision}, {samples} samples");
+        }
     }
     // The counter does count.
     let before = COUNT.with(Cell::get);

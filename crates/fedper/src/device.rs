@@ -123,6 +123,11 @@ pub(crate) struct LocalDevice<'a> {
 #[error("interrupted")]
 pub(crate) struct Stopped;
 
+/// The reason a device gives when its training panicked, which is a bug.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Panicked(pub(crate) String);
+
 /// Whether device `id` is out for `round`, drawn with the configured failure rate.
 pub(crate) fn drops_out(config: &Config, id: DeviceId, round: u32) -> bool {
     let mut rng = seed::derive(config.seed, Purpose::Failure, id.0, round.into());
@@ -323,7 +328,7 @@ pub(crate) fn attempt(
 ) -> Result<Work, LearnError> {
     catch_unwind(AssertUnwindSafe(|| work(experiment, bench, job, stop))).unwrap_or_else(|panic| {
         *bench = None;
-        Err(LearnError::Device(panic_message(&*panic).into()))
+        Err(LearnError::Device(Box::new(Panicked(panic_message(&*panic)))))
     })
 }
 

@@ -12,6 +12,7 @@ use fedper_core::split::{BaseParams, PersonalParams, Split};
 use fedper_core::strategy::Strategy;
 use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
+use sha2::{Digest, Sha256};
 
 use crate::config::{BatchNorm, Config, Settings};
 use crate::cost;
@@ -37,6 +38,8 @@ pub struct Experiment {
     init: Option<Params>,
     /// What was decided about how much is dealt.
     dealt: Option<String>,
+    /// The SHA-256 of the file that they are from.
+    pub(crate) init_sha256: Option<String>,
     /// The same for one device, or the server, alone.
     own_init: BTreeMap<u64, Params>,
 }
@@ -103,7 +106,7 @@ impl Experiment {
         let layout = architecture.layout();
         let cut = cut(&config, &architecture, &layout)?;
         let left_out = left_out(&config, &architecture, &partition)?;
-        let init = config.init.as_deref().map(read_weights).transpose()?;
+        let (init, init_sha256) = config.init.as_deref().map(read_hashed_weights).transpose()?.unzip();
         if let (Some(init), Some(path)) = (&init, &config.init) {
             check_init(init, &layout, path)?;
         }
@@ -116,6 +119,7 @@ impl Experiment {
             cut,
             left_out,
             init,
+            init_sha256,
             dealt: None,
             own_init: BTreeMap::new(),
         })
@@ -209,19 +213,28 @@ impl Experiment {
     }
 
     fn initial(&self, layout: &Arc<Layout>, owner: u64) -> Params {
-        let mut params = Params::zeros(layout.clone());
-        self.architecture.init_where(
-            &mut params,
-            |_| true,
-            |name| seed::named(self.config.seed, Purpose::Init, owner, 0, name),
-        );
-        for (spec, values) in self.init.iter().chain(self.own_init.get(&owner)).flat_map(Params::iter) {
-            if let Some(position) = layout.position(&spec.name) {
-                params.at_mut(position).copy_from_slice(values);
-            }
-        }
-        params
+        let given = self.init.iter().chain(self.own_init.get(&owner));
+        initial(&self.architecture, layout, self.config.seed, owner, given)
     }
+}
+
+/// What `owner` (a device's number, or [`SERVER`]) begins with in `layout`, a part of the network's: drawn from the seed, but
+/// for what is `given`.
+pub(crate) fn initial<'a>(
+    architecture: &Architecture,
+    layout: &Arc<Layout>,
+    seed: u64,
+    owner: u64,
+    given: impl Iterator<Item = &'a Params>,
+) -> Params {
+    let mut params = Params::zeros(layout.clone());
+    architecture.init_where(&mut params, |_| true, |name| seed::named(seed, Purpose::Init, owner, 0, name));
+    for (spec, values) in given.flat_map(Params::iter) {
+        if let Some(position) = layout.position(&spec.name) {
+            params.at_mut(position).copy_from_slice(values);
+        }
+    }
+    params
 }
 
 /// The network for these images.
@@ -241,7 +254,10 @@ pub fn architecture(config: &Config, dataset: &Dataset) -> Result<Architecture, 
 pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -> Result<Split, Error> {
     match (&config.personal_pattern, config.personal_layers) {
         (Some(patterns), _) => Split::by_patterns(layout, patterns).map_err(|error| {
-            Error::Config(format!("personal_pattern: {error}; see `fedper model summary --parameters`"))
+            Error::Config(format!(
+                "personal_pattern: {error}; see `fedper model summary --model {} --parameters`",
+                config.model
+            ))
         }),
         (None, k_p) => {
             let names = architecture.personal_names(k_p.unwrap_or(0))?;
@@ -304,6 +320,11 @@ fn left_out(config: &Config, architecture: &Architecture, partition: &Partition)
 /// # Errors
 /// If it cannot be read or is no such file.
 pub fn read_weights(path: &Path) -> Result<Params, Error> {
+    Ok(read_hashed_weights(path)?.0)
+}
+
+/// The same with the file's SHA-256, in hexadecimal digits.
+pub(crate) fn read_hashed_weights(path: &Path) -> Result<(Params, String), Error> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let foreign = |reason| Error::Foreign { path: path.to_owned(), reason };
     // A zip archive or a bare pickle.
@@ -314,7 +335,9 @@ pub fn read_weights(path: &Path) -> Result<Params, Error> {
                 .into(),
         ));
     }
-    fedper_nn::weights::read_safetensors(&bytes).map_err(|error| foreign(error.to_string()))
+    let params = fedper_nn::weights::read_safetensors(&bytes).map_err(|error| foreign(error.to_string()))?;
+    let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((params, hash))
 }
 
 fn check_init(init: &Params, layout: &Arc<Layout>, path: &Path) -> Result<(), Error> {

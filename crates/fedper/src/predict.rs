@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{named_in, own_order};
 use crate::network::kept::{self, About, Kept};
-use crate::rundir::{RunDir, device_network, read_summary};
+use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
 use crate::settled::settled;
 
 /// A device's network, ready to classify image files.
@@ -25,6 +25,7 @@ pub struct Classifier {
     algorithm: String,
     round: Option<u32>,
     own: bool,
+    trained: bool,
 }
 
 /// Of `partition.json`, what names the classes.
@@ -55,15 +56,15 @@ impl Classifier {
                 }
             },
         };
-        let (params, own) = device_network(run, &algorithm, Some(device))?;
+        let DeviceNetwork { params, own, trained } = device_network(run, &algorithm, Some(device))?;
         let params = settled(run, &algorithm, device, params)?;
         let classes = classes(&run.join("partition.json"))?;
         let order = own_order(&config, classes.len(), DeviceId(device));
         let classes = named_in(order, &classes);
-        let shape = shape(run, &config)?;
+        let shape = image_shape(run, &config)?;
         let path = run.join("weights").join(&algorithm);
         let (network, round) = (network(&params, &config, shape, classes.len(), &path)?, None);
-        Ok(Self { network, shape, classes, algorithm, round, own })
+        Ok(Self { network, shape, classes, algorithm, round, own, trained })
     }
 
     /// The network that a device on a network (`fedper client`) was last tested with, from its state folder, by `algorithm`;
@@ -76,7 +77,7 @@ impl Classifier {
         let path = kept::path(state, &about.algorithm);
         let network = network(&params, &about.config()?, about.image_shape, about.classes.len(), &path)?;
         let About { algorithm, round, own, classes, image_shape: shape, .. } = about;
-        Ok(Self { network, shape, classes, algorithm, round: Some(round), own })
+        Ok(Self { network, shape, classes, algorithm, round: Some(round), own, trained: true })
     }
 
     /// The names of the classes, in the order of the network's outputs.
@@ -97,6 +98,11 @@ impl Classifier {
     /// Whether a part of the network is the device's own; else all devices share it.
     pub fn is_own(&self) -> bool {
         self.own
+    }
+
+    /// Whether the device has trained: if not, what is its own is what it would begin with.
+    pub fn has_trained(&self) -> bool {
+        self.trained
     }
 
     /// The probability of each class, in the order of [`Classifier::classes`], for the image in a JPEG, PNG or WebP file of any
@@ -143,16 +149,6 @@ fn classes(path: &Path) -> Result<Vec<String>, Error> {
         Ok(read) => Ok(read.classes),
         Err(error) => Err(Error::Foreign { path: path.to_owned(), reason: error.to_string() }),
     }
-}
-
-/// The shape of the run's images: its summary tells, or else (in older runs) the dataset itself.
-fn shape(run: &Path, config: &Config) -> Result<[usize; 3], Error> {
-    if let Some(shape) = read_summary(run).ok().and_then(|summary| summary.image_shape) {
-        return Ok(shape);
-    }
-    let options = config.load_options();
-    let images = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?.images;
-    Ok([images.height, images.width, images.channels])
 }
 
 #[cfg(test)]

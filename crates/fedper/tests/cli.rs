@@ -52,6 +52,7 @@ fn bad_input_gets_one_line_and_a_code_and_writes_nothing() {
         (&["--personal-memory", "lots"], 2, "give a size such as 64MiB"),
         (&["--dataset", "fashion-mnist-small", "--clients", "9000", "--samples-per-client", "0"], 2, "is 0"),
         (&["--config", "/nowhere.toml"], 1, "cannot read /nowhere.toml"),
+        (&["--batch-size", "288230376151711744"], 2, "use smaller batches"),
     ];
     for (args, code, expected) in cases {
         let output = fedper(&["run", "--out", text(&out), "--quiet"]).args(*args).output().unwrap();

@@ -23,7 +23,7 @@ fn folders(train: [usize; 3]) -> Dataset {
             labels.push(dataset.images.labels()[sample]);
         }
         let name = format!("ward-{device}");
-        devices.push(DeviceFolder { name, samples: from..labels.len() as u32 });
+        devices.push(DeviceFolder { name, train: from..labels.len() as u32, test: 0..0 });
     }
     dataset.train_len = labels.len();
     dataset.images = Images::new([28, 28, 1], pixels, labels).unwrap();

@@ -65,6 +65,42 @@ fn devices_that_are_left_out_are_never_asked() {
 }
 
 #[test]
+fn who_took_part_and_who_failed_is_told() {
+    let timeout = Duration::from_secs(1);
+    let some = Plan { participation: 0.67, round_timeout: Some(timeout), rounds: 9, ..plan() };
+    let mut coordinator = Coordinator::new(some.clone(), &Local, base_of_nothing(), 0);
+    for round in 1..=3 {
+        let asked = some.participants(round);
+        coordinator.step(NOW, Event::Begin);
+        // One fails, one is late.
+        coordinator.step(NOW, Event::Failed { device: asked[1], round });
+        coordinator.step(timeout, Event::Tick);
+        let round =
+            outcome((0..3).fold(
+                Vec::new(),
+                |last, device| match coordinator.step(NOW, tested(device, round)) {
+                    actions if actions.is_empty() => last,
+                    actions => actions,
+                },
+            ));
+        assert_eq!(round.failed_devices.iter().copied().collect::<Vec<_>>(), asked);
+        assert_eq!(round.participants, Some(asked));
+    }
+    let mut coordinator = Coordinator::new(plan(), &Local, base_of_nothing(), 0);
+    coordinator.step(NOW, Event::Begin);
+    for device in 0..3 {
+        coordinator.step(NOW, Event::Failed { device: DeviceId(device), round: 1 });
+    }
+    (0..2).for_each(|device| drop(coordinator.step(NOW, tested(device, 1))));
+    let round = outcome(coordinator.step(NOW, tested(2, 1)));
+    assert_eq!((round.participants, round.failed_devices.len()), (None, 3));
+}
+
+fn base_of_nothing() -> BaseParams {
+    BaseParams::new(Params::zeros(Layout::new(Vec::new()).unwrap()))
+}
+
+#[test]
 fn two_rounds_by_hand() {
     let mut coordinator = Coordinator::new(plan(), &FedAvg, base(0.0), 0);
     let actions = coordinator.step(NOW, Event::Begin);

@@ -55,11 +55,11 @@ enum Distribution {
 fn init_op(op: &Op, fill: &mut impl FnMut(&str, Distribution)) {
     match op {
         Op::Conv2d { name, in_channels, out_channels, kernel, groups, bias, .. } => {
-            let area = kernel[0] * kernel[1];
-            let fan_out = (out_channels / groups * area) as f64;
+            let area = kernel[0] as f64 * kernel[1] as f64;
+            let fan_out = (out_channels / groups) as f64 * area;
             fill(&format!("{name}.weight"), Distribution::Normal((2.0 / fan_out).sqrt()));
             if *bias {
-                let fan_in = (in_channels / groups * area) as f64;
+                let fan_in = (in_channels / groups) as f64 * area;
                 fill(&format!("{name}.bias"), Distribution::Uniform(1.0 / fan_in.sqrt()));
             }
         }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use fedper_core::params::{Layout, Spec};
 
 pub use models::{Model, Stem};
-pub(crate) use op::Shape;
 pub use op::{Block, InputShape, Op};
+pub(crate) use op::{MOST, Shape};
 
 use crate::NnError;
 
@@ -88,7 +88,7 @@ impl Architecture {
         if self.input.numel() == 0 || self.classes == 0 {
             return Err(error("input", format!("{} values and {} classes", self.input, self.classes)));
         }
-        let mut shape = self.input_shape();
+        let mut shape = self.input_shape().checked().map_err(|reason| error("input", reason))?;
         for block in &self.blocks {
             for op in &block.ops {
                 shape = shape.after(op).map_err(|reason| match op.name() {

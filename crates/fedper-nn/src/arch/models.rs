@@ -232,7 +232,14 @@ fn cnn(input: InputShape, classes: usize) -> Result<Vec<Block>, String> {
     Ok(vec![
         block("conv1", stage("conv1", [input.channels, 32])),
         block("conv2", stage("conv2", [32, 64])),
-        block("fc1", vec![Op::Flatten, linear("fc1.0", 64 * height * width, 512), Op::Relu]),
+        block(
+            "fc1",
+            vec![
+                Op::Flatten,
+                linear("fc1.0", height.saturating_mul(width).saturating_mul(64), 512),
+                Op::Relu,
+            ],
+        ),
         block("fc", vec![linear("fc", 512, classes)]),
     ])
 }

@@ -14,9 +14,12 @@ pub struct InputShape {
 }
 
 impl InputShape {
-    /// Values per image.
+    /// Values per image; `usize::MAX` if that is more than there are numbers for, which no [`Architecture`] takes.
+    ///
+    /// [`Architecture`]: crate::Architecture
     pub fn numel(&self) -> usize {
-        self.channels * self.height * self.width
+        let sides = [self.channels, self.height, self.width];
+        if sides.contains(&0) { 0 } else { sides.iter().fold(1, |n: usize, &side| n.saturating_mul(side)) }
     }
 }
 
@@ -111,6 +114,10 @@ pub struct Block {
     pub ops: Vec<Op>,
 }
 
+/// More values than any machine can address: what flows between operations is no more, so that sizes made of it do not
+/// overflow.
+pub(crate) const MOST: usize = 1 << 48;
+
 /// Channels, height and width of what flows between operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -134,6 +141,18 @@ impl Shape {
         self.positions() * self.channels
     }
 
+    /// Itself, unless it is of more than [`MOST`] values.
+    pub(crate) fn checked(self) -> Result<Shape, String> {
+        let values = self.channels.checked_mul(self.height).and_then(|n| n.checked_mul(self.width));
+        match values {
+            Some(0..=MOST) => Ok(self),
+            _ => Err(format!(
+                "{}x{}x{} are more values than fit into any memory",
+                self.channels, self.height, self.width
+            )),
+        }
+    }
+
     /// What `op` makes of it, or why it cannot.
     pub(crate) fn after(&self, op: &Op) -> Result<Shape, String> {
         let spatial = |what: &str| match self.flat && self.positions() > 1 {
@@ -144,12 +163,16 @@ impl Shape {
             if kernel == 0 || stride == 0 {
                 return Err("a kernel or a stride of 0".to_owned());
             }
-            if extent + 2 * padding < kernel {
+            let padded = padding.checked_mul(2).and_then(|both| both.checked_add(extent));
+            let Some(padded) = padded else {
+                return Err(format!("a padding of {padding}"));
+            };
+            if padded < kernel {
                 return Err(format!(
                     "the input is too small: a window of {kernel} does not fit {extent} positions with padding {padding}"
                 ));
             }
-            Ok((extent + 2 * padding - kernel) / stride + 1)
+            Ok((padded - kernel) / stride + 1)
         };
         let channels = |expected: usize| match expected == self.channels {
             true => Ok(()),
@@ -167,11 +190,12 @@ impl Shape {
                         "{groups} groups do not divide {in_channels} and {out_channels} channels"
                     ));
                 }
-                Ok(Shape::new(
+                Shape::new(
                     *out_channels,
                     windows(self.height, kernel[0], *stride, *padding)?,
                     windows(self.width, kernel[1], *stride, *padding)?,
-                ))
+                )
+                .checked()
             }
             Op::BatchNorm2d { channels: expected, .. } => {
                 spatial("batch norm")?;
@@ -184,7 +208,7 @@ impl Shape {
                 if *kernel > 15 {
                     return Err(format!("a max-pool window of {kernel}, at most 15 are supported"));
                 }
-                if 2 * padding > *kernel {
+                if *padding > kernel / 2 {
                     return Err(format!("max-pool padding {padding} is more than half its window {kernel}"));
                 }
                 Ok(Shape::new(
@@ -208,7 +232,7 @@ impl Shape {
                 if *out_features == 0 {
                     return Err("0 output features".to_owned());
                 }
-                Ok(Shape { flat: true, ..Shape::new(*out_features, 1, 1) })
+                Shape { flat: true, ..Shape::new(*out_features, 1, 1) }.checked()
             }
             Op::Residual { main, shortcut } => {
                 if main.is_empty() && shortcut.is_empty() {

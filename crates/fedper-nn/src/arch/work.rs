@@ -11,25 +11,28 @@ impl Architecture {
     /// If the blocks do not fit each other, which [`Architecture::validate`] excludes.
     pub fn multiply_adds(&self) -> u64 {
         let mut shape = self.input_shape();
-        self.blocks.iter().map(|block| path(&block.ops, &mut shape)).sum()
+        self.blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(path(&block.ops, &mut shape)))
     }
 }
 
 /// The multiply-adds of `ops`; `shape` becomes that of their output.
 fn path(ops: &[Op], shape: &mut Shape) -> u64 {
-    let mut total = 0;
+    // More than there are numbers for is the largest there is.
+    let product = |factors: &[usize]| factors.iter().fold(1u64, |n, &factor| n.saturating_mul(factor as u64));
+    let mut total = 0u64;
     for op in ops {
         let after = shape.after(op).expect("validated: shapes meet");
-        total += match op {
+        let work = match op {
             Op::Conv2d { in_channels, kernel, groups, .. } => {
-                (after.numel() * in_channels / groups * kernel[0] * kernel[1]) as u64
+                product(&[after.numel(), in_channels / groups, kernel[0], kernel[1]])
             }
-            Op::Linear { in_features, out_features, .. } => (in_features * out_features) as u64,
+            Op::Linear { in_features, out_features, .. } => product(&[*in_features, *out_features]),
             Op::Residual { main, shortcut } => {
-                path(main, &mut shape.clone()) + path(shortcut, &mut shape.clone())
+                path(main, &mut shape.clone()).saturating_add(path(shortcut, &mut shape.clone()))
             }
             _ => 0,
         };
+        total = total.saturating_add(work);
         *shape = after;
     }
     total

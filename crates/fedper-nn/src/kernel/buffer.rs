@@ -43,9 +43,12 @@ impl<T: Value> Buffer<T> {
     }
 
     fn layout(len: usize) -> Layout {
-        let bytes = len * size_of::<T>();
-        let align = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-        Layout::from_size_align(bytes, align).expect("a buffer of at most isize::MAX bytes")
+        // A size that wrapped would be one of less memory than `len` says.
+        let layout = len.checked_mul(size_of::<T>()).and_then(|bytes| {
+            let align = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
+            Layout::from_size_align(bytes, align).ok()
+        });
+        layout.expect("a buffer of at most isize::MAX bytes")
     }
 }
 
@@ -116,5 +119,13 @@ mod tests {
             assert_eq!(buffer.iter().sum::<f32>(), len as f32);
         }
         assert!(Buffer::<u16>::default().is_empty());
+    }
+
+    #[test]
+    fn a_size_that_overflows_is_no_smaller_one() {
+        for len in [1 << 62, (1 << 62) + 1, usize::MAX, usize::MAX / 2 + 1] {
+            assert!(std::panic::catch_unwind(|| Buffer::<f32>::zeros(len)).is_err(), "{len}");
+        }
+        assert!(std::panic::catch_unwind(|| Buffer::<u16>::zeros((1 << 63) + 1)).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! One resident network: parameters, velocities and every buffer that a step needs.
 
 mod compile;
+mod demand;
 mod gradients;
 mod run;
 mod training;
@@ -64,7 +65,8 @@ impl Network {
     /// A network with all parameters zero, and memory for batches of up to `max_batch` samples.
     ///
     /// # Errors
-    /// [`NnError::Architecture`] if the blocks do not fit each other, [`NnError::BatchSize`] if `max_batch` is 0.
+    /// [`NnError::Architecture`] if the blocks do not fit each other, [`NnError::BatchSize`] if `max_batch` is 0,
+    /// [`NnError::Memory`] if there is no such memory.
     pub fn new(arch: &Architecture, max_batch: usize) -> Result<Self, NnError> {
         Self::with_precision(arch, max_batch, Precision::Fp32)
     }
@@ -81,6 +83,7 @@ impl Network {
         if max_batch == 0 {
             return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
         }
+        Self::fits(arch, max_batch)?;
         let kernels = Kernels::of(InstructionSet::current(), precision);
         let program = compile::compile(arch, max_batch, kernels)?;
         let mut scratch = Scratch::default();
@@ -111,6 +114,15 @@ impl Network {
             max_batch,
             first_trained: 0,
         })
+    }
+
+    /// Whether there could be memory for it, as far as that is known without taking any.
+    ///
+    /// # Errors
+    /// [`NnError::Architecture`] if the blocks do not fit each other, [`NnError::Memory`] if there is no such memory.
+    pub fn fits(arch: &Architecture, max_batch: usize) -> Result<(), NnError> {
+        arch.validate()?;
+        demand::check(arch, max_batch)
     }
 
     /// Names, shapes and kinds of the network's parameters.

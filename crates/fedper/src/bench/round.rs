@@ -100,7 +100,10 @@ pub fn measure(experiment: &Experiment, workers: usize) -> Result<Report, Error>
     let stop = AtomicBool::new(false);
     let personal_memory = simulator::PERSONAL_MEMORY;
     let options = RunOptions { workers, personal_memory, stop: &stop };
-    simulator::run(experiment, &mut dir, &options, &mut clock)?;
+    let summary = simulator::run(experiment, &mut dir, &options, &mut clock)?;
+    if let Some(reason) = summary.failure() {
+        return Err(Error::Training(reason));
+    }
     let rounds = clock.rounds.split_off(1);
     let part = |of: fn(&Parts) -> f64| median(rounds.iter().map(of).collect());
     let seconds = part(Parts::seconds);

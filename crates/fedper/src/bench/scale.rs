@@ -105,14 +105,18 @@ pub fn serve(options: &Options) -> Result<(), Error> {
         stop: &AtomicBool::new(false),
     };
     let mut steps = Steps { left: options.rounds + 1, start: Instant::now() };
-    simulator::run(&experiment, &mut dir, &run, &mut steps)?;
+    let summary = simulator::run(&experiment, &mut dir, &run, &mut steps)?;
+    if let Some(reason) = summary.failure() {
+        return Err(Error::Training(reason));
+    }
     report::write(&[RunData::read(&options.dir)?], &options.dir)?;
     say(&Line::Done { peak_rss_bytes: peak_rss_bytes() });
     Ok(())
 }
 
 fn say(line: &Line) {
-    println!("{}", serde_json::to_string(line).expect("plain data"));
+    // Nobody there any more: the run goes on to its end, which is near.
+    let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(line).expect("plain data"));
 }
 
 /// Waits for a line on standard input before each round.
@@ -124,7 +128,7 @@ struct Steps {
 impl Steps {
     fn wait(&mut self) {
         let mut line = String::new();
-        // Nobody there any more: the run goes on to its end, which is near.
+        // As in `say`.
         let _ = std::io::stdin().read_line(&mut line);
         self.start = Instant::now();
     }

@@ -199,7 +199,7 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
         or_dash(peak_rss_bytes.map(bytes)),
     ];
     if config.precision == Precision::Bf16 && !InstructionSet::current().multiplies_bf16() {
-        eprintln!("{}", super::NO_BF16);
+        super::say(format_args!("{}", super::NO_BF16));
     }
     let columns = [
         ("model", Align::Left),

@@ -44,7 +44,12 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args) -> Result<(), Error> {
     let wrong = |message: String| Err(Error::Config(message));
-    if args.participants == 0 || args.samples_per_client == 0 || args.rounds == 0 || args.devices.is_empty() {
+    if args.participants == 0
+        || args.samples_per_client == 0
+        || args.rounds == 0
+        || args.devices.is_empty()
+        || args.devices.contains(&0)
+    {
         return wrong("devices, participants, samples-per-client and rounds must be at least 1".into());
     }
     if let Some(few) = args.devices.iter().find(|&&devices| devices < args.participants) {
@@ -77,7 +82,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::file("find", Path::new("this program")))?;
     let mut told = |what: &str| {
         if !args.json {
-            eprintln!("{what}");
+            super::say(format_args!("{what}"));
         }
     };
     let figures = scale::measure(&federations, |options| process(&program, options), &mut told);

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::say::say;
 use crate::cores;
 use crate::error::Error;
 
@@ -108,8 +109,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If standard error is closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "fedper: {error}");
+            say(format_args!("fedper: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

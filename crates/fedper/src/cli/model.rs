@@ -6,7 +6,7 @@ use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
 use fedper_nn::weights::{WeightsError, write_safetensors, write_with_note};
-use fedper_nn::{Architecture, InputShape};
+use fedper_nn::{Architecture, InputShape, NnError};
 
 use super::import;
 use super::table::{Align, bytes, grouped, table};
@@ -218,18 +218,25 @@ fn traffic(cut: &Split) -> String {
 
 fn export(args: &ExportArgs) -> Result<(), Error> {
     must_be_new(&args.out)?;
+    let mut note = "";
     let params = match (&args.run, &args.algorithm) {
         (Some(run), Some(algorithm)) => {
-            let (params, _) = device_network(run, algorithm, args.device)?;
+            let network = device_network(run, algorithm, args.device)?;
+            if !network.trained {
+                note = "The device never trained: its personal layers are those it would begin with\n";
+            }
             match args.device {
-                Some(device) => settled(run, algorithm, device, params)?,
-                None => params,
+                Some(device) => settled(run, algorithm, device, network.params)?,
+                None => network.params,
             }
         }
         _ => {
             let (config, architecture) =
                 build(&args.network, Settings { seed: args.seed, ..Settings::default() })?;
-            architecture.init(|name| seed::named(config.seed, Purpose::Init, SERVER, 0, name))
+            let mut params = Params::try_zeros(architecture.layout()).map_err(NnError::from)?;
+            let random = |name: &str| seed::named(config.seed, Purpose::Init, SERVER, 0, name);
+            architecture.init_where(&mut params, |_| true, random);
+            params
         }
     };
     // What is done to images before this network sees them, where the run says.
@@ -242,7 +249,7 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
         None => write_weights(&args.out, &params)?,
     }
     super::print(&format!(
-        "{}: {} parameters, {} values\n",
+        "{}: {} parameters, {} values\n{note}",
         args.out.display(),
         params.layout().len(),
         grouped(params.layout().numel() as u64)

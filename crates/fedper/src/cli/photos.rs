@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::say;
 use crate::config::Settings;
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -26,7 +27,7 @@ pub(super) fn prepare(settings: &Settings, quiet: bool) -> Result<Experiment, Er
     drop(counter);
     let experiment = experiment?;
     for line in experiment.dataset.left_out.warnings(NAMED) {
-        eprintln!("warning: {line}");
+        say(format_args!("warning: {line}"));
     }
     Ok(experiment)
 }
@@ -74,7 +75,7 @@ impl Counter {
         if !std::io::stderr().is_terminal() {
             if self.last.elapsed() >= PLAIN_INTERVAL {
                 self.last = Instant::now();
-                eprintln!("{done} of {total} {}", self.what);
+                say(format_args!("{done} of {total} {}", self.what));
             }
             return;
         }

@@ -74,6 +74,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
             "round": classifier.round(),
             "device": args.device,
             "own": classifier.is_own(),
+            "trained": classifier.has_trained(),
             "classes": classes,
             "images": images,
         });
@@ -83,7 +84,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     }
     let failed: Vec<&Error> = results.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
     for error in &failed {
-        eprintln!("fedper: {error}");
+        super::say(format_args!("fedper: {error}"));
     }
     match failed.len() {
         0 => Ok(()),
@@ -122,6 +123,10 @@ fn text(args: &Args, classifier: &Classifier, results: &[(&PathBuf, Result<Vec<f
     let columns: Vec<(&str, Align)> = columns.iter().map(|(title, align)| (title.as_str(), *align)).collect();
     let algorithm = classifier.algorithm();
     let whose = match (classifier.is_own(), args.device, classifier.round()) {
+        (true, Some(device), _) if !classifier.has_trained() => format!(
+            "Device {device}'s own network ({algorithm}); it never trained, so its personal layers are those it would \
+             begin with"
+        ),
         (true, Some(device), _) => format!("Device {device}'s own network ({algorithm})"),
         (true, None, Some(round)) => format!("This device's own network ({algorithm}, round {round})"),
         _ => format!("The network that all devices share ({algorithm} keeps nothing on a device)"),

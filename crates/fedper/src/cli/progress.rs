@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fedper_core::round::DeviceId;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::say::say;
+use super::say;
 use super::table::{duration, percent};
 use crate::experiment::Experiment;
 use crate::rundir::records::RoundRecord;
@@ -97,6 +97,10 @@ fn flat(algorithm: &str, round: u32) -> String {
     format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
 }
 
+fn over(algorithm: &str, reason: &str) -> String {
+    format!("{algorithm} ends here: {reason}")
+}
+
 fn held(count: u64) -> String {
     format!("new devices: {count}, held out until now")
 }
@@ -148,6 +152,12 @@ impl Observer for Bar {
         self.progress.plateau(fewer);
         self.bar.set_length(self.progress.trainings);
         self.bar.println(flat(algorithm, round));
+    }
+
+    fn ended(&mut self, algorithm: &str, reason: &str, fewer: u64) {
+        self.progress.plateau(fewer);
+        self.bar.set_length(self.progress.trainings);
+        self.bar.println(over(algorithm, reason));
     }
 
     fn new_devices(&mut self, count: u64) {
@@ -211,6 +221,11 @@ impl Observer for Lines {
     fn plateau(&mut self, algorithm: &str, round: u32, fewer: u64) {
         self.progress.plateau(fewer);
         say(format_args!("{}", flat(algorithm, round)));
+    }
+
+    fn ended(&mut self, algorithm: &str, reason: &str, fewer: u64) {
+        self.progress.plateau(fewer);
+        say(format_args!("{}", over(algorithm, reason)));
     }
 
     fn new_devices(&mut self, count: u64) {

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::table::{Align, percent, table};
-use super::{interrupt, photos};
+use super::{interrupt, photos, say};
 use crate::config::Settings;
 use crate::error::Error;
 use crate::report::experiment::ExperimentFigure;
 use crate::reproduce::{self, Figure, Plan, PlannedRun, Scale, State};
-use crate::rundir::RunDir;
+use crate::rundir::{RunDir, read_summary};
 use crate::simulator::{self, PERSONAL_MEMORY, RunOptions};
 
 /// Run the paper's experiments, by figure
@@ -78,12 +78,18 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let options = RunOptions { workers, personal_memory: PERSONAL_MEMORY, stop: &stop };
     // Runs whose data cannot be had, and why, each reason once.
     let (mut left_out, mut reasons) = (0, Vec::<String>::new());
+    // Runs that ended before their last round, and why.
+    let mut ended = Vec::<String>::new();
     for (place, run) in plan.runs.iter().enumerate() {
-        if args.draw || plan.state(run)? == State::Complete {
+        let complete = plan.state(run)? == State::Complete;
+        if complete {
+            ended.extend(failure(&plan, run)?);
+        }
+        if args.draw || complete {
             continue;
         }
         if !args.quiet {
-            eprintln!("Run {} of {}: {}", place + 1, plan.runs.len(), run.name);
+            say(format_args!("Run {} of {}: {}", place + 1, plan.runs.len(), run.name));
         }
         match execute(&plan, run, &folders, &options, args.quiet) {
             // Without its data a figure cannot be made; the others can.
@@ -91,12 +97,16 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
                 left_out += 1;
                 let reason = format!("{}: {error}", run.figure);
                 if !reasons.contains(&reason) {
-                    eprintln!("fedper: {reason}");
+                    say(format_args!("fedper: {reason}"));
                     reasons.push(reason);
                 }
             }
             result => {
                 result?;
+                if let Some(reason) = failure(&plan, run)? {
+                    say(format_args!("fedper: {reason}"));
+                    ended.push(reason);
+                }
                 reproduce::draw(&figures, args.scale, &out)?;
             }
         }
@@ -105,12 +115,24 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let tables: Vec<String> = drawn.figures.iter().map(results).collect();
     super::print(&format!("{}\nFigures: {}\n", tables.join("\n"), drawn.page.display()))?;
     match reasons.first() {
-        None => Ok(()),
+        None if ended.is_empty() => Ok(()),
+        None => Err(Error::Training(format!(
+            "{} of {} runs ended before their last round: {}",
+            ended.len(),
+            plan.runs.len(),
+            ended.join("; ")
+        ))),
         Some(reason) => Err(Error::Training(format!(
             "{left_out} of {} runs were not made, for want of their data: {reason}",
             plan.runs.len()
         ))),
     }
+}
+
+/// Why a complete run ended before its last round, if it did.
+fn failure(plan: &Plan, run: &PlannedRun) -> Result<Option<String>, Error> {
+    let reason = read_summary(&plan.folder(run))?.failure();
+    Ok(reason.map(|reason| format!("{}: {reason}", run.name)))
 }
 
 /// `--data-dir DATASET=DIR`, parsed.
@@ -170,6 +192,7 @@ fn list(plan: &Plan) -> Result<(), Error> {
         let state = match plan.state(run)? {
             State::New => "to do",
             State::Begun => "begun",
+            State::Complete if failure(plan, run)?.is_some() => "ended early",
             State::Complete => "done",
         };
         rows.push(vec![run.name.clone(), run.figure.clone(), state.to_owned()]);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fedper_nn::{InstructionSet, Precision};
+use fedper_nn::{InstructionSet, Network, Precision};
 
 use super::seen::{self, Ended, Setting};
 use super::table::{Align, bytes, duration, percent, table};
-use super::{interrupt, photos, progress};
+use super::{interrupt, photos, progress, say};
 use crate::config::{AUTO, Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -30,7 +30,8 @@ pub(super) struct Args {
     /// Folder for everything about the run; must be new or empty [default: a new folder under runs/]
     #[arg(long, value_name = "DIR", help_heading = "Run")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder where its last checkpoint left it
+    /// Go on with the run in this folder where its last checkpoint left it; with --rounds to another number of rounds, a
+    /// finished one too
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"], help_heading = "Run")]
     resume: Option<PathBuf>,
     /// Worker threads; results do not depend on them [default: one for each core]
@@ -56,7 +57,8 @@ Examples:
   fedper run --clients 100000 --participation 0.001 --samples-per-client 50 --eval-devices 100 --model cnn
   fedper run --new-clients 2 --new-client-epochs 3
   fedper run --config runs/cifar/config.toml --seed 2 --out runs/cifar-2
-  fedper run --resume runs/cifar";
+  fedper run --resume runs/cifar
+  fedper run --resume runs/cifar --rounds 200";
 
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let workers = super::workers(args.workers)?;
@@ -66,7 +68,10 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
             Some(ready) => ready,
             None => {
                 if !args.quiet {
-                    eprintln!("The run in {} is complete: there is nothing to go on with.", path.display());
+                    say(format_args!(
+                        "The run in {} is complete: there is nothing to go on with.",
+                        path.display()
+                    ));
                 }
                 return finish(path, &read_summary(path)?, args.json);
             }
@@ -77,6 +82,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
                 None => args.settings.over(Settings::default()),
             };
             let experiment = photos::prepare(&settings, args.quiet)?;
+            // Before there is a folder that could not be gone on with either.
+            Network::fits(&experiment.architecture, experiment.config.batch_size)?;
             let path = args.out.unwrap_or_else(|| free_folder(&experiment.config));
             let dir = RunDir::create(&path, &experiment)?;
             (experiment, dir)
@@ -86,7 +93,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let options = RunOptions { workers, personal_memory, stop: &stop };
     let mut observer = progress::observer(&experiment, args.quiet);
     if !args.quiet {
-        eprintln!("{}", headline(&experiment, &dir, workers));
+        say(format_args!("{}", headline(&experiment, &dir, workers)));
     }
     let result = simulator::run(&experiment, &mut dir, &options, &mut *observer);
     drop(observer);
@@ -96,13 +103,19 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
 
 /// The run in `path`, unless it is complete.
 fn resume(path: &Path, flags: Settings, quiet: bool) -> Result<Option<(Experiment, RunDir)>, Error> {
-    let stored = RunDir::settings(path)?;
     // What the run has is what `auto` was resolved to.
     let flags = Settings { stem: flags.stem.filter(|stem| stem != AUTO), ..flags };
+    let mut settings = RunDir::settings(path)?;
+    let complete = RunDir::is_complete(path);
+    let mut longer = false;
     if !flags.is_empty() {
-        let stored = Config::resolve(&stored)?.to_toml();
-        let asked = Config::resolve(&flags.over(RunDir::settings(path)?))?.to_toml();
-        let changed = Config::differences(&asked, &stored);
+        let stored = Config::resolve(&settings)?;
+        let keeps_steps = flags.lr_step_rounds.is_some();
+        settings = flags.over(settings);
+        let asked = Config::resolve(&settings)?;
+        longer = asked.rounds != stored.rounds;
+        let as_long = Config { rounds: stored.rounds, ..asked.clone() };
+        let changed = Config::differences(&as_long.to_toml(), &stored.to_toml());
         if !changed.is_empty() {
             return Err(Error::Config(format!(
                 "{} goes on as it began: {}; leave the flag out, or begin another run with --config {}",
@@ -111,14 +124,37 @@ fn resume(path: &Path, flags: Settings, quiet: bool) -> Result<Option<(Experimen
                 path.join("config.toml").display()
             )));
         }
+        // Unless somebody said so, these steps are a third of the rounds the run was begun for.
+        let third = stored.rounds.div_ceil(3).max(1);
+        if longer && !keeps_steps && stored.lr_step_rounds == Some(third) {
+            return Err(Error::Config(format!(
+                "the learning rate steps every {0} rounds, a third of {1}: a run of {2} rounds would step every {3}; to go on \
+                 with steps of {0}, say so with --lr-step-rounds {0}",
+                third,
+                stored.rounds,
+                asked.rounds,
+                asked.rounds.div_ceil(3)
+            )));
+        }
     }
-    if RunDir::is_complete(path) {
+    if complete && !longer {
         RunDir::remove_checkpoint(path)?;
         return Ok(None);
     }
-    let experiment = photos::prepare(&stored, quiet)?;
-    let dir = RunDir::resume(path, &experiment)?;
-    Ok(Some((experiment, dir)))
+    let experiment = photos::prepare(&settings, quiet)?;
+    if complete {
+        RunDir::reopen(path, &experiment)?;
+    }
+    match RunDir::resume(path, &experiment) {
+        Ok(dir) => Ok(Some((experiment, dir))),
+        Err(error) => {
+            // It stays as it was: complete.
+            if complete && RunDir::is_complete(path) {
+                RunDir::remove_checkpoint(path)?;
+            }
+            Err(error)
+        }
+    }
 }
 
 /// The first `runs/NNN-<dataset>-<model>` that is not taken.
@@ -175,7 +211,8 @@ pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), E
     if json {
         let mut text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
         text.push('\n');
-        return super::print(&text);
+        super::print(&text)?;
+        return came_through(summary);
     }
     let mut text = results(path, summary)?;
     if let Some(seen) = what_was_seen(path, summary)? {
@@ -185,7 +222,17 @@ pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), E
         text += &format!("\n{}", super::newcomers::text(new));
     }
     text += &format!("\nReport: {}\n", report.display());
-    super::print(&text)
+    super::print(&text)?;
+    came_through(summary)
+}
+
+/// # Errors
+/// If no algorithm came through, with the reason of each.
+fn came_through(summary: &Summary) -> Result<(), Error> {
+    match summary.failure() {
+        Some(reasons) => Err(Error::Training(format!("no algorithm came through: {reasons}"))),
+        None => Ok(()),
+    }
 }
 
 fn what_was_seen(path: &Path, summary: &Summary) -> Result<Option<String>, Error> {
@@ -247,9 +294,21 @@ fn results(path: &Path, summary: &Summary) -> Result<String, Error> {
         true => String::new(),
         false => format!("Stopped on a plateau of the test accuracy: {}\n", early.join(", ")),
     };
+    let mut ended = String::new();
+    for (name, a) in order.iter().filter_map(|name| Some((name, summary.algorithms.get(name)?))) {
+        if let Some(reason) = &a.ended {
+            ended += &format!("{name} ended before its time: {reason}\n");
+        }
+    }
+    let untested = order.iter().filter_map(|name| Some(summary.algorithms.get(name)?.untested)).max();
+    let untested = match untested.unwrap_or(0) {
+        0 => String::new(),
+        1 => "Note: 1 device has no test images and is in none of the means\n".to_owned(),
+        count => format!("Note: {count} devices have no test images and are in none of the means\n"),
+    };
     let notes: String = summary.all_notes().iter().map(|note| format!("Note: {note}\n")).collect();
     Ok(format!(
-        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{early}{}",
+        "Mean accuracy over devices, each on its own test images with its own network:\n\n{}\n{} in all{}\n{early}{ended}{untested}{}",
         table(&columns, &rows),
         duration(summary.seconds),
         memory.unwrap_or_default(),

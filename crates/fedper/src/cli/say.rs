@@ -1,8 +1,10 @@
-//! What is said on standard error.
+//! What is said on standard error. Whether anybody reads it is no matter of the run's.
 
+use std::fmt::Arguments;
 use std::io::Write;
 
-/// Says a line on standard error. If that is closed, or its disk is full, there is nobody to tell, and the work goes on.
-pub(crate) fn say(args: std::fmt::Arguments) {
-    let _ = writeln!(std::io::stderr().lock(), "{args}");
+/// Prints a line on standard error, in one piece. Where that is closed, or full, there is nobody to tell, and whatever is
+/// being told about goes on: no run ends for want of its log.
+pub(crate) fn say(line: Arguments<'_>) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::figures::Figure;
 use super::newcomers;
-use super::read::RunData;
+use super::read::{Algorithm, RunData};
 use super::series::Comparison;
 use super::tables;
 use super::text::{counted, escape};
@@ -89,6 +89,27 @@ fn header(out: &mut String, of: &Comparison<'_>, title: &str) {
 /// Who ended before its last round.
 fn early(out: &mut String, of: &Comparison<'_>) {
     for (run, name) in of.runs.iter().zip(&of.names) {
+        for algorithm in &run.algorithms {
+            if let Some(reason) = algorithm.rounds.last().and_then(|round| round.ended.as_ref()) {
+                let _ = writeln!(
+                    out,
+                    "<p class=\"warning\">{}: {} ended before its time, and its results are those before: {}.</p>",
+                    escape(name),
+                    escape(&algorithm.name),
+                    escape(reason)
+                );
+            }
+        }
+        let last = |a: &Algorithm| a.rounds.iter().rev().find(|r| r.accuracy.is_some()).map(|r| r.untested);
+        let untested = run.algorithms.iter().filter_map(last).max().unwrap_or(0);
+        if untested > 0 {
+            let _ = writeln!(
+                out,
+                "<p class=\"note\">{}: {} without test images, which no mean counts.</p>",
+                escape(name),
+                counted(untested as usize, "device")
+            );
+        }
         let Some(summary) = &run.summary else { continue };
         let ended = summary.algorithms.iter().filter(|(_, a)| a.stopped_early);
         let ended: Vec<String> =

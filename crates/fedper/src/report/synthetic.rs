@@ -92,11 +92,13 @@ impl Synthetic {
             workers: 2,
             command: format!("fedper run --config runs/demo/config.toml --seed {}", self.seed),
             complete: true,
+            rounds: Some(self.rounds),
             seconds: 0.0,
             dataset_note: None,
             notes: Vec::new(),
             image_shape: Some([32, 32, 3]),
             pixels: None,
+            init_sha256: None,
             peak_rss_bytes: Some(412_300_000),
             algorithms: Default::default(),
             new_clients: None,
@@ -225,6 +227,10 @@ impl Synthetic {
                 devices: self.devices as u32,
                 failed: 0,
                 samples_trained: self.devices * 1600,
+                participants: None,
+                failed_devices: Vec::new(),
+                untested: 0,
+                ended: None,
             });
         }
         (rounds, devices)
@@ -239,6 +245,8 @@ fn summarise(rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSumma
     AlgorithmSummary {
         rounds: rounds.len() as u32,
         stopped_early: false,
+        ended: None,
+        untested: 0,
         last: last.map(|(mean, _)| mean),
         best: best.map(|(mean, _)| mean),
         best_round: best.map(|(_, round)| round),

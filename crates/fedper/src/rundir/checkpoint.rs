@@ -42,11 +42,14 @@ pub(super) struct Progress {
     pub(super) devices_len: u64,
     /// Wall time so far.
     pub(super) seconds: f64,
+    /// The SHA-256 of the file of weights that the run began with, if there is one.
+    #[serde(default)]
+    pub(super) init_sha256: Option<String>,
 }
 
 impl Progress {
-    pub(super) fn at_the_beginning(config: String) -> Self {
-        Self { config, rounds_len: 0, devices_len: 0, seconds: 0.0 }
+    pub(super) fn at_the_beginning(config: String, init_sha256: Option<String>) -> Self {
+        Self { config, rounds_len: 0, devices_len: 0, seconds: 0.0, init_sha256 }
     }
 }
 
@@ -59,6 +62,15 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// Makes `<run>/checkpoint` appear at once, with `progress` in it.
     pub(super) fn create(run: &Path, progress: &Progress) -> Result<Self, Error> {
+        Self::create_with(run, progress, |_| Ok(()))
+    }
+
+    /// The same with what `fill` puts into it before it appears.
+    pub(super) fn create_with(
+        run: &Path,
+        progress: &Progress,
+        fill: impl FnOnce(&Self) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let temporary = run.join("checkpoint.tmp");
         if temporary.exists() {
             fs::remove_dir_all(&temporary).map_err(Error::file("remove", &temporary))?;
@@ -66,6 +78,7 @@ impl Checkpoint {
         fs::create_dir(&temporary).map_err(Error::file("create", &temporary))?;
         let made = Self::at(temporary.join(FILE))?;
         made.begin_write()?.begin(progress)?;
+        fill(&made)?;
         drop(made);
         let folder = run.join(FOLDER);
         fs::rename(&temporary, &folder).map_err(Error::file("create", &folder))?;
@@ -98,6 +111,11 @@ impl Checkpoint {
             path: self.path.clone(),
             reason: "not a checkpoint of this program; begin another run".into(),
         })
+    }
+
+    /// Replaces what is noted of the run's progress.
+    pub(super) fn note(&self, progress: &Progress) -> Result<(), Error> {
+        self.begin_write()?.commit(progress)
     }
 
     fn begin_write(&self) -> Result<Writing, Error> {

@@ -1,9 +1,10 @@
-//! Writing a file whole or not at all, and reading records back.
+//! Writing a file whole or not at all; appending records, and reading them back.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
@@ -63,4 +64,52 @@ pub(super) fn for_each_line<T: DeserializeOwned>(path: &Path, mut each: impl FnM
         })?);
     }
     Ok(())
+}
+
+/// Opens a file to append to, cut to the length that is committed.
+pub(super) fn open_cut(path: &Path, len: u64) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::file("open", path))?;
+    let found = file.metadata().map_err(Error::file("read", path))?.len();
+    if found < len {
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+            reason: format!("{found} bytes, but the checkpoint has seen {len}: the file was cut or replaced"),
+        });
+    }
+    file.set_len(len).map_err(Error::file("write", path))?;
+    file.seek(SeekFrom::End(0)).map_err(Error::file("write", path))?;
+    Ok(file)
+}
+
+/// Records as JSON lines.
+pub(super) fn lines<T: Serialize>(records: &[T]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record).expect("records are plain data");
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
+pub(super) fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
+    file.write_all(&lines(records))
+        .and_then(|()| file.sync_data())
+        .and_then(|()| file.stream_position())
+        .map_err(Error::file("write", path))
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+        _ => Ok(()),
+    }
 }

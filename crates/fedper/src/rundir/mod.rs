@@ -5,7 +5,9 @@
 //! cut off when the run goes on.
 
 mod checkpoint;
+mod extend;
 mod files;
+mod history;
 mod new_clients;
 mod outcome;
 mod partition;
@@ -14,25 +16,26 @@ mod summary;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use fedper_core::coordinator::{Coordinator, Plan};
 use fedper_core::params::Params;
 use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::Strategy;
-use serde::Serialize;
 
 pub(crate) use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
 pub(crate) use self::files::replace;
 pub use self::files::write_atomically;
-pub(crate) use self::outcome::records_of;
+use self::files::{append, lines, open_cut, remove};
+pub(crate) use self::history::History;
+pub(crate) use self::outcome::{record_of_end, records_of};
 pub use self::partition::SampleTotals;
 use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
-pub use self::weights::device_network;
+pub(crate) use self::weights::image_shape;
+pub use self::weights::{DeviceNetwork, device_network};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -112,9 +115,12 @@ impl RunDir {
         read.map_err(|error| Error::Foreign { path, reason: error.to_string() })
     }
 
-    /// Whether the run in `path` has ended, so that there is nothing to go on with.
+    /// Whether the run in `path` has ended, with as many rounds as its configuration says, so that there is nothing to go on
+    /// with.
     pub fn is_complete(path: &Path) -> bool {
-        read_summary(path).is_ok_and(|summary| summary.complete)
+        let Ok(summary) = read_summary(path) else { return false };
+        let config = Self::settings(path).and_then(|settings| Config::resolve(&settings));
+        config.map_or(summary.complete, |config| summary.is_complete(config.rounds))
     }
 
     /// Removes the checkpoint of a complete run: there is one if it was killed between its summary and its end.
@@ -131,18 +137,27 @@ impl RunDir {
         }
     }
 
-    /// Takes up the run in `path` where its checkpoint left it.
+    /// Takes up the run in `path` where its checkpoint left it. From here on it goes on to as many rounds as `experiment`
+    /// has, whatever it was begun for.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration or the data are no longer those it began with.
+    /// [`Error::Config`] if the configuration or the data are no longer those it began with, or the number of rounds is not
+    /// one to go on to.
     pub fn resume(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
         if !path.join(checkpoint::FOLDER).is_dir() {
             // Ended before its first checkpoint: nothing is lost by beginning again.
             return Self::begin(path, experiment);
         }
         let checkpoint = Checkpoint::open(path)?;
-        let progress = checkpoint.progress()?;
-        let changed = Config::differences(&experiment.config.to_toml(), &as_written_now(&progress.config));
+        let mut progress = checkpoint.progress()?;
+        let config = &experiment.config;
+        // All but the number of rounds.
+        let began = as_written_now(&progress.config);
+        let as_long = |rounds| Config { rounds, ..config.clone() };
+        let changed = match resolved(&began) {
+            Some(began) => Config::differences(&as_long(began.rounds).to_toml(), &began.to_toml()),
+            None => Config::differences(&config.to_toml(), &began),
+        };
         if !changed.is_empty() {
             return Err(Error::Config(format!(
                 "{} was begun with another configuration: {}; resume it as it was, or begin another run",
@@ -157,8 +172,24 @@ impl RunDir {
                 path.join(PARTITION).display()
             )));
         };
+        if progress.init_sha256.is_some() && progress.init_sha256 != experiment.init_sha256 {
+            return Err(Error::Config(format!(
+                "{} was begun with other weights than {} holds now (by their SHA-256): bring that file back, or begin \
+                 another run",
+                path.display(),
+                config.init.as_deref().unwrap_or(Path::new("--init")).display()
+            )));
+        }
         let rounds = open_cut(&path.join(ROUNDS), progress.rounds_len)?;
         let devices = open_cut(&path.join(DEVICES), progress.devices_len)?;
+        if let Some(began) = resolved(&began) {
+            extend::check(path, &began, config)?;
+        }
+        // Whatever of these was written when the run is killed here, it goes on.
+        progress.config = config.to_toml();
+        checkpoint.note(&progress)?;
+        write_atomically(&path.join(CONFIG), progress.config.as_bytes())?;
+        remove(&path.join(SUMMARY))?;
         Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress, samples })
     }
 
@@ -166,7 +197,8 @@ impl RunDir {
         let samples = partition::write(&path.join(PARTITION), experiment)?;
         let rounds = open_cut(&path.join(ROUNDS), 0)?;
         let devices = open_cut(&path.join(DEVICES), 0)?;
-        let progress = Progress::at_the_beginning(experiment.config.to_toml());
+        let progress =
+            Progress::at_the_beginning(experiment.config.to_toml(), experiment.init_sha256.clone());
         let checkpoint = Checkpoint::create(path, &progress)?;
         Ok(Self { path: path.to_owned(), checkpoint: Some(checkpoint), rounds, devices, progress, samples })
     }
@@ -204,18 +236,12 @@ impl RunDir {
         Ok(Coordinator::new(plan, strategy, base, done))
     }
 
-    /// The mean accuracy of every evaluated round of `algorithm` that is committed, in order.
+    /// What is committed of the rounds of `algorithm`.
     ///
     /// # Errors
     /// If the records cannot be read back.
-    pub(crate) fn accuracies(&self, algorithm: &str) -> Result<Vec<(u32, f64)>, Error> {
-        let mut accuracies = Vec::new();
-        files::for_each_line(&self.path.join(ROUNDS), |record: RoundRecord| {
-            if let Some(accuracy) = record.accuracy.filter(|_| record.algorithm == algorithm) {
-                accuracies.push((record.round, accuracy.mean));
-            }
-        })?;
-        Ok(accuracies)
+    pub(crate) fn history(&self, algorithm: &str) -> Result<History, Error> {
+        Ok(History::read(&self.path.join(ROUNDS))?.remove(algorithm).unwrap_or_default())
     }
 
     /// Begins a round: what devices keep goes into it as they train, and is lost unless it is committed.
@@ -330,51 +356,15 @@ pub fn read_summary(path: &Path) -> Result<Summary, Error> {
     serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
 }
 
+/// The configuration in the text of a `config.toml`.
+fn resolved(config: &str) -> Option<Config> {
+    let settings = toml::from_str::<Settings>(config).ok()?;
+    Config::resolve(&settings).ok()
+}
+
 /// The text of a `config.toml` as this version writes it: an older one had fewer keys, or wrote them otherwise.
 fn as_written_now(config: &str) -> String {
-    let settings = toml::from_str::<Settings>(config).ok();
-    let config_now = settings.and_then(|settings| Config::resolve(&settings).ok());
-    config_now.map_or_else(|| config.to_owned(), |config| config.to_toml())
-}
-
-/// Opens a file to append to, cut to the length that is committed.
-fn open_cut(path: &Path, len: u64) -> Result<File, Error> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(Error::file("open", path))?;
-    let found = file.metadata().map_err(Error::file("read", path))?.len();
-    if found < len {
-        return Err(Error::Foreign {
-            path: path.to_owned(),
-            reason: format!("{found} bytes, but the checkpoint has seen {len}: the file was cut or replaced"),
-        });
-    }
-    file.set_len(len).map_err(Error::file("write", path))?;
-    file.seek(SeekFrom::End(0)).map_err(Error::file("write", path))?;
-    Ok(file)
-}
-
-/// Records as JSON lines.
-fn lines<T: Serialize>(records: &[T]) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut lines, record).expect("records are plain data");
-        lines.push(b'\n');
-    }
-    lines
-}
-
-/// Appends records as JSON lines and returns the file's new length, once it is on the disk.
-fn append<T: Serialize>(file: &mut File, path: &Path, records: &[T]) -> Result<u64, Error> {
-    file.write_all(&lines(records))
-        .and_then(|()| file.sync_data())
-        .and_then(|()| file.stream_position())
-        .map_err(Error::file("write", path))
+    resolved(config).map_or_else(|| config.to_owned(), |config| config.to_toml())
 }
 
 #[cfg(test)]

@@ -8,6 +8,13 @@ use fedper_core::round::DeviceId;
 
 use super::records::{DeviceRecord, RoundRecord};
 
+/// The line in `rounds.jsonl` of a round that came to nothing, for `reason`, and after which there is none.
+pub(crate) fn record_of_end(algorithm: &str, outcome: &Outcome, seconds: f64, reason: String) -> RoundRecord {
+    let empty = Outcome { tests: BTreeMap::new(), local_tests: BTreeMap::new(), ..outcome.clone() };
+    let (record, _) = records_of(algorithm, &empty, seconds);
+    RoundRecord { ended: Some(reason), ..record }
+}
+
 /// The round's line in `rounds.jsonl`, and those of its devices in `devices.jsonl`.
 pub(crate) fn records_of(
     algorithm: &str,
@@ -36,6 +43,10 @@ pub(crate) fn records_of(
         devices: outcome.answered,
         failed: outcome.failed,
         samples_trained: trained,
+        participants: outcome.participants.as_ref().map(|list| list.iter().map(|device| device.0).collect()),
+        failed_devices: outcome.failed_devices.iter().map(|device| device.0).collect(),
+        untested: outcome.tests.values().filter(|test| test.samples == 0).count() as u32,
+        ended: None,
     };
     let devices = outcome
         .tests

@@ -35,6 +35,25 @@ pub struct RoundRecord {
     pub failed: u32,
     /// Training samples processed (samples x local epochs).
     pub samples_trained: u64,
+    /// The numbers of the devices that were asked to train, in order. Left out if all were that take part in the run's
+    /// training at all (all but those held out, [`NewClients::devices`]); records of older versions never have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participants: Option<Vec<u64>>,
+    /// The numbers of those of them that failed, in order. Left out if none did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_devices: Vec<u64>,
+    /// How many devices were evaluated without a test sample, and are in none of the means. Left out if none was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untested: u32,
+    /// Why there is no further round: this one came to nothing, and the algorithm ended as the round before left it. Left
+    /// out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A line of `devices.jsonl`: one device in one evaluated round.
@@ -102,8 +121,11 @@ pub struct Summary {
     pub workers: usize,
     /// The command line that repeats the run.
     pub command: String,
-    /// Whether every round was run.
+    /// Whether every round was run that is to be: an algorithm that ended has no further one.
     pub complete: bool,
+    /// How many rounds the run was to have. Older summaries do not say.
+    #[serde(default)]
+    pub rounds: Option<u32>,
     /// Wall time of the run, in seconds, over all its parts if it was resumed.
     pub seconds: f64,
     /// What a reader of a result on this dataset should know.
@@ -118,6 +140,9 @@ pub struct Summary {
     /// What is done to their bytes before the network sees them.
     #[serde(default)]
     pub pixels: Option<fedper_data::Normalisation>,
+    /// The SHA-256 of the file of weights that the run began with (`init`), in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_sha256: Option<String>,
     /// Largest resident memory of the process, in bytes, where the system tells.
     pub peak_rss_bytes: Option<u64>,
     /// By name of the strategy.
@@ -125,6 +150,21 @@ pub struct Summary {
     /// Devices that were held out of training, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_clients: Option<NewClients>,
+}
+
+impl Summary {
+    /// Whether it is that of a complete run of so many rounds.
+    pub(crate) fn is_complete(&self, rounds: u32) -> bool {
+        let all = |a: &AlgorithmSummary| a.rounds == rounds || a.stopped_early;
+        self.complete && self.rounds.map_or_else(|| self.algorithms.values().all(all), |had| had == rounds)
+    }
+
+    /// Why no algorithm came through to its last round, if none did.
+    pub fn failure(&self) -> Option<String> {
+        let reasons = self.algorithms.iter().map(|(name, a)| Some(format!("{name}: {}", a.ended.as_ref()?)));
+        let reasons: Option<Vec<String>> = reasons.collect();
+        reasons.filter(|reasons| !reasons.is_empty()).map(|reasons| reasons.join("; "))
+    }
 }
 
 /// A line of `new_clients.jsonl`: a device that was held out of training, after some epochs.
@@ -208,6 +248,13 @@ pub struct AlgorithmSummary {
     /// Whether it ended before the run's last round, because its accuracy had stopped rising (`patience`).
     #[serde(default)]
     pub stopped_early: bool,
+    /// Why it ended before the run's last round although its accuracy was no reason to: its last round came to nothing. Its
+    /// weights are those of the round before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// How many devices had no test sample in the last evaluated round: they are in none of the means.
+    #[serde(default)]
+    pub untested: u32,
     /// Mean device accuracy of the last evaluated round.
     pub last: Option<f64>,
     /// The best mean device accuracy of any evaluated round. Chosen on test samples: an upper bound, not a result.

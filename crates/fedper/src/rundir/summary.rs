@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::records::{AlgorithmSummary, RoundRecord, Summary};
-use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::simulator::RunOptions;
 
@@ -21,7 +20,7 @@ pub(super) fn summarise(
         .iter()
         .map(|name| {
             let devices = accuracies.remove(name).unwrap_or_default();
-            (name.clone(), algorithm(config, name, rounds, devices))
+            (name.clone(), algorithm(experiment, name, rounds, devices))
         })
         .collect();
     let images = &experiment.dataset.images;
@@ -33,12 +32,16 @@ pub(super) fn summarise(
         kernels: Some(fedper_nn::InstructionSet::current().used_in(config.precision).to_string()),
         workers: options.workers,
         command: config.command(),
-        complete: algorithms.values().all(|a| a.rounds == config.rounds || a.stopped_early),
+        complete: algorithms
+            .values()
+            .all(|a| a.rounds == config.rounds || a.stopped_early || a.ended.is_some()),
+        rounds: Some(config.rounds),
         seconds,
         dataset_note: experiment.dataset.note.clone(),
         notes: experiment.notes(),
         image_shape: Some([images.height, images.width, images.channels]),
         pixels: Some(images.normalisation()),
+        init_sha256: experiment.init_sha256.clone(),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
         new_clients: None,
@@ -46,11 +49,12 @@ pub(super) fn summarise(
 }
 
 fn algorithm(
-    config: &Config,
+    experiment: &Experiment,
     name: &str,
     rounds: &[RoundRecord],
     devices: BTreeMap<u64, f64>,
 ) -> AlgorithmSummary {
+    let (config, plan) = (&experiment.config, experiment.plan());
     let rounds: Vec<&RoundRecord> = rounds.iter().filter(|round| round.algorithm == name).collect();
     let curve: Vec<(u32, f64)> =
         rounds.iter().filter_map(|round| Some((round.round, round.accuracy?.mean))).collect();
@@ -60,7 +64,9 @@ fn algorithm(
     let last = curve.last();
     let mut plateau = config.plateau();
     if let Some(plateau) = &mut plateau {
-        curve.iter().for_each(|&(round, accuracy)| plateau.observe(round, accuracy));
+        // Where a run went on to more rounds, its last one before was evaluated out of turn.
+        let in_turn = curve.iter().filter(|&&(round, _)| plan.evaluates(round));
+        in_turn.for_each(|&(round, accuracy)| plateau.observe(round, accuracy));
     }
     let done = rounds.last().map_or(0, |round| round.round);
     let seconds: f64 = rounds.iter().map(|round| round.seconds).sum();
@@ -68,6 +74,12 @@ fn algorithm(
     AlgorithmSummary {
         rounds: done,
         stopped_early: done < config.rounds && plateau.is_some_and(|plateau| plateau.stopped().is_some()),
+        ended: rounds.last().and_then(|round| round.ended.clone()),
+        untested: rounds
+            .iter()
+            .rev()
+            .find(|round| round.accuracy.is_some())
+            .map_or(0, |round| round.untested),
         last: last.map(|&(_, accuracy)| accuracy),
         best: best.map(|(_, accuracy)| accuracy),
         best_round: best.map(|(round, _)| round),

@@ -1,26 +1,52 @@
 //! Reading a device's network back from `weights/`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::path::Path;
+use std::sync::Arc;
 
-use fedper_core::params::{Layout, Params, ParamsError};
+use fedper_core::params::{Layout, Params, ParamsError, Spec};
+use fedper_core::split::Split;
+use fedper_core::strategy::{self, Strategy};
+use fedper_nn::{Architecture, InputShape};
+use serde::Deserialize;
 
-use super::RunDir;
-use crate::config::Config;
+use super::checkpoint::FOLDER;
+use super::records::RoundRecord;
+use super::{CONFIG, PARTITION, ROUNDS, RunDir, files, read_summary};
+use crate::config::{BatchNorm, Config};
 use crate::error::Error;
-use crate::experiment::read_weights;
+use crate::experiment::{cut, initial, read_hashed_weights, read_weights};
 
-/// The network that `algorithm` has given `device` at the end of the run in `run`, and whether a part of it is the
-/// device's own: the base and what the device keeps, or the base alone where no device keeps anything.
+/// A device's network at the end of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceNetwork {
+    /// All of its parameters.
+    pub params: Params,
+    /// Whether a part of them is the device's own.
+    pub own: bool,
+    /// Whether it has trained. If not, what is its own is what it would begin with, which follows from the run's seed.
+    pub trained: bool,
+}
+
+/// Of `partition.json`, what counts the classes.
+#[derive(Deserialize)]
+struct Classes {
+    classes: Vec<String>,
+}
+
+/// The network that `algorithm` has given `device` at the end of the run in `run`: the base and what the device keeps, or the
+/// base alone where no device keeps anything.
 ///
 /// # Errors
 /// [`Error::Config`] if the run has no such algorithm, device or final weights, or the device is not named and matters.
-pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<(Params, bool), Error> {
+pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<DeviceNetwork, Error> {
     let config = Config::resolve(&RunDir::settings(run)?)?;
     let wrong = |message: String| Err(Error::Config(message));
-    if !config.algorithm.iter().any(|name| name == algorithm) {
+    let known = strategy::by_name(algorithm).filter(|s| config.algorithm.iter().any(|name| name == s.name()));
+    let Some(strategy) = known else {
         return wrong(format!("{} has run {}, not {algorithm}", run.display(), config.algorithm.join(", ")));
-    }
+    };
     if let Some(device) = device.filter(|&device| device >= config.clients) {
         return wrong(format!(
             "there is no device {device}: {} has {}, from 0 to {}",
@@ -31,37 +57,140 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
     }
     let folder = run.join("weights").join(algorithm);
     let base = folder.join("base.safetensors");
-    if !base.is_file() {
+    if !base.is_file() && RunDir::is_complete(run) {
+        return wrong(format!(
+            "{} has ended, but its weights of {algorithm} are gone; make them again with fedper run --config {} --out DIR",
+            run.display(),
+            run.join(CONFIG).display()
+        ));
+    }
+    if !base.is_file() || run.join(FOLDER).is_dir() && !RunDir::is_complete(run) {
         return wrong(format!(
             "{} holds no final weights of {algorithm}: let the run end with fedper run --resume {0}",
             run.display()
         ));
     }
     let mut parts = vec![read_weights(&base)?];
-    // Where everything is averaged, no device has anything of its own.
-    let own = has_personal(&folder)?;
-    match device {
-        Some(device) if own => {
-            let path = folder.join(format!("device-{device:05}.safetensors"));
-            if !path.is_file() {
-                return wrong(format!(
-                    "device {device} has no personal layers of {algorithm}: it never trained in {}",
-                    run.display()
-                ));
-            }
-            parts.push(read_weights(&path)?);
+    let file = device.map(|device| (device, folder.join(format!("device-{device:05}.safetensors"))));
+    let (own, trained) = match file {
+        Some((_, file)) if file.is_file() => {
+            parts.push(read_weights(&file)?);
+            (true, true)
         }
-        None if own => return wrong(format!("{algorithm} keeps personal layers: say whose with --device")),
-        _ => {}
-    }
+        None if has_personal(&folder)? => {
+            return wrong(format!("{algorithm} keeps personal layers: say whose with --device"));
+        }
+        // Where everything is averaged, no device has anything of its own.
+        _ if averages_all(strategy, &config) => (false, true),
+        _ => match Untrained::of(run, &config, strategy)? {
+            untrained if untrained.split.personal().is_empty() => (false, true),
+            untrained => {
+                let Some(device) = device else {
+                    return wrong(format!("{algorithm} keeps personal layers: say whose with --device"));
+                };
+                untrained.check(run, &config, algorithm, device)?;
+                parts.push(untrained.personal(run, &config, device)?);
+                (true, false)
+            }
+        },
+    };
     let specs = parts.iter().flat_map(|part| part.layout().specs().to_vec()).collect();
     let values = parts.iter().flat_map(|part| part.values().to_vec()).collect();
     let foreign = |error: ParamsError| Error::Foreign { path: folder.clone(), reason: error.to_string() };
     let layout = Layout::new(specs).map_err(foreign)?;
-    Ok((Params::from_values(layout, values).map_err(foreign)?, own))
+    let params = Params::from_values(layout, values).map_err(foreign)?;
+    Ok(DeviceNetwork { params, own, trained })
 }
 
 fn has_personal(folder: &Path) -> Result<bool, Error> {
     let entries = fs::read_dir(folder).map_err(Error::file("read", folder))?;
     Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("device-")))
+}
+
+/// Whether no cut makes anything personal, of whatever network.
+fn averages_all(strategy: &dyn Strategy, config: &Config) -> bool {
+    let any = Layout::new(vec![Spec::trainable("any", [1])]).expect("one name");
+    let split = strategy.split(&Split::all_personal(&any));
+    split.personal().is_empty() && config.batch_norm != BatchNorm::Local
+}
+
+/// What a device that never trained is made of: nothing is stored for it.
+struct Untrained {
+    architecture: Architecture,
+    split: Split,
+}
+
+impl Untrained {
+    fn of(run: &Path, config: &Config, strategy: &dyn Strategy) -> Result<Self, Error> {
+        let path = run.join(PARTITION);
+        let file = File::open(&path).map_err(Error::file("read", &path))?;
+        let read: Result<Classes, _> = serde_json::from_reader(BufReader::new(file));
+        let classes = read.map_err(|error| Error::Foreign { path, reason: error.to_string() })?.classes.len();
+        let [height, width, channels] = image_shape(run, config)?;
+        let input = InputShape { channels, height, width };
+        let architecture = Architecture::new(config.model, config.stem, input, classes)?;
+        let layout: Arc<Layout> = architecture.layout();
+        let split = strategy.split(&cut(config, &architecture, &layout)?);
+        let split = if config.batch_norm == BatchNorm::Local { split.with_personal_buffers() } else { split };
+        Ok(Self { architecture, split })
+    }
+
+    /// Refuses a device that has trained, or was not to.
+    fn check(&self, run: &Path, config: &Config, algorithm: &str, device: u64) -> Result<(), Error> {
+        if device >= config.training_clients() {
+            return Err(Error::Config(format!(
+                "device {device} never trained in {}: it was held out (new_clients), and what it came to afterwards is \
+                 not kept",
+                run.display()
+            )));
+        }
+        let mut trained = false;
+        files::for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
+            let all = u64::from(record.devices) + u64::from(record.failed) == config.training_clients();
+            let asked = record.participants.map_or(all, |list| list.contains(&device));
+            let failed = if record.failed_devices.is_empty() {
+                record.failed > 0
+            } else {
+                record.failed_devices.contains(&device)
+            };
+            trained |= record.algorithm == algorithm && asked && !failed;
+        })?;
+        if trained {
+            return Err(Error::Config(format!(
+                "device {device} has trained, but {} does not hold its personal layers of {algorithm}: a device on a \
+                 network keeps them itself (fedper predict --state)",
+                run.display()
+            )));
+        }
+        Ok(())
+    }
+
+    fn personal(&self, run: &Path, config: &Config, device: u64) -> Result<Params, Error> {
+        let given = config.init.as_deref().map(read_hashed_weights).transpose()?;
+        let hash = read_summary(run).ok().and_then(|summary| summary.init_sha256);
+        if let (Some((_, found)), Some(hash), Some(path)) = (&given, hash, &config.init)
+            && *found != hash
+        {
+            return Err(Error::Config(format!(
+                "{} began with other weights than {} holds now (by their SHA-256): bring that file back",
+                run.display(),
+                path.display()
+            )));
+        }
+        let given = given.iter().map(|(params, _)| params);
+        Ok(initial(&self.architecture, self.split.personal(), config.seed, device, given))
+    }
+}
+
+/// Height, width and channels of a run's images: its summary tells, or else (in older runs) the dataset itself.
+///
+/// # Errors
+/// If the dataset has to be read, and cannot be.
+pub(crate) fn image_shape(run: &Path, config: &Config) -> Result<[usize; 3], Error> {
+    if let Some(shape) = read_summary(run).ok().and_then(|summary| summary.image_shape) {
+        return Ok(shape);
+    }
+    let options = config.load_options();
+    let images = fedper_data::load(&config.dataset, config.data_dir.as_deref(), &options)?.images;
+    Ok([images.height, images.width, images.channels])
 }

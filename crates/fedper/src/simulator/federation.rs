@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fedper_core::coordinator::{Action, Coordinator, Event, Plan};
+use fedper_core::coordinator::{Action, Coordinator, Event, Outcome, Plan};
 use fedper_core::cores::Cores;
 use fedper_core::plateau::Plateau;
 use fedper_core::round::{DeviceId, Download};
@@ -15,11 +15,11 @@ use fedper_core::strategy::{LearnError, Strategy};
 use super::Observer;
 use super::personal::PersonalStore;
 use super::pool::{Done, Pool};
-use crate::device::{Job, Task};
+use crate::device::{Job, Panicked, Task};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::{DeviceRecord, RoundRecord};
-use crate::rundir::{OpenRound, RunDir, records_of};
+use crate::rundir::{History, OpenRound, RunDir, record_of_end, records_of};
 
 /// A federation between two rounds.
 pub(super) struct Federation {
@@ -31,6 +31,10 @@ pub(super) struct Federation {
     personal: PersonalStore,
     /// What ends it before its last round.
     plateau: Option<Plateau>,
+    /// The round that came to nothing, so that there is no further one.
+    ended: Option<u32>,
+    /// The base before that round.
+    last_base: Option<Arc<BaseParams>>,
 }
 
 impl Federation {
@@ -48,14 +52,15 @@ impl Federation {
         let coordinator = dir.coordinator(experiment, strategy, &split, plan.clone())?.on(cores);
         let personal = PersonalStore::new(split.clone(), memory);
         let mut plateau = experiment.config.plateau();
-        if let Some(plateau) = &mut plateau
-            && coordinator.round() > 0
-        {
-            for (round, accuracy) in dir.accuracies(strategy.name())? {
-                plateau.observe(round, accuracy);
-            }
+        let history =
+            if coordinator.round() > 0 { dir.history(strategy.name())? } else { History::default() };
+        if let Some(plateau) = &mut plateau {
+            // Where a run went on to more rounds, its last one before was evaluated out of turn.
+            let in_turn = history.accuracies.iter().filter(|&&(round, _)| plan.evaluates(round));
+            in_turn.for_each(|&(round, accuracy)| plateau.observe(round, accuracy));
         }
-        Ok(Self { strategy, split, plan, coordinator, personal, plateau })
+        let ended = history.ended.map(|(round, _)| round);
+        Ok(Self { strategy, split, plan, coordinator, personal, plateau, ended, last_base: None })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -63,7 +68,7 @@ impl Federation {
     }
 
     pub(super) fn base(&self) -> &Arc<BaseParams> {
-        self.coordinator.base()
+        self.last_base.as_ref().unwrap_or_else(|| self.coordinator.base())
     }
 
     pub(super) fn split(&self) -> &Arc<Split> {
@@ -79,9 +84,14 @@ impl Federation {
         self.plateau.as_ref().and_then(Plateau::stopped)
     }
 
+    /// Whether it ended because a round came to nothing.
+    pub(super) fn has_failed(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// How many times devices train in the whole run, as far as is known.
     pub(super) fn trainings(&self) -> u64 {
-        let rounds = self.stopped().unwrap_or(self.plan.rounds);
+        let rounds = self.stopped().or(self.ended).unwrap_or(self.plan.rounds);
         u64::from(rounds) * self.plan.participants_per_round()
     }
 
@@ -96,6 +106,9 @@ impl Federation {
 
     /// Runs the next round, and puts what devices keep into `open`. On an error this federation is in the middle of a
     /// round; the checkpoint is not.
+    ///
+    /// A round that comes to nothing, for a reason of this algorithm's own, is its last one, and its record says so. What is
+    /// in `open` is then void.
     pub(super) fn round(
         &mut self,
         pool: &Pool,
@@ -107,6 +120,7 @@ impl Federation {
         let start = Instant::now();
         let mut waiting = 0usize;
         let mut diverged = None;
+        let before = self.coordinator.base().clone();
         // A simulated round has no deadline, so the coordinator's clock stands still.
         let mut actions = VecDeque::from(self.coordinator.step(Duration::ZERO, Event::Begin));
         loop {
@@ -129,11 +143,10 @@ impl Federation {
                         if outcome.answered == 0
                             && let Some(reason) = diverged
                         {
-                            return Err(Error::Training(format!(
-                                "no device of `{}` came through round {}: {reason}",
-                                self.name(),
-                                outcome.round
-                            )));
+                            let reason = format!("no device came through round {}: {reason}", outcome.round);
+                            let seconds = start.elapsed().as_secs_f64();
+                            (self.ended, self.last_base) = (Some(outcome.round), Some(before));
+                            return Ok((record_of_end(self.name(), &outcome, seconds, reason), Vec::new()));
                         }
                         let records = records_of(self.name(), &outcome, start.elapsed().as_secs_f64());
                         if let (Some(plateau), Some(accuracy)) = (&mut self.plateau, records.0.accuracy) {
@@ -176,7 +189,18 @@ impl Federation {
                             observer.failure(self.name(), round, device, &error.to_string());
                             diverged = Some(error.to_string());
                         }
-                        other => return Err(Error::Training(format!("device {device}: {other}"))),
+                        other => {
+                            (0..waiting).for_each(|_| drop(pool.next()));
+                            let reason = format!("device {device}: {other}");
+                            if !is_own(&other) {
+                                return Err(Error::Training(reason));
+                            }
+                            let reason = format!("round {round} failed: {reason}");
+                            let seconds = start.elapsed().as_secs_f64();
+                            (self.ended, self.last_base) = (Some(round), Some(before));
+                            let outcome = Outcome::nothing(round);
+                            return Ok((record_of_end(self.name(), &outcome, seconds, reason), Vec::new()));
+                        }
                     }
                     observer.trained(self.name(), round, 0);
                     Event::Failed { device, round }
@@ -196,5 +220,32 @@ impl Federation {
         let personal = self.personal.get(device, open)?;
         let place = device.0 as usize;
         Ok(Job { strategy: self.strategy, split: self.split.clone(), device, place, message, personal, task })
+    }
+}
+
+/// Whether an error of a device's is a matter of its algorithm alone, and would be the same at another attempt. Others, such
+/// as images that cannot be read or memory that is not there, are every algorithm's, and may be gone when the run goes on.
+fn is_own(error: &LearnError) -> bool {
+    match error {
+        LearnError::Diverged(_) | LearnError::Params(_) => true,
+        LearnError::Dropped => false,
+        LearnError::Device(error) => error.is::<Panicked>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fedper_core::params::ParamsError;
+
+    use super::*;
+
+    #[test]
+    fn what_ends_one_algorithm_and_what_ends_the_run() {
+        let device = |error: Box<dyn std::error::Error + Send + Sync>| LearnError::Device(error);
+        assert!(is_own(&LearnError::Diverged("the loss became NaN".into())));
+        assert!(is_own(&LearnError::Params(ParamsError::Missing("fc.bias".into()))));
+        assert!(is_own(&device(Box::new(Panicked("index out of bounds".into())))));
+        assert!(!is_own(&device("no memory".into())));
+        assert!(!is_own(&device(Box::new(std::io::Error::other("a disk that is gone")))));
     }
 }

@@ -51,6 +51,11 @@ pub trait Observer {
         let _ = (algorithm, round, fewer);
     }
 
+    /// A round of `algorithm` came to nothing, so it was its last; the run trains a device `fewer` times less.
+    fn ended(&mut self, algorithm: &str, reason: &str, fewer: u64) {
+        let _ = (algorithm, reason, fewer);
+    }
+
     /// All rounds are over, and `count` devices that were held out of them are about to train.
     fn new_devices(&mut self, count: u64) {
         let _ = count;
@@ -79,9 +84,11 @@ pub const PERSONAL_MEMORY: u64 = 256 << 20;
 ///
 /// Rounds are interleaved: round 1 of every algorithm, then round 2, so that a comparison grows as it runs.
 ///
+/// An algorithm whose devices all diverge ends there, with the reason in its records and the summary; the others go on.
+///
 /// # Errors
-/// If a file cannot be written, all devices diverge, or [`RunOptions::stop`] is set. The run directory then holds the
-/// checkpoint of the last round.
+/// If a file cannot be read or written, or [`RunOptions::stop`] is set. The run directory then holds the checkpoint of the
+/// last round.
 pub fn run(
     experiment: &Experiment,
     dir: &mut RunDir,
@@ -104,7 +111,8 @@ pub fn run(
         let pool = Pool::start(scope, experiment, options.workers, options.stop);
         for round in 1..=experiment.config.rounds {
             for federation in &mut federations {
-                if federation.rounds_done() >= round || federation.stopped().is_some() {
+                let over = federation.stopped().is_some() || federation.has_failed();
+                if federation.rounds_done() >= round || over {
                     continue;
                 }
                 if options.stop.load(Ordering::Relaxed) {
@@ -112,8 +120,17 @@ pub fn run(
                 }
                 let mut open = dir.begin_round(federation.name())?;
                 let (record, devices) = federation.round(&pool, dir, &mut open, observer, options.stop)?;
+                if federation.has_failed() {
+                    // Nothing of the round counts but that it was the last.
+                    drop(open);
+                    open = dir.begin_round(federation.name())?;
+                }
                 let seconds = before + start.elapsed().as_secs_f64();
                 dir.commit(open, &record, &devices, federation.base(), seconds)?;
+                if let Some(reason) = &record.ended {
+                    observer.ended(federation.name(), reason, federation.trainings_spared());
+                    continue;
+                }
                 observer.round(&record);
                 if let Some(last) = federation.stopped().filter(|&last| last < experiment.config.rounds) {
                     observer.plateau(federation.name(), last, federation.trainings_spared());
@@ -127,6 +144,8 @@ pub fn run(
     }
     if let Some(held) = experiment.config.new_clients {
         observer.new_devices(held);
+        // An algorithm that ended before its time led to nothing that a new device could get.
+        federations.retain(|federation| !federation.has_failed());
         let records = newcomers::run(experiment, &federations, options, dir.path(), observer)?;
         dir.write_new_clients(&records)?;
     }

@@ -197,6 +197,9 @@ impl Server<'_> {
         let names = self.experiment.config.algorithm.iter();
         let mut federations: Vec<Federation> =
             names.map(|name| self.federation(name, dir)).collect::<Result<_, _>>()?;
+        // One that a simulation has ended stays ended.
+        let over = |f: &Federation| dir.history(f.strategy.name()).map(|history| history.ended.is_some());
+        let over: Vec<bool> = federations.iter().map(over).collect::<Result<_, _>>()?;
         let per_round = |f: &Federation| f.plan.participants_per_round();
         let all = federations.iter().map(|f| u64::from(f.plan.rounds) * per_round(f)).sum();
         let done = federations.iter().map(|f| u64::from(f.coordinator.round()) * per_round(f)).sum();
@@ -204,8 +207,8 @@ impl Server<'_> {
         let before = dir.seconds();
         let start = Instant::now();
         for round in 1..=self.experiment.config.rounds {
-            for federation in &mut federations {
-                if federation.coordinator.round() >= round {
+            for (federation, over) in federations.iter_mut().zip(&over) {
+                if federation.coordinator.round() >= round || *over {
                     continue;
                 }
                 let open = dir.begin_round(federation.strategy.name())?;
