@@ -36,12 +36,16 @@ fn bad_input_gets_one_line_and_a_code_and_writes_nothing() {
     let out = dir.path().join("out");
     let cases: &[(&[&str], i32, &str)] = &[
         (&["--dataset", "imagenet"], 2, "there is no dataset 'imagenet'"),
-        (&["--personal-layers", "16"], 2, "15 blocks"),
+        (&["--personal-layers", "5"], 2, "`cnn`, which has 4 blocks"),
         (&["--classes-per-client", "11"], 2, "classes"),
         (&["--model", "vgg16"], 2, "there is no model named `vgg16`"),
         (&["--algorithm", "fedper,fedsgd"], 2, "there is no algorithm `fedsgd`"),
         (&["--iid", "--dirichlet", "0.5"], 2, "contradict each other"),
-        (&["--samples-per-client", "41"], 2, "leave one sample for the last"),
+        (
+            &["--model", "mobilenet_v1", "--stem", "imagenet", "--batch-size", "1", "--drop-last"],
+            2,
+            "give --batch-size 2 or more",
+        ),
         (&["--lr", "nan"], 2, "lr is NaN"),
         (&["--model", "mlp", "--init", text(&truncated)], 1, "not a safetensors file"),
         (&["--model", "mlp", "--init", "/nowhere/w.safetensors"], 1, "cannot read /nowhere/w.safetensors"),
@@ -184,7 +188,7 @@ fn more_devices_than_images_share_them() {
     let said = stderr(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("20000 devices, 100000 training and "), "{said}");
-    assert!(said.contains("drawn with replacement, 3 classes each"), "{said}");
+    assert!(said.contains("drawn with replacement, dealt at random, labels in an order"), "{said}");
     let partition = std::fs::read(out.join("partition.json")).unwrap();
     let partition: PartitionRecord = serde_json::from_slice(&partition).unwrap();
     assert_eq!(partition.devices.len(), 20000);

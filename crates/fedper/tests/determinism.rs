@@ -171,7 +171,8 @@ fn kernels_repeat_and_agree(experiment: &str, precision: &str, tolerance: f64) {
     }
 }
 
-const SMALL: &str = "--model cnn --clients 3 --samples-per-client 40 --rounds 2 --lr 0.01";
+const SMALL: &str = "--model cnn --clients 3 --samples-per-client 40 --rounds 2 --lr 0.01 --momentum 0.5 \
+    --classes-per-client 3 --local-epochs 1 --batch-size 20 --personal-layers 2";
 
 #[test]
 fn kernels_agree_in_fp32() {

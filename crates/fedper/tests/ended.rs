@@ -9,7 +9,7 @@ use fedper::rundir::read_summary;
 /// finite after some, what stays on a device only through those in which it was drawn.
 const GROWS: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 20\nbatch_size = 10\nparticipation = 0.25\n\
                      lr = 0.1\nweight_decay = 100\nmomentum = 0.0\nalgorithm = ['fedavg', 'local', 'fedavg-ft']\n\
-                     rounds = 4\nseed = 7\n";
+                     rounds = 4\nseed = 7\nclasses_per_client = 3\nlocal_epochs = 1\neval_every = 1\n";
 
 #[test]
 fn the_others_go_on() {
@@ -86,6 +86,12 @@ fn a_run_of_which_nothing_came_through_fails_with_every_reason() {
         "2",
         "--lr",
         "1e9",
+        "--eval-every",
+        "1",
+        "--algorithm",
+        "fedper,fedavg,local",
+        "--classes-per-client",
+        "3",
     ];
     let check = |output: std::process::Output| {
         let said = stderr(&output);

@@ -11,7 +11,7 @@ use common::{assert_same, fedper, results, run, stderr, text};
 use fedper::rundir::read_summary;
 
 const MLP: &str = "model = 'mlp'\nclients = 5\nclasses_per_client = 3\nsamples_per_client = 43\nbatch_size = 10\n\
-                   lr = 0.05\nmomentum = 0.5\n";
+                   lr = 0.05\nmomentum = 0.5\nlocal_epochs = 1\neval_every = 1\n";
 
 const EVERYTHING: &str = "algorithm = ['fedper', 'fedavg', 'local', 'fedavg-ft']\nparticipation = 0.5\n\
                           failure_rate = 0.2\naugment = 'crop-flip'\nwarmup_rounds = 2\nclip_norm = 1.0\n\
@@ -153,7 +153,8 @@ fn what_would_be_another_run_is_refused_and_changes_nothing() {
 fn what_ended_on_its_plateau_stays_there_unless_it_was_the_end_that_was_tested_out_of_turn() {
     let dir = tempfile::tempdir().unwrap();
     // A learning rate of next to nothing leaves the accuracy where it is: it ends with round 6, the third in turn.
-    let flat = MLP.replace("lr = 0.05", "lr = 1e-9") + "eval_every = 2\npatience = 3\n";
+    let flat =
+        MLP.replace("lr = 0.05", "lr = 1e-9").replace("eval_every = 1", "eval_every = 2") + "patience = 3\n";
     let of = |rounds: u32| {
         let out = dir.path().join(rounds.to_string());
         run(&format!("{flat}rounds = {rounds}\n"), &out, 2);

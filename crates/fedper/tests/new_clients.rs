@@ -128,7 +128,8 @@ fn somebody_must_train() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     for (held, code) in [("10", 2), ("11", 2), ("0", 2)] {
-        let output = fedper(&["run", "--out", text(&out), "--new-clients", held]).output().unwrap();
+        let args = ["run", "--out", text(&out), "--clients", "10", "--new-clients", held];
+        let output = fedper(&args).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(&format!("new_clients is {held}")), "{said}");

@@ -29,6 +29,7 @@ batch_norm = 'average'
 clients = 2
 classes_per_client = 2
 with_replacement = false
+own_labels = false
 samples_per_client = 8
 rounds = 2
 local_epochs = 1

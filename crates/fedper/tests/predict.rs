@@ -10,8 +10,7 @@ use image::{DynamicImage, GrayImage};
 
 /// A run of a moment on embedded images.
 fn run(out: &Path) {
-    let args =
-        "run --quiet --model cnn --clients 4 --samples-per-client 60 --rounds 2 --algorithm fedper,fedavg";
+    let args = "run --quiet --model cnn --clients 4 --classes-per-client 3 --samples-per-client 60 --rounds 2 --algorithm fedper,fedavg";
     let mut args: Vec<&str> = args.split(' ').collect();
     args.extend(["--out", text(out)]);
     let output = fedper(&args).output().unwrap();
@@ -142,11 +141,11 @@ fn what_is_not_there_gets_one_line() {
     says(&out, &["--device", "0", "--algorithm", "local"], 2, "has run fedper, fedavg, not local");
     says(dir.path(), &["--device", "0"], 2, "holds no run");
     std::fs::remove_file(out.join("weights/fedper/device-00003.safetensors")).unwrap();
-    says(&out, &["--device", "3"], 2, "device 3 has no personal layers of fedper");
+    says(&out, &["--device", "3"], 2, "does not hold its personal layers of fedper");
     std::fs::write(out.join("weights/fedper/device-00002.safetensors"), "no weights").unwrap();
     says(&out, &["--device", "2"], 1, "device-00002.safetensors");
     std::fs::remove_file(out.join("weights/fedper/base.safetensors")).unwrap();
-    says(&out, &["--device", "1"], 2, "holds no final weights of fedper");
+    says(&out, &["--device", "1"], 2, "its weights of fedper are gone");
     // An older run does not say how large its images were: the dataset does.
     let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
     std::fs::write(out.join("summary.json"), summary.replace("\"image_shape\"", "\"x\"")).unwrap();

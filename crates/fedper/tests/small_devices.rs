@@ -25,13 +25,14 @@ fn folders(train: [usize; 3]) -> Dataset {
         let name = format!("ward-{device}");
         devices.push(DeviceFolder { name, train: from..labels.len() as u32, test: 0..0 });
     }
+    dataset.name = "wards".to_owned();
     dataset.train_len = labels.len();
     dataset.images = Images::new([28, 28, 1], pixels, labels).unwrap();
     dataset.devices = Some(devices);
     dataset
 }
 
-const TRAINING: &str = "dataset = \"folder\"\nby_folder = true\ntest_fraction = 0.25\nmodel = \"mobilenet_v1\"\nalgorithm = [\"fedper\"]\n\
+const TRAINING: &str = "by_folder = true\ntest_fraction = 0.25\nmodel = \"mobilenet_v1\"\nstem = \"imagenet\"\nalgorithm = [\"fedper\"]\n\
     rounds = 2\nlocal_epochs = 1\nlr = 0.01\n";
 
 #[test]
@@ -85,7 +86,7 @@ fn dirichlet_partitions_of_any_number_of_devices_are_accepted() {
             for seed in 1..=3 {
                 for drop_last in [false, true].into_iter().take(1 + usize::from(seed == 1)) {
                     let text = format!(
-                        "model = \"mobilenet_v1\"\nclients = {devices}\ndirichlet = {alpha}\nseed = {seed}\n\
+                        "model = \"mobilenet_v1\"\nstem = \"imagenet\"\nsamples_per_client = \"all\"\nclients = {devices}\ndirichlet = {alpha}\nseed = {seed}\n\
                          batch_size = 20\ndrop_last = {drop_last}\n"
                     );
                     let experiment = Experiment::with_dataset(&settings(&text), dataset.clone()).unwrap();

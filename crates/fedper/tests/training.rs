@@ -5,7 +5,7 @@ mod common;
 use common::{assert_same, fedper, results, run, text, weights, whole_and_killed};
 use fedper::rundir::read_summary;
 
-const MLP: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 40\nbatch_size = 10\nalgorithm = ['fedper', \
+const MLP: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 40\nbatch_size = 10\nlocal_epochs = 1\nclasses_per_client = 3\nalgorithm = ['fedper', \
                    'fedavg-ft']\n";
 
 #[test]

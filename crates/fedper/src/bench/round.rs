@@ -10,7 +10,7 @@ use fedper_data::DataError;
 use serde::Serialize;
 
 use super::{Figures, gflops_nominal, median};
-use crate::config::Settings;
+use crate::config::{Samples, Settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::RunDir;
@@ -65,6 +65,8 @@ pub fn prepare(settings: Settings, rounds: u32) -> Result<Experiment, Error> {
         clients: Some(20),
         classes_per_client: Some(2),
         test_fraction: Some(0.25),
+        samples_per_client: Some(Samples::All),
+        local_epochs: Some(1),
         model: Some("cnn".to_owned()),
         personal_layers: Some(1),
         batch_size: Some(10),

@@ -86,7 +86,11 @@ impl Options {
             participation: Some(self.participants as f64 / self.devices as f64),
             eval_devices: Some(self.participants),
             rounds: Some(self.rounds + 1),
+            classes_per_client: Some(3),
+            local_epochs: Some(1),
+            batch_size: Some(20),
             lr: Some(0.01),
+            momentum: Some(0.5),
             ..Settings::default()
         }
     }

@@ -12,11 +12,12 @@ pub(super) struct Defaults {
     /// `None` for all that there are.
     pub(super) samples_per_client: Option<usize>,
     pub(super) test_fraction: Option<f64>,
+    pub(super) algorithms: &'static [&'static str],
     pub(super) rounds: u32,
+    pub(super) local_epochs: u32,
     pub(super) batch_size: usize,
     pub(super) lr: f64,
     pub(super) momentum: f64,
-    pub(super) eval_every: u32,
 }
 
 /// How samples are dealt.
@@ -37,29 +38,31 @@ impl Defaults {
     pub(super) fn of(dataset: &str, model: Model) -> Self {
         let (batch_size, lr, momentum) = match model {
             Model::Cnn | Model::Mlp => (10, 0.01, 0.9),
-            Model::MobilenetV1 | Model::Resnet34 => (20, 0.05, 0.5),
+            Model::MobilenetV1 | Model::Resnet34 => (20, 0.05, 0.9),
         };
         let general = Self {
             clients: 10,
             deal: Deal::Classes(3),
             samples_per_client: None,
             test_fraction: None,
+            algorithms: &["fedper", "fedavg", "local"],
             rounds: 15,
+            local_epochs: 1,
             batch_size,
             lr,
             momentum,
-            eval_every: 1,
         };
         match (dataset, model) {
             // The first screen: a minute, on images that are part of the program.
             (EMBEDDED, Model::Cnn | Model::Mlp) => Self {
-                clients: 100,
+                clients: 60,
                 deal: Deal::OwnLabels,
                 samples_per_client: Some(25),
                 test_fraction: Some(0.5),
-                rounds: 60,
+                algorithms: &["fedper", "fedavg", "local", "fedavg-ft"],
+                rounds: 12,
+                local_epochs: 4,
                 lr: 0.05,
-                eval_every: 5,
                 ..general
             },
             (EMBEDDED, _) => Self { samples_per_client: Some(200), ..general },

@@ -221,7 +221,7 @@ impl Config {
             init: s.init.map(absolute),
             algorithm: s
                 .algorithm
-                .unwrap_or_else(|| ["fedper", "fedavg", "local"].map(String::from).to_vec()),
+                .unwrap_or_else(|| default.algorithms.iter().map(|&name| name.to_owned()).collect()),
             personal_layers: match s.personal_pattern {
                 Some(_) => None,
                 None => Some(s.personal_layers.unwrap_or(1)),
@@ -243,8 +243,8 @@ impl Config {
             min_per_score: s.min_per_score.or(rated.min_per_score),
             test_fraction: s.test_fraction.or(rated.test_fraction).or(test_fraction),
             rounds: s.rounds.unwrap_or(default.rounds),
-            local_epochs: s.local_epochs.unwrap_or(1),
-            finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(1),
+            local_epochs: s.local_epochs.unwrap_or(default.local_epochs),
+            finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(default.local_epochs),
             batch_size: s.batch_size.unwrap_or(default.batch_size),
             drop_last: s.drop_last.unwrap_or(false),
             lr: s.lr.unwrap_or(default.lr),
@@ -259,7 +259,7 @@ impl Config {
             augment: s.augment.unwrap_or(Augment::None),
             participation: s.participation.unwrap_or(1.0),
             failure_rate: s.failure_rate.unwrap_or(0.0),
-            eval_every: s.eval_every.unwrap_or(default.eval_every),
+            eval_every: s.eval_every.unwrap_or(1),
             eval_devices: s.eval_devices,
             patience: s.patience,
             min_delta: s.patience.map(|_| s.min_delta.unwrap_or(0.0)),

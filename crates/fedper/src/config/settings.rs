@@ -23,7 +23,7 @@ pub struct Settings {
     /// Of a folder of images, leave out those that cannot be decoded; they are named [default: refuse the folder]
     #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
     pub skip_broken: Option<bool>,
-    /// Number of devices (N) [default: 10; 100 of the embedded dataset]
+    /// Number of devices (N) [default: 10; 60 of the embedded dataset]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub clients: Option<u64>,
     /// Deal this many classes to each device [default: 3; the embedded dataset is dealt with --iid --own-labels]
@@ -89,13 +89,14 @@ pub struct Settings {
     #[arg(long, value_name = "WAY", help_heading = "Network")]
     pub batch_norm: Option<BatchNorm>,
 
-    /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: fedper,fedavg,local]
+    /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: the first three; all of the
+    /// embedded dataset]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
-    /// Number of rounds [default: 15; 60 of the embedded dataset]
+    /// Number of rounds [default: 15; 12 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub rounds: Option<u32>,
-    /// Epochs that a device trains in a round [default: 1]
+    /// Epochs that a device trains in a round [default: 1; 4 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub local_epochs: Option<u32>,
     /// Epochs that fedavg-ft fine-tunes before an evaluation [default: as local epochs]
@@ -152,7 +153,7 @@ pub struct Settings {
     #[arg(long, value_name = "NUMBER", help_heading = "Training")]
     pub seed: Option<u64>,
 
-    /// Evaluate every so many rounds, and after the last [default: 1; 5 of the embedded dataset]
+    /// Evaluate every so many rounds, and after the last [default: 1]
     #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
     pub eval_every: Option<u32>,
     /// Evaluate a fixed sample of so many devices instead of all

@@ -128,7 +128,9 @@ mod tests {
     use crate::config::Settings;
 
     fn refused(limits: DeviceLimits, text: &str) -> Result<(), String> {
-        let settings: Settings = toml::from_str(text).unwrap();
+        let base = "clients = 10\nclasses_per_client = 3\nsamples_per_client = 200\nlocal_epochs = 1\nbatch_size = 20";
+        let [text, base]: [Settings; 2] = [text, base].map(|text| toml::from_str(text).unwrap());
+        let settings = text.over(base);
         let config = Config::resolve(&settings).unwrap();
         limits.check_settings(&config, config.clients)?;
         limits.check_experiment(&Experiment::prepare(&settings).unwrap())

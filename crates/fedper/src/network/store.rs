@@ -54,13 +54,22 @@ pub struct Store {
     database: Database,
 }
 
+/// Makes a folder that only its user can look into, where the system knows users: it is to hold a private key and what a
+/// device has learned of its own. A folder that is there stays as it is.
+fn create_private(folder: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
 impl Store {
     /// Opens the store in `folder`, or begins one.
     ///
     /// # Errors
     /// If it cannot be read or written, or another process has it.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        create_private(folder).map_err(Error::file("create", folder))?;
         let path = folder.join(FILE);
         let create = || Database::builder().set_cache_size(CACHE).create(&path);
         let database = match create() {

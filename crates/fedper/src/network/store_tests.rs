@@ -85,3 +85,14 @@ fn the_identity_stays() {
     store.set_pending(None).unwrap();
     assert_eq!(store.pending().unwrap(), None);
 }
+
+/// A private key and personal layers are in it.
+#[cfg(unix)]
+#[test]
+fn a_new_folder_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("state");
+    drop(Store::open(&folder).unwrap());
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+}

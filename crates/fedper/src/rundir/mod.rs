@@ -109,10 +109,9 @@ impl RunDir {
     /// # Errors
     /// [`Error::File`] if they cannot be read, [`Error::Foreign`] if a line is no round.
     pub fn rounds(path: &Path) -> Result<Vec<RoundRecord>, Error> {
-        let path = path.join(ROUNDS);
-        let text = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let read: Result<_, serde_json::Error> = text.lines().map(serde_json::from_str).collect();
-        read.map_err(|error| Error::Foreign { path, reason: error.to_string() })
+        let mut rounds = Vec::new();
+        files::for_each_line(&path.join(ROUNDS), |round| rounds.push(round))?;
+        Ok(rounds)
     }
 
     /// Whether the run in `path` has ended, with as many rounds as its configuration says, so that there is nothing to go on

@@ -18,17 +18,32 @@ const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsample
 #[test]
 #[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_process_a_device_equals_the_simulator_bit_for_bit() {
+    equals_the_simulator(&format!(
+        "{CONFIG}algorithm = ['fedper', 'fedavg', 'fedavg-ft', 'local']\nfailure_rate = 0.1"
+    ));
+}
+
+/// What a device decides from the seed and from its own images: the order of its classes, its batch-norm statistics.
+#[test]
+#[ignore = "needs Flower: scripts/test-flower.sh"]
+fn own_labels_and_statistics_are_those_of_the_simulator() {
+    equals_the_simulator(
+        "model = 'mobilenet_v1'\nstem = 'imagenet'\nclients = 3\niid = true\nown_labels = true\nsamples_per_client = 21\n\
+         batch_size = 10\npersonal_layers = 1\nlr = 0.01\nrounds = 2\nbatch_norm = 'recalibrate'\n\
+         algorithm = ['fedper', 'fedavg', 'local']",
+    );
+}
+
+fn equals_the_simulator(config: &str) {
     let place = Place::new(venv());
     let port = free_port();
     let _superlink = place.plain_superlink(port);
-    let config =
-        format!("{CONFIG}algorithm = ['fedper', 'fedavg', 'fedavg-ft', 'local']\nfailure_rate = 0.1");
     let _clients = [0, 1, 2].map(|device| {
         let device = device.to_string();
         place.client(&format!("client-{device}"), &url(port), &["--device", &device, "--of", "3"])
     });
-    let mut server = place.server("deployed", &url(port), &config, &[]);
-    simulated(&config, &place.path("simulated"));
+    let mut server = place.server("deployed", &url(port), config, &[]);
+    simulated(config, &place.path("simulated"));
     place.expect_success("deployed", &mut server, WAIT);
     let deployed = place.path("deployed");
     assert_same(&shared_results(&deployed), &shared_results(&place.path("simulated")));
