@@ -60,7 +60,7 @@ impl Defaults {
                 samples_per_client: Some(25),
                 test_fraction: Some(0.5),
                 algorithms: &["fedper", "fedavg", "local", "fedavg-ft"],
-                rounds: 12,
+                rounds: 10,
                 local_epochs: 4,
                 lr: 0.05,
                 ..general

@@ -93,7 +93,7 @@ pub struct Settings {
     /// embedded dataset]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
-    /// Number of rounds [default: 15; 12 of the embedded dataset]
+    /// Number of rounds [default: 15; 10 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub rounds: Option<u32>,
     /// Epochs that a device trains in a round [default: 1; 4 of the embedded dataset]
