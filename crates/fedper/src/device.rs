@@ -12,7 +12,7 @@ use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
 use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::split::{PersonalParams, Split};
 use fedper_core::strategy::{LearnError, Learner, LocalRound, Strategy};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
@@ -338,7 +338,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What a round asks of a device with the cut `split`.
-fn local_round<'a>(config: &Config, split: &'a Split) -> LocalRound<'a> {
+pub(crate) fn local_round<'a>(config: &Config, split: &'a Split) -> LocalRound<'a> {
     LocalRound {
         split,
         epochs: config.local_epochs,
@@ -346,28 +346,6 @@ fn local_round<'a>(config: &Config, split: &'a Split) -> LocalRound<'a> {
         reset_statistics: config.batch_norm == BatchNorm::Reset,
         measure_statistics: config.batch_norm == BatchNorm::Recalibrate,
     }
-}
-
-/// The network of `id`, whose share of the partition is at `place`, for its own use: `base` under its personal layers, and
-/// statistics measured afresh where the configuration wants that. What fine-tuning would add is not in it.
-pub(crate) fn network_of(
-    experiment: &Experiment,
-    bench: &mut Option<Bench>,
-    split: &Split,
-    (base, personal): (&BaseParams, &PersonalParams),
-    (id, place): (DeviceId, usize),
-    stop: &AtomicBool,
-) -> Result<Params, LearnError> {
-    let round = local_round(&experiment.config, split);
-    let joined = split.join(base, personal);
-    if !round.measures() || experiment.left_out.contains(&(place as u64)) {
-        return Ok(joined);
-    }
-    let bench = Bench::ready(bench, experiment)?;
-    let mut device = LocalDevice::new(experiment, bench, id, place, 0, stop);
-    device.load(&joined)?;
-    round.settle(&mut device)?;
-    device.params()
 }
 
 fn work(

@@ -1,6 +1,6 @@
-//! A device's network from a finished run, ready to be used.
+//! A device's network as it is used: under the statistics that it was tested with.
 //!
-//! With `batch_norm = "recalibrate"` the statistics in the run's weights are the average's. A device's own are measured on its
+//! With `batch_norm = "recalibrate"` the statistics in a run's weights are the average's. A device's own are measured on its
 //! training samples, under the final base, as they were before its last test; so they are made here from the data that
 //! `config.toml` names.
 
@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 
 use fedper_core::params::{Kind, Params};
 use fedper_core::round::DeviceId;
-use fedper_core::strategy;
+use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::strategy::{self, LearnError, Learner};
 
 use crate::config::{BatchNorm, Config};
-use crate::device::network_of;
+use crate::device::{Bench, LocalDevice, local_round};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::RunDir;
@@ -46,4 +47,26 @@ pub(crate) fn settled(run: &Path, algorithm: &str, device: u64, params: Params) 
     let never = AtomicBool::new(false);
     network_of(&experiment, &mut None, &split, (&base, &personal), (id, place), &never)
         .map_err(|error| needs(&error))
+}
+
+/// The network of `id`, whose share of the partition is at `place`, for its own use: `base` under its personal layers, and
+/// statistics measured afresh where the configuration wants that. What fine-tuning would add is not in it.
+pub(crate) fn network_of(
+    experiment: &Experiment,
+    bench: &mut Option<Bench>,
+    split: &Split,
+    (base, personal): (&BaseParams, &PersonalParams),
+    (id, place): (DeviceId, usize),
+    stop: &AtomicBool,
+) -> Result<Params, LearnError> {
+    let round = local_round(&experiment.config, split);
+    let joined = split.join(base, personal);
+    if !round.measures() || experiment.left_out.contains(&(place as u64)) {
+        return Ok(joined);
+    }
+    let bench = Bench::ready(bench, experiment)?;
+    let mut device = LocalDevice::new(experiment, bench, id, place, 0, stop);
+    device.load(&joined)?;
+    round.settle(&mut device)?;
+    device.params()
 }

@@ -20,9 +20,10 @@ use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
 use crate::config::Settings;
 use crate::cores;
-use crate::device::{Bench, Job, Task, Work, attempt, network_of};
+use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::settled::network_of;
 
 /// How many images that were left out are named.
 const NAMED: usize = 10;

@@ -86,7 +86,7 @@ fn header(out: &mut String, of: &Comparison<'_>, title: &str) {
     out.push_str("</header>\n");
 }
 
-/// Who ended before its last round.
+/// What a reader should know before the figures: who ended before its last round, who is in no mean, notes on the data.
 fn early(out: &mut String, of: &Comparison<'_>) {
     for (run, name) in of.runs.iter().zip(&of.names) {
         for algorithm in &run.algorithms {
@@ -111,6 +111,9 @@ fn early(out: &mut String, of: &Comparison<'_>) {
             );
         }
         let Some(summary) = &run.summary else { continue };
+        for note in summary.all_notes() {
+            let _ = writeln!(out, "<p class=\"note\">{}: {}.</p>", escape(name), escape(&note));
+        }
         let ended = summary.algorithms.iter().filter(|(_, a)| a.stopped_early);
         let ended: Vec<String> =
             ended.map(|(algorithm, a)| format!("{} after round {}", escape(algorithm), a.rounds)).collect();

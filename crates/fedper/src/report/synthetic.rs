@@ -95,7 +95,7 @@ impl Synthetic {
             rounds: Some(self.rounds),
             seconds: 0.0,
             dataset_note: None,
-            notes: Vec::new(),
+            notes: vec!["device 7 is left out & named".to_owned()],
             image_shape: Some([32, 32, 3]),
             pixels: None,
             init_sha256: None,

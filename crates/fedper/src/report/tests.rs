@@ -215,6 +215,10 @@ fn every_kind_of_run_gives_a_readable_report() {
         );
         let html = fs::read_to_string(&paths[0]).unwrap();
         check_page(name, &html);
+        assert!(
+            name == "going-on" || html.contains("device 7 is left out &amp; named."),
+            "{name}: notes are shown"
+        );
         assert!(html.len() < 600_000, "{name}: {} bytes", html.len());
         for path in &paths[1..] {
             check_labels(&format!("{name}/{}", path.display()), &fs::read_to_string(path).unwrap());
