@@ -8,7 +8,7 @@ use std::path::Path;
 
 use fedper::experiment::Experiment;
 use fedper::predict::Classifier;
-use fedper::rundir::records::{DeviceRecord, PartitionRecord};
+use fedper::rundir::records::{DeviceRecord, NewClientRecord, PartitionRecord};
 
 use common::{results, run, settings, weights};
 
@@ -102,4 +102,24 @@ fn nothing_that_was_measured_is_trained_on_or_sent() {
         // A network without batch norm is left alone.
         assert_eq!(rounds(&average) == rounds(&measured), model == "cnn", "{model}");
     }
+}
+
+/// A device that was held out measures them too, before its first test: FedAvg's model is then what `predict` gives it.
+#[test]
+fn a_new_device_is_tested_with_statistics_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = |way: &str| {
+        let path = dir.path().join(way);
+        let text = format!("{SMALL}model = \"mobilenet_v1\"\nnew_clients = 1\nbatch_norm = \"{way}\"\n");
+        run(&text, &path, 2);
+        let records: Vec<NewClientRecord> = records(&path.join("new_clients.jsonl"));
+        let record = records.into_iter().find(|r| r.algorithm == "fedavg" && r.epoch == 0).unwrap();
+        assert_eq!(record.device, 3);
+        let experiment = Experiment::prepare(&settings(&text)).unwrap();
+        let (accuracy, loss) = predicted(&experiment, &path, "fedavg", 3);
+        assert_eq!(accuracy, record.accuracy, "{way}");
+        assert!((loss - record.loss).abs() < 1e-4 * (1.0 + loss), "{way}: {loss} {record:?}");
+        record.loss
+    };
+    assert_ne!(first("recalibrate"), first("average"));
 }
