@@ -45,8 +45,8 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  fedper run                                      FedPer against FedAvg and local training, on embedded images
-  fedper run --personal-layers 1 --seed 2         the same with only the classifier personal
+  fedper run                                      four methods compared, on embedded images
+  fedper run --personal-layers 2 --seed 2         the same with two personal blocks and another seed
   fedper model summary --model resnet34           the blocks of a network, and what the cut sends
   fedper data partition --dirichlet 0.1           who would hold what
   fedper data fetch cifar10                       download and check a dataset
