@@ -52,7 +52,7 @@ fn who_does_not_fit_is_named_and_the_others_go_on() {
     // A batch norm has nothing to normalise one value by.
     photos(&folder("single"), &[("green", 0)], 300, 1, 1, false);
     let config = format!(
-        "dataset = 'folder'\ndata_dir = '{}'\nmodel = 'mobilenet_v1'\nclients = 5\niid = true\nbatch_size = 4\n\
+        "dataset = 'folder'\ndata_dir = '{}'\nmodel = 'mobilenet_v1'\nstem = 'imagenet'\nclients = 5\niid = true\nbatch_size = 4\n\
          personal_layers = 1\nlr = 0.01\nrounds = 2\nalgorithm = ['fedper', 'fedavg']",
         place.text("few")
     );
@@ -68,7 +68,7 @@ fn who_does_not_fit_is_named_and_the_others_go_on() {
             "this device's classes are blue, green, the federation's are green, red; an algorithm that runs",
         ),
         ("colour", "images are 28x28 in colour, the federation's are 28x28 grey: convert"),
-        ("single", "this device has 1 training samples"),
+        ("single", "this device has 1 training sample, and"),
     ] {
         let own = place.log(name);
         assert!(own.contains("this node takes no part: ") && own.contains(said), "{name}\n{own}");
