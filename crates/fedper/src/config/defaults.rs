@@ -38,7 +38,8 @@ impl Defaults {
     pub(super) fn of(dataset: &str, model: Model) -> Self {
         let (batch_size, lr, momentum) = match model {
             Model::Cnn | Model::Mlp => (10, 0.01, 0.9),
-            Model::MobilenetV1 | Model::Resnet34 => (20, 0.05, 0.9),
+            Model::MobilenetV1 => (20, 0.05, 0.9),
+            Model::Resnet34 => (20, 0.01, 0.9),
         };
         let general = Self {
             clients: 10,
