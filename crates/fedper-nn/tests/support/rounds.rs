@@ -11,8 +11,8 @@ use super::formula::{self, Start};
 use super::golden::Golden;
 use super::report::{FLOOR, Report};
 
-/// With AVX2 a unit of `layer4.1` whose input is within rounding of 0 falls on the other side of its ReLU. Its gradient is then
-/// missing from the convolutions before it, most of all from the one right before it, and from none behind it.
+/// With AVX2 the distances have the pattern of one unit of `layer4.1` whose input is within rounding of 0 and falls on the other
+/// side of its ReLU: they grow towards the convolution right before it, and behind it there is none.
 const UNIT_ON_THE_OTHER_SIDE: (&str, &str) = ("avx2", "resnet34-cifar");
 
 /// One device's data.
