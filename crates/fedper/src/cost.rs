@@ -39,7 +39,7 @@ fn seconds(config: &Config, architecture: &Architecture, samples: usize, tests: 
 /// How many training images each device gets if nobody says, and a line on that; `None` if it gets all.
 ///
 /// # Errors
-/// If the images are too small for the network.
+/// If the images are too small for the network, or no device is left to train.
 pub(crate) fn fewer_samples(
     settings: &Settings,
     config: &Config,
@@ -47,6 +47,7 @@ pub(crate) fn fewer_samples(
 ) -> Result<Option<(Samples, String)>, Error> {
     let mut config = config.clone();
     config.adapt(settings, dataset);
+    config.check_new_clients()?;
     if settings.samples_per_client.is_some() || config.samples_per_client.is_some() || config.by_folder {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ use fedper_core::strategy::{LearnError, LocalRound};
 use super::federation::Federation;
 use super::{Observer, RunOptions};
 use crate::config::{BatchNorm, NewClientLayers};
-use crate::device::{Bench, LocalDevice};
+use crate::device::{Bench, LocalDevice, local_round};
 use crate::error::Error;
 use crate::experiment::Experiment;
 use crate::rundir::records::NewClientRecord;
@@ -146,12 +146,11 @@ fn adapt(
 ) -> Result<(), LearnError> {
     let bench = Bench::ready(bench, experiment)?;
     let round = LocalRound {
-        split: &way.split,
         epochs: way.epochs,
         finetune_epochs: way.epochs,
         // What does not train keeps the statistics that were averaged.
         reset_statistics: experiment.config.batch_norm == BatchNorm::Reset && !way.frozen,
-        measure_statistics: experiment.config.batch_norm == BatchNorm::Recalibrate,
+        ..local_round(&experiment.config, &way.split)
     };
     let start = round.assemble(&way.base, &experiment.initial_personal(&way.split, id));
     let mut device = LocalDevice::new(experiment, bench, id, id.0 as usize, 0, stop);
