@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::cores::Cores;
 use crate::params::{Layout, Params};
+use crate::parts::Fold;
 use crate::round::DeviceId;
-use crate::split::BaseParams;
 
 /// How many bases are added in one pass. A sum is twice as long as a value and is both read and written, so adding bases
 /// one by one moves five times their bytes through memory; eight at a time, one and a half times.
@@ -33,7 +33,7 @@ pub struct Aggregator {
     fresh: bool,
     weight: f64,
     /// What is to be added next, in the order of devices; fewer than a group.
-    ready: Vec<(BaseParams, f64)>,
+    ready: Vec<(Params, f64)>,
     /// Devices that are out, and those behind one that is; what came early waits in the value.
     pending: BTreeMap<DeviceId, Option<Answer>>,
 }
@@ -41,7 +41,7 @@ pub struct Aggregator {
 /// What became of a device that was asked.
 #[derive(Debug)]
 enum Answer {
-    Base(BaseParams, f64),
+    Params(Params, f64),
     Failed,
 }
 
@@ -69,9 +69,9 @@ impl Aggregator {
     ///
     /// # Panics
     /// If the base is laid out otherwise.
-    pub fn add(&mut self, device: DeviceId, base: BaseParams, weight: f64) {
-        assert!(*base.params().layout() == self.layout, "average of different layouts");
-        self.answer(device, Answer::Base(base, weight));
+    pub fn add(&mut self, device: DeviceId, base: Params, weight: f64) {
+        assert!(*base.layout() == self.layout, "average of different layouts");
+        self.answer(device, Answer::Params(base, weight));
     }
 
     /// Goes on without a device.
@@ -86,7 +86,7 @@ impl Aggregator {
         while let Some(first) = self.pending.first_entry()
             && first.get().is_some()
         {
-            if let Some(Answer::Base(base, weight)) = first.remove() {
+            if let Some(Answer::Params(base, weight)) = first.remove() {
                 self.weight += weight;
                 self.ready.push((base, weight));
                 if self.ready.len() == GROUP {
@@ -104,7 +104,12 @@ impl Aggregator {
     }
 
     /// The mean; `None` if no device with a weight answered. Devices still out count as failed.
-    pub fn finish(mut self) -> Option<BaseParams> {
+    pub fn finish(self) -> Option<Params> {
+        self.fold(Fold::Weighted)
+    }
+
+    /// The same, or the sum.
+    pub(crate) fn fold(mut self, fold: Fold) -> Option<Params> {
         let out: Vec<DeviceId> =
             self.pending.iter().filter(|(_, answer)| answer.is_none()).map(|(&device, _)| device).collect();
         for device in out {
@@ -113,15 +118,16 @@ impl Aggregator {
         self.add_ready();
         (self.weight > 0.0).then(|| {
             let share = self.cores.share(self.sums.len(), SUMS_A_CORE);
-            let values = divide(&self.sums, self.weight, self.cores, share);
-            BaseParams::new(Params::from_values(self.layout, values).expect("one sum a value"))
+            let by = if fold == Fold::Sum { 1.0 } else { self.weight };
+            let values = divide(&self.sums, by, self.cores, share);
+            Params::from_values(self.layout, values).expect("one sum a value")
         })
     }
 }
 
 /// Adds `bases` to `sums`, or sets them if they are `fresh`, in parts of `share` sums. Each sum is added to in the order of
 /// `bases`, whatever the parts.
-fn add(sums: &mut [f64], fresh: bool, bases: &[(BaseParams, f64)], cores: Cores, share: usize) {
+fn add(sums: &mut [f64], fresh: bool, bases: &[(Params, f64)], cores: Cores, share: usize) {
     cores.each(sums.chunks_mut(share).enumerate(), |(i, part)| {
         let range = i * share..i * share + part.len();
         let (bases, fresh) = add_groups::<GROUP>(part, fresh, &range, bases);
@@ -140,14 +146,14 @@ fn add_groups<'a, const N: usize>(
     sums: &mut [f64],
     fresh: bool,
     range: &Range<usize>,
-    bases: &'a [(BaseParams, f64)],
-) -> (&'a [(BaseParams, f64)], bool) {
+    bases: &'a [(Params, f64)],
+) -> (&'a [(Params, f64)], bool) {
     let (groups, rest) = bases.as_chunks::<N>();
     for (g, group) in groups.iter().enumerate() {
         let first = fresh && g == 0;
         let weights = group.each_ref().map(|(_, weight)| *weight);
         // Slices of the sums' length: no bounds checks below, so the loop becomes vector instructions.
-        let values = group.each_ref().map(|(base, _)| &base.params().values()[range.clone()][..sums.len()]);
+        let values = group.each_ref().map(|(base, _)| &base.values()[range.clone()][..sums.len()]);
         for (i, sum) in sums.iter_mut().enumerate() {
             let mut total = if first { 0.0 } else { *sum };
             for (values, weight) in values.iter().zip(&weights) {
@@ -181,8 +187,8 @@ mod tests {
         Layout::new(vec![Spec::trainable("w", [n])]).unwrap()
     }
 
-    fn base(layout: &Arc<Layout>, values: &[f32]) -> BaseParams {
-        BaseParams::new(Params::from_values(layout.clone(), values.to_vec()).unwrap())
+    fn base(layout: &Arc<Layout>, values: &[f32]) -> Params {
+        Params::from_values(layout.clone(), values.to_vec()).unwrap()
     }
 
     #[test]
@@ -193,7 +199,7 @@ mod tests {
         aggregator.skip(DeviceId(2));
         aggregator.add(DeviceId(1), base(&layout, &[4.0, 0.0]), 3.0);
         aggregator.add(DeviceId(0), base(&layout, &[8.0, -4.0]), 1.0);
-        assert_eq!(aggregator.finish().unwrap().params().values(), [5.0, -1.0]);
+        assert_eq!(aggregator.finish().unwrap().values(), [5.0, -1.0]);
     }
 
     #[test]
@@ -208,7 +214,7 @@ mod tests {
         aggregator.add(DeviceId(2), base(&layout, &[1.0]), 1.0);
         aggregator.add(DeviceId(2), base(&layout, &[7.0]), 1.0);
         aggregator.add(DeviceId(9), base(&layout, &[7.0]), 1.0);
-        assert_eq!(aggregator.finish().unwrap().params().values(), [1.0]);
+        assert_eq!(aggregator.finish().unwrap().values(), [1.0]);
     }
 
     #[test]
@@ -222,7 +228,7 @@ mod tests {
             let early = aggregator.pending.values().flatten().count();
             assert!(early <= 1 && aggregator.ready.len() < GROUP, "{early} early");
         }
-        assert_eq!(aggregator.finish().unwrap().params().values(), [1.0]);
+        assert_eq!(aggregator.finish().unwrap().values(), [1.0]);
     }
 
     #[test]
@@ -238,7 +244,7 @@ mod tests {
                 .collect();
             let mut expected = vec![0.5; n];
             for (base, weight) in &bases {
-                for (sum, &value) in expected.iter_mut().zip(base.params().values()) {
+                for (sum, &value) in expected.iter_mut().zip(base.values()) {
                     *sum += weight * f64::from(value);
                 }
             }
@@ -316,7 +322,7 @@ mod tests {
                 let terms = devices.iter().filter(|d| !d.2).map(|d| f64::from(d.1) * f64::from(d.0[i]));
                 let sum = terms.fold(0.0, |sum, term| sum + term);
                 if let Some(mean) = &expected {
-                    prop_assert_eq!(mean.params().values()[i], (sum / total) as f32);
+                    prop_assert_eq!(mean.values()[i], (sum / total) as f32);
                 }
             }
         }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::aggregate::Aggregator;
 use crate::cores::Cores;
+use crate::folding::Folding;
 use crate::metrics::{EvalMetrics, TrainMetrics};
+use crate::parts::Parts;
 use crate::round::{Answer, DeviceId, Download, Together, Upload, Wire};
 use crate::seed::{self, Purpose, SERVER};
 use crate::split::BaseParams;
-use crate::strategy::Strategy;
+use crate::strategy::{ServerRound, Strategy};
 
 /// What a federation does, whatever the method.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,7 +131,7 @@ pub enum Action {
     Train(DeviceId, Download),
     /// Have a device tested with this base; answer with [`Event::Evaluated`] or [`Event::Failed`].
     Evaluate(DeviceId, Download),
-    /// A round is over. The coordinator's base is the new one, and it waits for [`Event::Begin`].
+    /// A round is over. The coordinator's state is the new one, and it waits for [`Event::Begin`].
     RoundDone(Outcome),
     /// Too few devices answered. Nothing has changed, and the coordinator waits for [`Event::Begin`] to try again.
     TooFew {
@@ -181,16 +182,20 @@ pub struct Outcome {
 #[derive(Debug)]
 enum Phase {
     Idle,
-    Training { out: BTreeSet<DeviceId>, aggregator: Aggregator, answers: BTreeMap<DeviceId, TrainMetrics> },
+    Training { out: BTreeSet<DeviceId>, folding: Folding, answers: BTreeMap<DeviceId, TrainMetrics> },
     Evaluating { out: BTreeSet<DeviceId>, lost: BTreeSet<DeviceId> },
 }
 
 /// The state machine.
 pub struct Coordinator {
     plan: Plan,
-    strategy: &'static dyn Strategy,
+    strategy: Arc<dyn Strategy>,
+    parts: Arc<Parts>,
     cores: Cores,
+    /// What lasts on the server.
     base: Arc<BaseParams>,
+    /// What a device is sent of it.
+    down: Arc<BaseParams>,
     round: u32,
     phase: Phase,
     outcome: Outcome,
@@ -198,13 +203,22 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Ready to begin the round after `done` rounds that led to `base`.
-    pub fn new(plan: Plan, strategy: &'static dyn Strategy, base: BaseParams, done: u32) -> Self {
+    /// Ready to begin the round after `done` rounds that led to the state `base`.
+    pub fn new(
+        plan: Plan,
+        strategy: Arc<dyn Strategy>,
+        parts: Arc<Parts>,
+        base: BaseParams,
+        done: u32,
+    ) -> Self {
+        let base = Arc::new(base);
         Self {
             plan,
             strategy,
             cores: Cores::ONE,
-            base: Arc::new(base),
+            down: parts.downloaded(&base),
+            parts,
+            base,
             round: done,
             phase: Phase::Idle,
             outcome: Outcome::nothing(done),
@@ -217,7 +231,7 @@ impl Coordinator {
         Self { cores, ..self }
     }
 
-    /// The server's current base.
+    /// What lasts on the server: the base, and the method's other slots.
     pub fn base(&self) -> &Arc<BaseParams> {
         &self.base
     }
@@ -273,19 +287,18 @@ impl Coordinator {
         self.outcome.participants = ((devices.len() as u64) < self.plan.devices).then(|| devices.clone());
         let message = self.download();
         // An empty base needs no message.
-        let bytes = if self.base.params().layout().is_empty() { 0 } else { message.encoded_len() };
+        let bytes = if self.parts.down.is_empty() { 0 } else { message.encoded_len() };
         self.outcome.bytes_down = bytes * devices.len() as u64;
         self.phase = Phase::Training {
             out: devices.iter().copied().collect(),
-            aggregator: Aggregator::new(self.base.params().layout().clone(), devices.iter().copied())
-                .on(self.cores),
+            folding: Folding::new(self.parts.clone(), &devices).on(self.cores),
             answers: BTreeMap::new(),
         };
         devices.into_iter().map(|device| Action::Train(device, message.clone())).collect()
     }
 
     fn download(&self) -> Download {
-        Download { round: self.round, test_locally: self.plan.evaluates(self.round), base: self.base.clone() }
+        Download { round: self.round, test_locally: self.plan.evaluates(self.round), base: self.down.clone() }
     }
 
     fn trained(&mut self, now: Duration, upload: Upload) -> Vec<Action> {
@@ -301,7 +314,7 @@ impl Coordinator {
     }
 
     fn answered(&mut self, now: Duration, bytes: u64, together: Together) -> Vec<Action> {
-        let Phase::Training { out, aggregator, answers } = &mut self.phase else { return Vec::new() };
+        let Phase::Training { out, folding, answers } = &mut self.phase else { return Vec::new() };
         let Together { round, answers: found, base } = together;
         // One that is not awaited spoils the mean that it is a part of.
         let distinct: BTreeSet<DeviceId> = found.iter().map(|answer| answer.device).collect();
@@ -310,29 +323,25 @@ impl Coordinator {
             return Vec::new();
         }
         out.retain(|device| !distinct.contains(device));
-        if *base.params().layout() != *self.base.params().layout() {
-            for device in distinct {
-                aggregator.skip(device);
-                self.outcome.fail(device);
-            }
+        let weight: f64 = found.iter().map(|answer| self.strategy.weight(answer.samples)).sum();
+        let mut devices = distinct.iter().copied();
+        // What several sent together counts where the first of them is.
+        let first = devices.next().expect("there is an answer");
+        devices.for_each(|device| folding.skip(device));
+        if folding.add(first, base, weight, found.len() as u32).is_err() {
+            distinct.into_iter().for_each(|device| self.outcome.fail(device));
             return self.train_phase_ends_when_all_answered(now);
         }
-        if !self.base.params().layout().is_empty() {
+        if !self.parts.up.is_empty() {
             self.outcome.bytes_up += bytes;
         }
-        let mut weight = 0.0;
         for answer in found {
             self.outcome.answered += 1;
-            weight += self.strategy.weight(answer.samples);
             if let Some(test) = answer.test {
                 self.outcome.local_tests.insert(answer.device, test);
             }
             answers.insert(answer.device, answer.train);
         }
-        let mut devices = distinct.into_iter();
-        // The mean of several counts where the first of them is.
-        aggregator.add(devices.next().expect("there is an answer"), base, weight);
-        devices.for_each(|device| aggregator.skip(device));
         self.train_phase_ends_when_all_answered(now)
     }
 
@@ -341,11 +350,11 @@ impl Coordinator {
             return Vec::new();
         }
         match &mut self.phase {
-            Phase::Training { out, aggregator, .. } => {
+            Phase::Training { out, folding, .. } => {
                 if !out.remove(&device) {
                     return Vec::new();
                 }
-                aggregator.skip(device);
+                folding.skip(device);
                 self.outcome.fail(device);
                 self.train_phase_ends_when_all_answered(now)
             }
@@ -393,8 +402,7 @@ impl Coordinator {
             Phase::Training { out, .. } if out.is_empty() => {}
             _ => return Vec::new(),
         }
-        let Phase::Training { aggregator, answers, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
-        else {
+        let Phase::Training { folding, answers, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else {
             unreachable!("the phase was just looked at");
         };
         if u64::from(self.outcome.answered) < self.plan.min_answers {
@@ -406,8 +414,16 @@ impl Coordinator {
         for metrics in answers.into_values() {
             self.outcome.train.merge(metrics);
         }
-        if let Some(mean) = aggregator.finish() {
-            self.base = Arc::new(self.strategy.apply(&self.base, mean));
+        if self.outcome.answered > 0 {
+            let round = ServerRound {
+                parts: &self.parts,
+                round: self.round,
+                devices: self.plan.devices,
+                asked: u64::from(self.outcome.answered + self.outcome.failed),
+                answered: self.outcome.answered.into(),
+            };
+            self.base = Arc::new(self.strategy.server(&self.base, folding.finish(), &round));
+            self.down = self.parts.downloaded(&self.base);
         }
         let devices = if self.plan.evaluates(self.round) { self.plan.evaluated() } else { Vec::new() };
         self.phase = Phase::Evaluating { out: devices.into_iter().collect(), lost: BTreeSet::new() };

@@ -40,6 +40,9 @@ pub struct TrainMetrics {
     pub loss_sum: f64,
     /// Samples trained on, counted once per epoch.
     pub samples: u64,
+    /// Steps of the optimizer.
+    #[serde(default)]
+    pub steps: u64,
 }
 
 impl TrainMetrics {
@@ -47,6 +50,7 @@ impl TrainMetrics {
     pub fn merge(&mut self, other: Self) {
         self.loss_sum += other.loss_sum;
         self.samples += other.samples;
+        self.steps += other.steps;
     }
 }
 

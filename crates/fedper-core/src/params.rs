@@ -236,6 +236,22 @@ impl Params {
     }
 
     /// All values, in the layout's order.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
+    /// The same parameters with `of` each value of these and of `other`.
+    ///
+    /// # Panics
+    /// If `other` is laid out otherwise.
+    #[must_use]
+    pub fn zip(mut self, other: &Self, of: impl Fn(f32, f32) -> f32) -> Self {
+        assert!(self.layout == other.layout, "parameters of different layouts");
+        self.values.iter_mut().zip(&other.values).for_each(|(a, &b)| *a = of(*a, b));
+        self
+    }
+
+    /// All values, in the layout's order.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }

@@ -185,7 +185,8 @@ impl Upload {
         let (round, mut header, base) = open(bytes, UPLOAD, UPLOAD_HEADER, base)?;
         let device = DeviceId(header.word());
         let samples = header.word();
-        let train = TrainMetrics { loss_sum: f64::from_bits(header.word()), samples: header.word() };
+        let train =
+            TrainMetrics { loss_sum: f64::from_bits(header.word()), samples: header.word(), steps: 0 };
         let test = EvalMetrics {
             correct: header.word(),
             loss_sum: f64::from_bits(header.word()),
@@ -277,7 +278,7 @@ mod tests {
             prop_assert_eq!(&Download::from_bytes(&down.to_bytes(), &layout).unwrap(), &down);
             let up = Upload {
                 device: DeviceId(device), round, samples, base,
-                train: TrainMetrics { loss_sum: loss, samples: trained },
+                train: TrainMetrics { loss_sum: loss, samples: trained, steps: 0 },
                 test: tested.map(|samples| EvalMetrics { correct, loss_sum: loss, samples }),
             };
             prop_assert_eq!(up.to_bytes().len() as u64, up.encoded_len());

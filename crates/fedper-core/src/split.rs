@@ -20,6 +20,10 @@ impl BaseParams {
     pub(crate) fn new(params: Params) -> Self {
         Self(params)
     }
+
+    pub(crate) fn into_params(self) -> Params {
+        self.0
+    }
 }
 
 /// Parameters that stay on the device that trained them.
@@ -46,6 +50,14 @@ impl PersonalParams {
     /// Read access to names and values, for the device's own network and its own storage.
     pub fn params(&self) -> &Params {
         &self.0
+    }
+
+    pub(crate) fn new(params: Params) -> Self {
+        Self(params)
+    }
+
+    pub(crate) fn into_params(self) -> Params {
+        self.0
     }
 }
 
@@ -183,11 +195,19 @@ impl Split {
     /// # Panics
     /// If one of the parts comes from another cut.
     pub fn join(&self, base: &BaseParams, personal: &PersonalParams) -> Params {
-        assert!(*base.0.layout() == self.base.layout, "join with another cut's base");
-        assert!(*personal.0.layout() == self.personal.layout, "join with another cut's personal parameters");
+        self.join_params(&base.0, &personal.0)
+    }
+
+    /// The same of two sides that are not held apart by their types.
+    ///
+    /// # Panics
+    /// If one of the parts comes from another cut.
+    pub fn join_params(&self, base: &Params, personal: &Params) -> Params {
+        assert!(*base.layout() == self.base.layout, "join with another cut's base");
+        assert!(*personal.layout() == self.personal.layout, "join with another cut's personal parameters");
         let mut whole = Params::zeros(self.whole.clone());
-        self.base.put(&base.0, &mut whole);
-        self.personal.put(&personal.0, &mut whole);
+        self.base.put(base, &mut whole);
+        self.personal.put(personal, &mut whole);
         whole
     }
 

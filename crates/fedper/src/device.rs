@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fedper_core::coordinator::Event;
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
+use fedper_core::parts::Parts;
 use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::split::{PersonalParams, Split};
-use fedper_core::strategy::{LearnError, Learner, LocalRound, Strategy};
+use fedper_core::split::PersonalParams;
+use fedper_core::strategy::{LearnError, Learner, LocalRound, Pass, Strategy};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
@@ -31,13 +32,13 @@ pub(crate) const MEASURED: usize = 1024;
 
 /// Work for one device.
 pub(crate) struct Job {
-    pub(crate) strategy: &'static dyn Strategy,
-    pub(crate) split: Arc<Split>,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) parts: Arc<Parts>,
     pub(crate) device: DeviceId,
     /// Whose share of the partition it has.
     pub(crate) place: usize,
     pub(crate) message: Download,
-    /// The device's own parameters; drawn from the seed if it has none yet.
+    /// What the device keeps; as it begins if it has none yet.
     pub(crate) personal: Option<Arc<PersonalParams>>,
     pub(crate) task: Task,
 }
@@ -195,7 +196,7 @@ impl<'a> LocalDevice<'a> {
             if !step.loss_sum.is_finite() {
                 return Err(LearnError::Diverged(format!("the loss became {}", step.loss_sum)));
             }
-            metrics.merge(TrainMetrics { loss_sum: step.loss_sum, samples: step.samples });
+            metrics.merge(TrainMetrics { loss_sum: step.loss_sum, samples: step.samples, steps: 1 });
         }
         Ok(())
     }
@@ -253,18 +254,28 @@ impl Learner for LocalDevice<'_> {
         Ok(params)
     }
 
-    fn train(&mut self, epochs: u32, purpose: Purpose) -> Result<TrainMetrics, LearnError> {
+    fn train(&mut self, pass: &Pass<'_>) -> Result<TrainMetrics, LearnError> {
         let config = &self.experiment.config;
         let round = u64::from(self.round);
-        let order = seed::derive(config.seed, purpose, self.id.0, round);
-        // Fine-tuning sees other crops than the round's training.
-        let crops = if purpose == Purpose::Shuffle { "train" } else { "finetune" };
+        let order = match pass.stream {
+            "" => seed::derive(config.seed, pass.purpose, self.id.0, round),
+            name => seed::named(config.seed, pass.purpose, self.id.0, round, name),
+        };
+        // Other passes than the round's own see other crops.
+        let crops = match (pass.purpose, pass.stream) {
+            (Purpose::Shuffle, "") => "train",
+            (Purpose::FineTune, "") => "finetune",
+            (_, name) => name,
+        };
         let mut draws = Draws::new(config, order, self.id, round, crops);
         let mut metrics = TrainMetrics::default();
-        self.bench.network.reset_momentum();
-        for _ in 0..epochs {
+        let network = &mut self.bench.network;
+        network.reset_momentum();
+        network.freeze(|name| pass.only.is_some_and(|only| only.position(name).is_none()));
+        for _ in 0..pass.epochs {
             self.epoch(config.schedule().rate_in(self.round), &mut draws, &mut metrics)?;
         }
+        self.bench.network.freeze(|_| false);
         Ok(metrics)
     }
 
@@ -337,10 +348,12 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     format!("a worker panicked: {}", text.unwrap_or("no message"))
 }
 
-/// What a round asks of a device with the cut `split`.
-pub(crate) fn local_round<'a>(config: &Config, split: &'a Split) -> LocalRound<'a> {
+/// What `round` asks of a device.
+pub(crate) fn local_round<'a>(config: &Config, parts: &'a Parts, round: u32) -> LocalRound<'a> {
     LocalRound {
-        split,
+        parts,
+        round,
+        rate: config.schedule().rate_in(round),
         epochs: config.local_epochs,
         finetune_epochs: config.finetune_epochs,
         reset_statistics: config.batch_norm == BatchNorm::Reset,
@@ -354,16 +367,16 @@ fn work(
     job: Job,
     stop: &AtomicBool,
 ) -> Result<Work, LearnError> {
-    let Job { strategy, split, device: id, place, message, personal, task } = job;
+    let Job { strategy, parts, device: id, place, message, personal, task } = job;
     let bench = Bench::ready(bench, experiment)?;
     let config = &experiment.config;
-    let round = local_round(config, &split);
+    let round = local_round(config, &parts, message.round);
     if task == Task::Train && drops_out(config, id, message.round) {
         return Err(LearnError::Dropped);
     }
     let mut device = LocalDevice::new(experiment, bench, id, place, message.round, stop);
     let samples = device.shard.train.len() as u64;
-    let own = personal.unwrap_or_else(|| Arc::new(experiment.initial_personal(&split, id)));
+    let own = personal.unwrap_or_else(|| Arc::new(experiment.initial_kept(&parts, id, &message.base)));
     match task {
         Task::Train => {
             let trained = strategy.train(&mut device, &round, &message.base, &own)?;
@@ -378,6 +391,9 @@ fn work(
             };
             Ok(Work::Trained(upload, trained.personal))
         }
-        Task::Evaluate => Ok(Work::Evaluated(strategy.evaluate(&mut device, &round, &message.base, &own)?)),
+        Task::Evaluate => {
+            strategy.network(&mut device, &round, &message.base, &own)?;
+            Ok(Work::Evaluated(device.test()?))
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fedper_core::coordinator::Plan;
 use fedper_core::params::{Layout, Params};
+use fedper_core::parts::{Begin, Parts};
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::{BaseParams, PersonalParams, Split};
@@ -38,6 +39,8 @@ pub struct Experiment {
     init: Option<Params>,
     /// What was decided about how much is dealt.
     dealt: Option<String>,
+    /// What was decided about momentum.
+    momentum: Option<String>,
     /// The SHA-256 of the file that they are from.
     pub(crate) init_sha256: Option<String>,
     /// The same for one device, or the server, alone.
@@ -90,6 +93,7 @@ impl Experiment {
     fn resolved(mut config: Config, settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
         config.adapt(settings, &dataset);
         config.check_new_clients()?;
+        let momentum = config.momentum_note(settings);
         let partition = fedper_data::partition(
             &dataset,
             &PartitionOptions {
@@ -121,6 +125,7 @@ impl Experiment {
             init,
             init_sha256,
             dealt: None,
+            momentum,
             own_init: BTreeMap::new(),
         })
     }
@@ -141,6 +146,7 @@ impl Experiment {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.dataset.note.iter().cloned().collect();
         notes.extend(self.dealt.clone());
+        notes.extend(self.momentum.clone());
         notes.extend(self.partition.note().map(str::to_owned));
         if !self.left_out.is_empty() {
             let folders = self.dataset.devices.as_ref().filter(|_| self.config.by_folder);
@@ -162,13 +168,9 @@ impl Experiment {
         notes
     }
 
-    /// The cut that `strategy` makes, with the batch-norm statistics where the configuration wants them.
-    pub fn split(&self, strategy: &dyn Strategy) -> Split {
-        let split = strategy.split(&self.cut);
-        match self.config.batch_norm {
-            BatchNorm::Local => split.with_personal_buffers(),
-            BatchNorm::Average | BatchNorm::Reset | BatchNorm::Recalibrate => split,
-        }
+    /// What `strategy` sends and keeps, with the batch-norm statistics where the configuration wants them.
+    pub fn parts(&self, strategy: &dyn Strategy) -> Parts {
+        parts(&self.config, strategy, &self.cut)
     }
 
     /// Its rounds: each waits for all of its devices.
@@ -199,23 +201,52 @@ impl Experiment {
         named_in(self.own_order(device), &self.dataset.classes)
     }
 
-    /// The server's first base. The same for every cut, as far as their bases overlap: each parameter has a random
+    /// What the server begins with. The same for every cut, as far as their bases overlap: each parameter has a random
     /// sequence of its own.
-    pub fn initial_base(&self, split: &Split) -> BaseParams {
-        split.adopt_base(&self.initial(split.base(), SERVER)).expect("initial values have the base's layout")
+    pub fn initial_state(&self, parts: &Parts) -> BaseParams {
+        let state = parts.server.begin(|layout, _| self.initial(layout, SERVER), None);
+        parts.adopt_state(&state).expect("made with the state's own layout")
     }
 
-    /// A device's first personal parameters; they follow from the seed and the device's number.
-    pub fn initial_personal(&self, split: &Split, device: DeviceId) -> PersonalParams {
-        split
-            .adopt_personal(&self.initial(split.personal(), device.0))
-            .expect("initial values have the personal layout")
+    /// What a device keeps before it has trained; that follows from the seed, the device's number and, where a method wants
+    /// it so, what it has `received` first.
+    pub fn initial_kept(&self, parts: &Parts, device: DeviceId, received: &BaseParams) -> PersonalParams {
+        initial_kept(parts, received, |layout, begin| {
+            self.initial(layout, if begin == Begin::Common { SERVER } else { device.0 })
+        })
     }
 
     fn initial(&self, layout: &Arc<Layout>, owner: u64) -> Params {
         let given = self.init.iter().chain(self.own_init.get(&owner));
         initial(&self.architecture, layout, self.config.seed, owner, given)
     }
+}
+
+/// What `strategy` sends and keeps of a network that is cut as the configuration asks for.
+pub(crate) fn parts(config: &Config, strategy: &dyn Strategy, cut: &Split) -> Parts {
+    let parts = strategy.parts(cut);
+    match config.batch_norm {
+        BatchNorm::Local => {
+            let split = parts.split.with_personal_buffers();
+            parts.cut(split)
+        }
+        BatchNorm::Average | BatchNorm::Reset | BatchNorm::Recalibrate => parts,
+    }
+}
+
+/// See [`Experiment::initial_kept`].
+pub(crate) fn initial_kept(
+    parts: &Parts,
+    received: &BaseParams,
+    drawn: impl Fn(&Arc<Layout>, Begin) -> Params,
+) -> PersonalParams {
+    let network = parts.kept.begins_received().then(|| {
+        let own = drawn(parts.split.personal(), Begin::Drawn);
+        let model = parts.model_of(received);
+        parts.split.join_params(&model, &own)
+    });
+    let kept = parts.kept.begin(drawn, network.as_ref());
+    parts.adopt_kept(&kept).expect("made with the kept layout")
 }
 
 /// What `owner` (a device's number, or [`SERVER`]) begins with in `layout`, a part of the network's: drawn from the seed, but

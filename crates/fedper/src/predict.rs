@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::experiment::{named_in, own_order};
 use crate::network::kept::{self, About, Kept};
 use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
-use crate::settled::settled;
 
 /// A device's network, ready to classify image files.
 pub struct Classifier {
@@ -57,7 +56,6 @@ impl Classifier {
             },
         };
         let DeviceNetwork { params, own, trained } = device_network(run, &algorithm, Some(device))?;
-        let params = settled(run, &algorithm, device, params)?;
         let classes = classes(&run.join("partition.json"))?;
         let order = own_order(&config, classes.len(), DeviceId(device));
         let classes = named_in(order, &classes);

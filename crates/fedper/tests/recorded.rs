@@ -12,7 +12,6 @@ use fedper::rundir::{RunDir, device_network, read_summary};
 use fedper::simulator::{self, RunOptions};
 use fedper_core::coordinator::Plan;
 use fedper_core::round::DeviceId;
-use fedper_core::strategy;
 use fedper_data::{Dataset, Images};
 
 const MLP: &str = "model = 'mlp'\nclients = 6\nclasses_per_client = 3\nsamples_per_client = 20\nbatch_size = 10\n\
@@ -69,7 +68,8 @@ fn the_network_of_a_device_that_never_trained_follows_from_the_run() {
         common::run(&config, &out, 2);
         let experiment = Experiment::prepare(&settings(&config)).unwrap();
         for algorithm in ["fedper", "local"] {
-            let split = experiment.split(strategy::by_name(algorithm).unwrap());
+            let parts = experiment.parts(&*experiment.config.method(algorithm).unwrap());
+            let begin = experiment.initial_state(&parts);
             let mut untrained = 0;
             for device in 0..5 {
                 let file = out.join(format!("weights/{algorithm}/device-{device:05}.safetensors"));
@@ -83,7 +83,9 @@ fn the_network_of_a_device_that_never_trained_follows_from_the_run() {
                     continue;
                 }
                 untrained += 1;
-                for (spec, values) in experiment.initial_personal(&split, DeviceId(device)).params().iter() {
+                for (spec, values) in
+                    experiment.initial_kept(&parts, DeviceId(device), &begin).params().iter()
+                {
                     assert_eq!(network.params.get(&spec.name), Some(values), "{}", spec.name);
                 }
                 let export = dir.path().join(format!("{name}-{algorithm}-{device}.safetensors"));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::params::{Layout, Params, Spec};
+use crate::split::Split;
 use crate::strategy::{FedAvg, Local};
 
 const NOW: Duration = Duration::ZERO;
@@ -18,8 +19,17 @@ fn plan() -> Plan {
     }
 }
 
+fn layout() -> Arc<Layout> {
+    Layout::new(vec![Spec::trainable("w", [1])]).unwrap()
+}
+
+fn coordinating(plan: Plan, strategy: impl Strategy + 'static, base: BaseParams, done: u32) -> Coordinator {
+    let parts = Arc::new(strategy.parts(&Split::all_base(&layout())));
+    Coordinator::new(plan, Arc::new(strategy), parts, base, done)
+}
+
 fn base(value: f32) -> BaseParams {
-    let layout = Layout::new(vec![Spec::trainable("w", [1])]).unwrap();
+    let layout = layout();
     BaseParams::new(Params::from_values(layout, vec![value]).unwrap())
 }
 
@@ -28,7 +38,7 @@ fn answer(device: u64, round: u32, value: f32, samples: u64) -> Event {
         device: DeviceId(device),
         round,
         samples,
-        train: TrainMetrics { loss_sum: 2.0, samples },
+        train: TrainMetrics { loss_sum: 2.0, samples, steps: 1 },
         test: None,
         base: base(value),
     })
@@ -68,7 +78,7 @@ fn devices_that_are_left_out_are_never_asked() {
 fn who_took_part_and_who_failed_is_told() {
     let timeout = Duration::from_secs(1);
     let some = Plan { participation: 0.67, round_timeout: Some(timeout), rounds: 9, ..plan() };
-    let mut coordinator = Coordinator::new(some.clone(), &Local, base_of_nothing(), 0);
+    let mut coordinator = coordinating(some.clone(), Local, base_of_nothing(), 0);
     for round in 1..=3 {
         let asked = some.participants(round);
         coordinator.step(NOW, Event::Begin);
@@ -86,7 +96,7 @@ fn who_took_part_and_who_failed_is_told() {
         assert_eq!(round.failed_devices.iter().copied().collect::<Vec<_>>(), asked);
         assert_eq!(round.participants, Some(asked));
     }
-    let mut coordinator = Coordinator::new(plan(), &Local, base_of_nothing(), 0);
+    let mut coordinator = coordinating(plan(), Local, base_of_nothing(), 0);
     coordinator.step(NOW, Event::Begin);
     for device in 0..3 {
         coordinator.step(NOW, Event::Failed { device: DeviceId(device), round: 1 });
@@ -102,7 +112,7 @@ fn base_of_nothing() -> BaseParams {
 
 #[test]
 fn two_rounds_by_hand() {
-    let mut coordinator = Coordinator::new(plan(), &FedAvg, base(0.0), 0);
+    let mut coordinator = coordinating(plan(), FedAvg, base(0.0), 0);
     let actions = coordinator.step(NOW, Event::Begin);
     assert_eq!(actions.len(), 3);
     assert!(
@@ -122,7 +132,7 @@ fn two_rounds_by_hand() {
     coordinator.step(NOW, tested(0, 1));
     let round = outcome(coordinator.step(NOW, tested(1, 1)));
     assert_eq!((round.round, round.answered, round.failed), (1, 2, 1));
-    assert_eq!(round.train, TrainMetrics { loss_sum: 4.0, samples: 4 });
+    assert_eq!(round.train, TrainMetrics { loss_sum: 4.0, samples: 4, steps: 2 });
     assert_eq!((round.bytes_down, round.bytes_up), (3 * 28, 2 * 76));
     assert_eq!(round.tests.len(), 3);
 
@@ -142,7 +152,7 @@ fn two_rounds_by_hand() {
 
 #[test]
 fn a_round_that_nobody_answers_changes_nothing() {
-    let mut coordinator = Coordinator::new(Plan { eval_devices: Some(0), ..plan() }, &FedAvg, base(7.0), 0);
+    let mut coordinator = coordinating(Plan { eval_devices: Some(0), ..plan() }, FedAvg, base(7.0), 0);
     coordinator.step(NOW, Event::Begin);
     for device in 0..2 {
         coordinator.step(NOW, Event::Failed { device: DeviceId(device), round: 1 });
@@ -155,9 +165,9 @@ fn a_round_that_nobody_answers_changes_nothing() {
 #[test]
 fn a_round_goes_on_without_devices_that_are_late() {
     let timeout = Duration::from_secs(60);
-    let mut coordinator = Coordinator::new(
+    let mut coordinator = coordinating(
         Plan { round_timeout: Some(timeout), eval_devices: Some(1), ..plan() },
-        &FedAvg,
+        FedAvg,
         base(0.0),
         0,
     );
@@ -176,7 +186,7 @@ fn a_round_goes_on_without_devices_that_are_late() {
 #[test]
 fn a_base_of_another_layout_is_a_failure() {
     let mut coordinator =
-        Coordinator::new(Plan { devices: 1, eval_devices: Some(0), ..plan() }, &FedAvg, base(1.0), 0);
+        coordinating(Plan { devices: 1, eval_devices: Some(0), ..plan() }, FedAvg, base(1.0), 0);
     coordinator.step(NOW, Event::Begin);
     let layout = Layout::new(vec![Spec::trainable("v", [1])]).unwrap();
     let Event::Trained(mut upload) = answer(0, 1, 9.0, 1) else { unreachable!() };
@@ -189,7 +199,7 @@ fn a_base_of_another_layout_is_a_failure() {
 fn nothing_is_sent_when_nothing_is_shared() {
     let empty = BaseParams::new(Params::zeros(Layout::new(vec![]).unwrap()));
     let mut coordinator =
-        Coordinator::new(Plan { devices: 1, eval_devices: Some(0), ..plan() }, &Local, empty.clone(), 0);
+        coordinating(Plan { devices: 1, eval_devices: Some(0), ..plan() }, Local, empty.clone(), 0);
     coordinator.step(NOW, Event::Begin);
     let Event::Trained(mut upload) = answer(0, 1, 9.0, 1) else { unreachable!() };
     upload.base = empty;
@@ -221,7 +231,7 @@ fn together(round: u32, devices: &[(u64, u64)], value: f32) -> Event {
     let answer = |&(device, samples)| Answer {
         device: DeviceId(device),
         samples,
-        train: TrainMetrics { loss_sum: 1.0, samples },
+        train: TrainMetrics { loss_sum: 1.0, samples, steps: 1 },
         test: None,
     };
     Event::TrainedTogether(Together {
@@ -234,7 +244,7 @@ fn together(round: u32, devices: &[(u64, u64)], value: f32) -> Event {
 #[test]
 fn devices_that_share_a_machine_count_with_all_their_samples() {
     let plan = Plan { eval_devices: Some(1), ..plan() };
-    let mut coordinator = Coordinator::new(plan, &FedAvg, base(0.0), 0);
+    let mut coordinator = coordinating(plan, FedAvg, base(0.0), 0);
     coordinator.step(NOW, Event::Begin);
     coordinator.step(NOW, answer(1, 1, 2.0, 2));
     assert_eq!(coordinator.awaited(), [DeviceId(0), DeviceId(2)]);
@@ -258,7 +268,7 @@ fn devices_that_share_a_machine_count_with_all_their_samples() {
 fn a_round_that_too_few_answer_is_tried_again() {
     let timeout = Duration::from_secs(5);
     let plan = Plan { min_answers: 2, round_timeout: Some(timeout), eval_devices: Some(0), ..plan() };
-    let mut coordinator = Coordinator::new(plan, &FedAvg, base(7.0), 0);
+    let mut coordinator = coordinating(plan, FedAvg, base(7.0), 0);
     coordinator.step(NOW, Event::Begin);
     coordinator.step(NOW, answer(0, 1, 1.0, 1));
     let actions = coordinator.step(timeout, Event::Tick);
@@ -279,7 +289,7 @@ fn a_round_that_too_few_answer_is_tried_again() {
 fn an_evaluation_that_too_few_answer_goes_on_with_the_others() {
     let timeout = Duration::from_secs(5);
     let plan = Plan { min_answers: 3, round_timeout: Some(timeout), ..plan() };
-    let mut coordinator = Coordinator::new(plan, &FedAvg, base(0.0), 0);
+    let mut coordinator = coordinating(plan, FedAvg, base(0.0), 0);
     coordinator.step(NOW, Event::Begin);
     for device in 0..3 {
         coordinator.step(NOW, answer(device, 1, 4.0, 1));

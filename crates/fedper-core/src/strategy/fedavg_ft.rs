@@ -4,49 +4,52 @@
 //! result again. K. Wang et al., *Federated Evaluation of On-device Personalization*, arXiv:1910.10252; G. Cheng,
 //! K. Chadha, J. Duchi, *Fine-tuning is Fine in Federated Learning*, arXiv:2108.07313.
 
-use super::{FedAvg, LearnError, Learner, LocalRound, Strategy, Trained};
-use crate::metrics::EvalMetrics;
+use std::sync::Arc;
+
+use super::{About, Entry, FedAvg, LearnError, Learner, LocalRound, Pass, Strategy};
+use crate::parts::Parts;
 use crate::seed::Purpose;
 use crate::split::{BaseParams, PersonalParams, Split};
 
 /// Federated averaging, personalised at the end by more SGD on the device.
 pub struct FedAvgFineTuned;
 
+impl FedAvgFineTuned {
+    pub(super) const ENTRY: Entry = Entry::new("fedavg-ft", &[], |_| Arc::new(FedAvgFineTuned));
+}
+
 impl Strategy for FedAvgFineTuned {
     fn name(&self) -> &'static str {
         "fedavg-ft"
     }
 
-    fn about(&self) -> &'static str {
-        "fedavg, then each device fine-tunes the global model before it is evaluated (arXiv:1910.10252)"
+    fn about(&self) -> About {
+        About {
+            line: "fedavg, then each device fine-tunes the global model before it is evaluated",
+            source: "1910.10252",
+            ..FedAvg.about()
+        }
     }
 
-    fn split(&self, requested: &Split) -> Split {
-        FedAvg.split(requested)
+    fn parts(&self, cut: &Split) -> Parts {
+        FedAvg.parts(cut)
     }
 
-    /// Exactly FedAvg's.
-    fn train(
+    /// Fine-tunes the received model on the device's training samples.
+    fn network(
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
         received: &BaseParams,
         own: &PersonalParams,
-    ) -> Result<Trained, LearnError> {
-        FedAvg.train(device, round, received, own)
-    }
-
-    /// Fine-tunes the received model on the device's training samples, then tests it.
-    fn evaluate(
-        &self,
-        device: &mut dyn Learner,
-        round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
-    ) -> Result<EvalMetrics, LearnError> {
+    ) -> Result<(), LearnError> {
         device.load(&round.assemble(received, own))?;
-        device.train(round.finetune_epochs, Purpose::FineTune)?;
-        round.settle(device)?;
-        device.test()
+        let epochs = round.finetune_epochs;
+        device.train(&Pass { epochs, purpose: Purpose::FineTune, ..round.pass() })?;
+        round.settle(device)
+    }
+
+    fn network_trains(&self) -> bool {
+        true
     }
 }

@@ -1,33 +1,34 @@
 //! Local training: what a device reaches alone.
 
-use super::{LearnError, Learner, LocalRound, Strategy, Trained, train_jointly};
-use crate::split::{BaseParams, PersonalParams, Split};
+use std::sync::Arc;
+
+use super::{About, Entry, Strategy};
+use crate::parts::Parts;
+use crate::split::Split;
 
 /// Nothing is averaged, nothing is sent.
 pub struct Local;
+
+impl Local {
+    pub(super) const ENTRY: Entry = Entry::new("local", &[], |_| Arc::new(Local));
+}
 
 impl Strategy for Local {
     fn name(&self) -> &'static str {
         "local"
     }
 
-    fn about(&self) -> &'static str {
-        "every device trains alone, nothing is sent"
+    fn about(&self) -> About {
+        About {
+            line: "every device trains alone, nothing is sent",
+            source: "",
+            kept: "the whole network",
+            learns: "how many samples a device has",
+        }
     }
 
     /// Everything is personal, whatever cut is configured.
-    fn split(&self, requested: &Split) -> Split {
-        Split::all_personal(requested.whole())
-    }
-
-    /// e more epochs of SGD on the device's own model.
-    fn train(
-        &self,
-        device: &mut dyn Learner,
-        round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
-    ) -> Result<Trained, LearnError> {
-        train_jointly(device, round, received, own)
+    fn parts(&self, cut: &Split) -> Parts {
+        Parts::of(Split::all_personal(cut.whole()))
     }
 }

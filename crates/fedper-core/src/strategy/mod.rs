@@ -1,48 +1,58 @@
 //! Federated methods: one file each, written like its paper.
 //!
-//! A method says which parameters the server averages ([`Strategy::split`]), what a device does with what it receives
-//! ([`Strategy::train`]), with what network it is judged ([`Strategy::evaluate`]), and what the server does with what
-//! arrives ([`Strategy::weight`], [`Strategy::apply`]). A new method is a new file and a line in [`ALL`].
+//! A method says what is sent and kept ([`Strategy::parts`]), what a device does with what it receives
+//! ([`Strategy::train`]), which network it gives a device ([`Strategy::network`]), and what the server makes of what
+//! arrives ([`Strategy::server`]). All of these have FedPer's answer by default. A new method is a new file, and a line each for
+//! its module and its entry in [`METHODS`].
 
+mod device;
 mod fedavg;
 mod fedavg_ft;
 mod fedper;
 mod local;
+pub mod registry;
+mod server;
 
-use std::error::Error;
-
-use thiserror::Error;
-
+pub use self::device::{LearnError, Learner, LocalRound, Pass, Trained};
 pub use self::fedavg::FedAvg;
 pub use self::fedavg_ft::FedAvgFineTuned;
 pub use self::fedper::FedPer;
 pub use self::local::Local;
-use crate::metrics::{EvalMetrics, TrainMetrics};
-use crate::params::{Kind, Params, ParamsError};
-use crate::seed::Purpose;
+pub use self::registry::{Entry, Setting, Values};
+pub use self::server::{Folded, ServerRound};
+use crate::parts::Parts;
 use crate::split::{BaseParams, PersonalParams, Split};
 
-/// Every method, by the name that users type.
-pub static ALL: &[&dyn Strategy] = &[&FedPer, &FedAvg, &Local, &FedAvgFineTuned];
+/// Every method, in the order in which they are listed.
+pub static METHODS: &[&Entry] = &[&FedPer::ENTRY, &FedAvg::ENTRY, &Local::ENTRY, &FedAvgFineTuned::ENTRY];
 
-/// The method called `name`.
-pub fn by_name(name: &str) -> Option<&'static dyn Strategy> {
-    ALL.iter().copied().find(|strategy| strategy.name() == name)
+/// What a method is, for those who choose one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// One line on what it does.
+    pub line: &'static str,
+    /// Where it is from: an arXiv number, or empty.
+    pub source: &'static str,
+    /// What a device keeps between rounds.
+    pub kept: &'static str,
+    /// What the server can learn from what it receives.
+    pub learns: &'static str,
 }
 
-/// A federated method. Without state of its own: what lasts from round to round is the server's base and each device's
-/// personal parameters.
+/// A federated method. It has settings, and no state: what lasts from round to round are the slots of its [`Parts`].
 pub trait Strategy: Send + Sync {
     /// The name that users type.
     fn name(&self) -> &'static str;
 
-    /// One line on what it does, with its source.
-    fn about(&self) -> &'static str;
+    /// What it is.
+    fn about(&self) -> About;
 
-    /// Which parameters are averaged, given the cut that the configuration asks for.
-    fn split(&self, requested: &Split) -> Split;
+    /// What is sent and kept, given the cut that the configuration asks for.
+    fn parts(&self, cut: &Split) -> Parts {
+        Parts::of(cut.clone())
+    }
 
-    /// A device's part of a round: from the base it `received` and its `own` personal parameters to new ones.
+    /// A device's part of a round: from what it `received` and what it keeps of its `own` to new ones.
     ///
     /// # Errors
     /// If the device cannot train, or its training diverged.
@@ -52,22 +62,36 @@ pub trait Strategy: Send + Sync {
         round: &LocalRound,
         received: &BaseParams,
         own: &PersonalParams,
-    ) -> Result<Trained, LearnError>;
+    ) -> Result<Trained, LearnError> {
+        device.load(&round.assemble(received, own))?;
+        let metrics = device.train(&round.pass())?;
+        round.answer_with_model(device, metrics)
+    }
 
-    /// Tests the network that this method gives the device, on the device's own test samples.
+    /// Puts *the* network that this method gives the device into it: what is tested, exported and predicted with.
     ///
     /// # Errors
-    /// If the device cannot be tested.
-    fn evaluate(
+    /// If the device cannot make it.
+    fn network(
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
         received: &BaseParams,
         own: &PersonalParams,
-    ) -> Result<EvalMetrics, LearnError> {
-        device.load(&round.split.join(received, own))?;
-        round.settle(device)?;
-        device.test()
+    ) -> Result<(), LearnError> {
+        device.load(&round.parts.join(received, own))?;
+        round.settle(device)
+    }
+
+    /// Whether [`Strategy::network`] trains, so that it can be made only where the device's samples are.
+    fn network_trains(&self) -> bool {
+        false
+    }
+
+    /// What lasts on the server after a round, from what lasted before it and what devices sent. Whatever it is, it is
+    /// rounded to `f32` and goes on so.
+    fn server(&self, state: &BaseParams, folded: Folded, round: &ServerRound) -> BaseParams {
+        folded.over(state, round.parts)
     }
 
     /// The weight of a device that holds `samples` training samples; FedAvg's n_j unless a method says otherwise.
@@ -75,135 +99,10 @@ pub trait Strategy: Send + Sync {
         samples as f64
     }
 
-    /// The server's new base, from its previous one and the devices' weighted mean; the mean unless a method says
-    /// otherwise.
-    fn apply(&self, _previous: &BaseParams, mean: BaseParams) -> BaseParams {
-        mean
+    /// Whether devices may train with momentum. Where a method's formula counts on plain steps they may not.
+    fn takes_momentum(&self) -> bool {
+        true
     }
-}
-
-/// What a strategy tells the device it runs on to do. Implemented by the simulator and by deployed devices.
-pub trait Learner {
-    /// Puts weights into the device's network.
-    ///
-    /// # Errors
-    /// If they belong to another network.
-    fn load(&mut self, params: &Params) -> Result<(), LearnError>;
-
-    /// The weights of the device's network.
-    ///
-    /// # Errors
-    /// If the network cannot give them.
-    fn params(&mut self) -> Result<Params, LearnError>;
-
-    /// Mini-batch SGD on all layers over the device's own samples for `epochs`, momentum starting at zero. The order of
-    /// the samples is drawn for `purpose`.
-    ///
-    /// # Errors
-    /// [`LearnError::Diverged`] if the loss is no longer finite.
-    fn train(&mut self, epochs: u32, purpose: Purpose) -> Result<TrainMetrics, LearnError>;
-
-    /// Measures the network's batch-norm statistics afresh on (a sample of) the device's own training samples. No weight
-    /// changes.
-    ///
-    /// # Errors
-    /// If the samples cannot be read.
-    fn measure_statistics(&mut self) -> Result<(), LearnError>;
-
-    /// Tests the network on the device's own test samples, in eval mode.
-    ///
-    /// # Errors
-    /// If the test cannot be made.
-    fn test(&mut self) -> Result<EvalMetrics, LearnError>;
-}
-
-/// What a round asks of a device.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalRound<'a> {
-    /// The method's cut of the network.
-    pub split: &'a Split,
-    /// Epochs of local training.
-    pub epochs: u32,
-    /// Epochs of fine-tuning before an evaluation, for methods that do so.
-    pub finetune_epochs: u32,
-    /// Whether a device starts a round from fresh batch-norm statistics in its base instead of the received ones.
-    pub reset_statistics: bool,
-    /// Whether a device measures batch-norm statistics afresh before its network is tested.
-    pub measure_statistics: bool,
-}
-
-impl LocalRound<'_> {
-    /// Has a device measure its batch-norm statistics afresh, if the round asks for it and a base with such was received:
-    /// averaged ones belong to no device's data and to none of the networks that were averaged.
-    ///
-    /// # Errors
-    /// As [`Learner::measure_statistics`].
-    pub fn settle(&self, device: &mut dyn Learner) -> Result<(), LearnError> {
-        if self.measures() { device.measure_statistics() } else { Ok(()) }
-    }
-
-    /// Whether [`LocalRound::settle`] has statistics measured.
-    pub fn measures(&self) -> bool {
-        self.measure_statistics && self.split.base().specs().iter().any(|spec| spec.kind == Kind::Buffer)
-    }
-
-    /// The network that a device trains: the received base under its own personal layers.
-    pub fn assemble(&self, received: &BaseParams, own: &PersonalParams) -> Params {
-        let mut params = self.split.join(received, own);
-        if self.reset_statistics {
-            for spec in received.params().layout().specs().iter().filter(|spec| spec.kind == Kind::Buffer) {
-                let position =
-                    params.layout().position(&spec.name).expect("the base is a part of the network");
-                params.at_mut(position).fill(if spec.name.ends_with("running_var") { 1.0 } else { 0.0 });
-            }
-        }
-        params
-    }
-}
-
-/// What a device has after its local training.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trained {
-    /// What it sends.
-    pub base: BaseParams,
-    /// What it keeps.
-    pub personal: PersonalParams,
-    /// What it measured.
-    pub metrics: TrainMetrics,
-}
-
-/// Why a device did not answer.
-#[derive(Debug, Error)]
-pub enum LearnError {
-    /// The loss or a weight is no longer finite.
-    #[error("training diverged ({0}): lower the learning rate (--lr)")]
-    Diverged(String),
-    /// The device is out for this round.
-    #[error("the device failed in this round")]
-    Dropped,
-    /// Parameters of another network.
-    #[error(transparent)]
-    Params(#[from] ParamsError),
-    /// Anything else that the device reports.
-    #[error(transparent)]
-    Device(#[from] Box<dyn Error + Send + Sync>),
-}
-
-/// Joint SGD on all layers, then the cut: what all of the methods here do on a device.
-fn train_jointly(
-    device: &mut dyn Learner,
-    round: &LocalRound,
-    received: &BaseParams,
-    own: &PersonalParams,
-) -> Result<Trained, LearnError> {
-    device.load(&round.assemble(received, own))?;
-    let metrics = device.train(round.epochs, Purpose::Shuffle)?;
-    let trained = device.params()?;
-    if let Some(name) = trained.first_non_finite() {
-        return Err(LearnError::Diverged(format!("`{name}` is no longer finite")));
-    }
-    let (base, personal) = round.split.cut(&trained);
-    Ok(Trained { base, personal, metrics })
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use fedper_core::aggregate::Aggregator;
-use fedper_core::params::Layout;
+use fedper_core::params::{Layout, Params};
 use fedper_core::round::DeviceId;
-use fedper_core::split::BaseParams;
 use serde::Serialize;
 
 use super::{Figures, median};
@@ -42,12 +41,12 @@ pub struct Report {
 ///
 /// # Panics
 /// If `base` is empty, or there is no device or round.
-pub fn measure(base: &BaseParams, devices: u64, rounds: u32) -> Report {
-    let layout: &Arc<Layout> = base.params().layout();
+pub fn measure(base: &Params, devices: u64, rounds: u32) -> Report {
+    let layout: &Arc<Layout> = base.layout();
     let workers = cores::available();
     let lent = cores::lend(workers);
-    let share = base.params().values().len().div_ceil(workers);
-    let mut buffer = base.params().values().to_vec();
+    let share = base.values().len().div_ceil(workers);
+    let mut buffer = base.values().to_vec();
     let mut averaging = Vec::new();
     let mut copying = Vec::new();
     let mut releasing = Vec::new();
@@ -62,7 +61,7 @@ pub fn measure(base: &BaseParams, devices: u64, rounds: u32) -> Report {
                 releasing.push(timed(|| drop(twin)).0);
             }
             let answer = base.clone();
-            let parts = black_box(&mut buffer).chunks_mut(share).zip(answer.params().values().chunks(share));
+            let parts = black_box(&mut buffer).chunks_mut(share).zip(answer.values().chunks(share));
             copy += timed(|| lent.each(parts, |(to, from): (&mut [f32], &[f32])| to.copy_from_slice(from))).0;
             average += timed(|| aggregator.add(DeviceId(device), answer, 500.0)).0;
         }

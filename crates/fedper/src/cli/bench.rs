@@ -272,7 +272,7 @@ fn aggregate(args: &AggregateArgs) -> Result<(), Error> {
         )));
     }
     drop(params);
-    let report = aggregate::measure(&base, config.clients, config.rounds);
+    let report = aggregate::measure(base.params(), config.clients, config.rounds);
     if args.json {
         return print_json(&report);
     }

@@ -14,7 +14,6 @@ use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment;
 use crate::rundir::{device_network, read_summary, write_atomically};
-use crate::settled::settled;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -225,10 +224,7 @@ fn export(args: &ExportArgs) -> Result<(), Error> {
             if !network.trained {
                 note = "The device never trained: its personal layers are those it would begin with\n";
             }
-            match args.device {
-                Some(device) => settled(run, algorithm, device, network.params)?,
-                None => network.params,
-            }
+            network.params
         }
         _ => {
             let (config, architecture) =

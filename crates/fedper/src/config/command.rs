@@ -1,5 +1,6 @@
 //! A configuration beside another: what differs, and the command line that says so.
 
+use fedper_core::strategy::registry::by_name;
 use fedper_nn::Model;
 
 use super::{Config, EMBEDDED, Settings, defaults};
@@ -42,6 +43,7 @@ impl Config {
         for (key, value) in table(self).iter().filter(|(key, value)| differs(key, value)) {
             let flag = key.replace('_', "-");
             match value {
+                toml::Value::Table(methods) => command += &set_flags(methods),
                 toml::Value::Boolean(true) => command += &format!(" --{flag}"),
                 toml::Value::Boolean(false) => command += &format!(" --no-{flag}"),
                 toml::Value::String(text) => command += &format!(" --{flag} {}", quoted(text)),
@@ -69,6 +71,21 @@ impl Config {
             .map(|key| format!("{key} is {} here and {} there", show(ours.get(key)), show(theirs.get(key))))
             .collect()
     }
+}
+
+/// What is set of methods, where it is not the default.
+fn set_flags(methods: &toml::Table) -> String {
+    let mut flags = String::new();
+    for (method, values) in methods {
+        for (name, value) in values.as_table().into_iter().flatten() {
+            let default =
+                by_name(method).and_then(|entry| entry.settings.iter().find(|s| s.name == name)?.default);
+            if value.as_float() != default {
+                flags += &format!(" --set {method}.{name}={value}");
+            }
+        }
+    }
+    flags
 }
 
 /// `text` as one word of a POSIX shell.

@@ -4,6 +4,7 @@
 mod choices;
 mod command;
 mod defaults;
+mod methods;
 mod raters;
 mod samples;
 mod settings;
@@ -11,13 +12,13 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use fedper_core::strategy;
 use fedper_data::{Dataset, Scheme, TestSplit};
 use fedper_nn::{Model, Precision, Stem};
 use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 use self::defaults::{Deal, Defaults};
+pub use self::methods::MethodSettings;
 use self::raters::Rated;
 pub use self::samples::Samples;
 pub use self::settings::Settings;
@@ -153,6 +154,9 @@ pub struct Config {
     /// What of its network it trains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_client_layers: Option<NewClientLayers>,
+    /// What is set of each method.
+    #[serde(skip_serializing_if = "MethodSettings::is_empty")]
+    pub method: MethodSettings,
 }
 
 /// The dataset that is part of the program.
@@ -208,6 +212,8 @@ impl Config {
         let own_labels = chosen == 0 && matches!(default.deal, Deal::OwnLabels);
         let test_fraction = default.test_fraction.filter(|_| own_labels);
         training::check_pairs(settings)?;
+        let default_algorithms = || default.algorithms.iter().map(|&name| name.to_owned()).collect();
+        let algorithm: Vec<String> = s.algorithm.take().unwrap_or_else(default_algorithms);
         let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
@@ -220,9 +226,9 @@ impl Config {
             stem,
             precision: parse(s.precision.as_deref().unwrap_or("fp32"))?,
             init: s.init.map(absolute),
-            algorithm: s
-                .algorithm
-                .unwrap_or_else(|| default.algorithms.iter().map(|&name| name.to_owned()).collect()),
+            momentum: training::momentum(settings, &algorithm, default.momentum)?,
+            method: methods::resolve(settings, &algorithm)?,
+            algorithm,
             personal_layers: match s.personal_pattern {
                 Some(_) => None,
                 None => Some(s.personal_layers.unwrap_or(1)),
@@ -253,7 +259,6 @@ impl Config {
             lr_step_rounds: training::step_rounds(settings, default.rounds),
             lr_step_factor: training::step_factor(settings),
             warmup_rounds: s.warmup_rounds.unwrap_or(0),
-            momentum: s.momentum.unwrap_or(default.momentum),
             weight_decay: s.weight_decay.unwrap_or(0.0),
             clip_norm: s.clip_norm,
             shuffle: s.shuffle.unwrap_or(true),
@@ -279,9 +284,8 @@ impl Config {
             return wrong("algorithm is empty: give at least one, such as --algorithm fedper,fedavg");
         }
         for (i, name) in self.algorithm.iter().enumerate() {
-            if strategy::by_name(name).is_none() {
-                let known: Vec<&str> = strategy::ALL.iter().map(|s| s.name()).collect();
-                return wrong(format!("there is no algorithm `{name}`; there are {}", known.join(", ")));
+            if self.method(name).is_none() {
+                return wrong(format!("there is no algorithm `{name}`; there are {}", methods::names()));
             }
             if self.algorithm[..i].contains(name) {
                 return wrong(format!("algorithm `{name}` is given twice"));

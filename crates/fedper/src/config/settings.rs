@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Augment, BatchNorm, LrSchedule, NewClientLayers, Samples};
+use super::{Augment, BatchNorm, LrSchedule, MethodSettings, NewClientLayers, Samples};
 
 /// The keys of a configuration, as flags and as a TOML file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -93,6 +93,13 @@ pub struct Settings {
     /// embedded dataset]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
+    /// Of a method, set this: `fedper methods` names what each has
+    #[arg(long, value_name = "METHOD.NAME=VALUE,...", value_delimiter = ',', help_heading = "Training")]
+    #[serde(skip)]
+    pub set: Option<Vec<String>>,
+    /// The table behind `--set`: `[method.ditto]`.
+    #[arg(skip)]
+    pub method: Option<MethodSettings>,
     /// Number of rounds [default: 15; 10 of the embedded dataset]
     #[arg(long, value_name = "COUNT", help_heading = "Training")]
     pub rounds: Option<u32>,
@@ -195,6 +202,12 @@ impl Settings {
         if self.no_shuffle {
             (self.no_shuffle, self.shuffle) = (false, Some(false));
         }
+        // One setting that is given replaces that one of the file's.
+        let mut method = file.method.take().unwrap_or_default();
+        for (name, values) in self.method.take().unwrap_or_default() {
+            method.entry(name).or_default().extend(values);
+        }
+        self.method = (!method.is_empty()).then_some(method);
         macro_rules! merge {
             ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
         }
@@ -202,7 +215,7 @@ impl Settings {
             with_replacement own_labels min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
             finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
             weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
-            min_delta new_clients new_client_epochs new_client_layers)
+            min_delta new_clients new_client_epochs new_client_layers set method)
     }
 
     /// Whether no way of dealing the samples was chosen.

@@ -3,6 +3,7 @@
 use fedper_core::plateau::Plateau;
 use fedper_core::schedule::{Course, Schedule};
 
+use super::methods::plain;
 use super::{Config, LrSchedule, Settings, wrong};
 use crate::error::Error;
 
@@ -19,6 +20,19 @@ pub(super) fn step_rounds(settings: &Settings, default_rounds: u32) -> Option<u3
 
 pub(super) fn step_factor(settings: &Settings) -> Option<f64> {
     steps(settings).then(|| settings.lr_step_factor.unwrap_or(DEFAULT_STEP_FACTOR))
+}
+
+/// The momentum of the run: 0 by default where one of its methods cannot have any, so that all train alike.
+pub(super) fn momentum(settings: &Settings, algorithms: &[String], default: f64) -> Result<f64, Error> {
+    let plain = plain(algorithms);
+    match (settings.momentum, &plain[..]) {
+        (Some(momentum), [name, ..]) if momentum != 0.0 => wrong(format!(
+            "momentum is {momentum}, and {name} counts on steps without it: give --momentum 0, or leave {name} out"
+        )),
+        (Some(momentum), _) => Ok(momentum),
+        (None, []) => Ok(default),
+        (None, _) => Ok(0.0),
+    }
 }
 
 /// Refuses what has no effect without another key.
@@ -49,6 +63,17 @@ pub(super) fn check_pairs(settings: &Settings) -> Result<(), Error> {
 }
 
 impl Config {
+    /// What is to be said of the momentum, if it is not the usual one for a method's sake.
+    pub(crate) fn momentum_note(&self, settings: &Settings) -> Option<String> {
+        let plain = plain(&self.algorithm);
+        (settings.momentum.is_none() && !plain.is_empty()).then(|| {
+            format!(
+                "momentum is 0 for all methods: {} cannot have any, and all train alike",
+                plain.join(", ")
+            )
+        })
+    }
+
     pub(super) fn check_training(&self) -> Result<(), Error> {
         if self.warmup_rounds >= self.rounds {
             return wrong(format!(

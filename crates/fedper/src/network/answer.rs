@@ -1,13 +1,11 @@
 //! What an answer holds, written by a client and read, with suspicion, by a server.
 //!
 //! Where the question names devices, `metrics` has lists as long as the devices that came through: `device-ids`,
-//! `device-samples` (n_j), `device-trained` and `device-loss-sums`; `device-test-samples`, `device-test-correct` and
+//! `device-samples` (n_j), `device-trained`, `device-steps` and `device-loss-sums`; `device-test-samples`, `device-test-correct` and
 //! `device-test-loss-sums` where they were tested. Those that failed are named with the reason under `failures` in `config`.
 
-use std::sync::Arc;
-
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
-use fedper_core::params::{Layout, Params};
+use fedper_core::parts::Parts;
 use fedper_core::round::{Answer, DeviceId};
 use fedper_core::split::BaseParams;
 use fedper_flower::records::{Content, Values};
@@ -18,6 +16,7 @@ const SAMPLES: &str = "num-examples";
 const IDS: &str = "device-ids";
 const DEVICE_SAMPLES: &str = "device-samples";
 const TRAINED: &str = "device-trained";
+const STEPS: &str = "device-steps";
 const LOSS_SUMS: &str = "device-loss-sums";
 const TEST_SAMPLES: &str = "device-test-samples";
 const TEST_CORRECT: &str = "device-test-correct";
@@ -59,6 +58,7 @@ pub(super) fn trained(answers: &[Answer], detailed: bool) -> Values {
         metrics.set_ints(IDS, ints(answers.iter().map(|answer| answer.device.0)));
         metrics.set_ints(DEVICE_SAMPLES, ints(answers.iter().map(|answer| answer.samples)));
         metrics.set_ints(TRAINED, ints(answers.iter().map(|answer| answer.train.samples)));
+        metrics.set_ints(STEPS, ints(answers.iter().map(|answer| answer.train.steps)));
         metrics.set_floats(LOSS_SUMS, answers.iter().map(|answer| answer.train.loss_sum).collect());
         let tests: Vec<EvalMetrics> = answers.iter().filter_map(|answer| answer.test).collect();
         if !tests.is_empty() && tests.len() == answers.len() {
@@ -163,7 +163,7 @@ impl Default for Limits {
     }
 }
 
-/// Checks an answer of `asked` to `train`, which began with `base`: exactly its names and shapes, finite values, a
+/// Checks an answer of `asked` to `train`, which began with the server's `state`: exactly the names and shapes of `parts`, finite values, a
 /// positive and plausible number of samples, an update within the bound.
 ///
 /// # Errors
@@ -171,9 +171,10 @@ impl Default for Limits {
 pub fn check_trained(
     content: &Content,
     asked: &[DeviceId],
-    base: &BaseParams,
+    parts: &Parts,
+    state: &BaseParams,
     limits: &Limits,
-) -> Result<(Params, Vec<Answer>, Vec<Failure>), String> {
+) -> Result<(BaseParams, Vec<Answer>, Vec<Failure>), String> {
     let metrics = content.metrics.as_ref().ok_or("it has no metrics")?;
     let failed = read_failures(content, asked)?;
     let ids = ids(metrics, asked, &failed)?;
@@ -190,6 +191,7 @@ pub fn check_trained(
         return Err(format!("num-examples is {total}, but the devices have {sum}"));
     }
     let trained = list(metrics, TRAINED, ids.len())?;
+    let steps = list(metrics, STEPS, ids.len())?;
     let losses = floats(metrics, LOSS_SUMS, ids.len())?;
     let foreign_loss = metrics.float("train_loss").filter(plausible_loss);
     let tests = read_tests(metrics, ids.len())?;
@@ -198,27 +200,29 @@ pub fn check_trained(
         let samples = samples[i] as u64;
         let train = match (&trained, &losses, foreign_loss) {
             (Some(trained), Some(losses), _) => {
-                TrainMetrics { loss_sum: losses[i], samples: trained[i].max(0) as u64 }
+                let steps = steps.as_ref().map_or(0, |steps| steps[i].max(0) as u64);
+                TrainMetrics { loss_sum: losses[i], samples: trained[i].max(0) as u64, steps }
             }
-            (_, _, Some(loss)) if one => TrainMetrics { loss_sum: loss * samples as f64, samples },
+            (_, _, Some(loss)) if one => TrainMetrics { loss_sum: loss * samples as f64, samples, steps: 0 },
             _ => TrainMetrics::default(),
         };
         answers.push(Answer { device, samples, train, test: tests.as_ref().map(|tests| tests[i]) });
     }
-    let layout: &Arc<Layout> = base.params().layout();
     let arrays = content.arrays.as_ref().ok_or("it has no arrays")?;
-    let params = arrays.to_params(layout).map_err(|error| error.to_string())?;
+    let params = arrays.to_params(parts.up.layout()).map_err(|error| error.to_string())?;
     if let Some(name) = params.first_non_finite() {
         return Err(format!("`{name}` holds a value that is not finite"));
     }
     if let Some(most) = limits.max_update_norm {
-        let pairs = params.values().iter().zip(base.params().values());
+        let (base, before) = (parts.up.take(&params, ""), parts.server.take(state.params(), ""));
+        let pairs = base.values().iter().zip(before.values());
         let norm = pairs.map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>().sqrt();
         if norm > most {
             return Err(format!("its update has norm {norm:.3}, more than {most} (--max-update-norm)"));
         }
     }
-    Ok((params, answers, failed))
+    let sent = parts.adopt_sent(&params).map_err(|error| error.to_string())?;
+    Ok((sent, answers, failed))
 }
 
 /// Checks an answer of `asked` to `evaluate`.

@@ -1,4 +1,4 @@
-use fedper_core::params::Spec;
+use fedper_core::params::{Layout, Params, Spec};
 use fedper_core::seed::{self, Purpose};
 use fedper_core::split::Split;
 use fedper_flower::records::ArrayRecord;
@@ -13,11 +13,22 @@ fn base(shape: [usize; 1], value: f32) -> BaseParams {
     Split::all_base(&layout).adopt_base(&params).unwrap()
 }
 
+/// An answer of whoever trains all of `w`, which was zero.
+fn check(
+    content: &Content,
+    asked: &[DeviceId],
+    limits: &Limits,
+) -> Result<(BaseParams, Vec<Answer>, Vec<Failure>), String> {
+    let state = base([4], 0.0);
+    let parts = Parts::of(Split::all_base(state.params().layout()));
+    check_trained(content, asked, &parts, &state, limits)
+}
+
 fn answers(devices: &[(u64, u64)]) -> Vec<Answer> {
     let answer = |&(device, samples)| Answer {
         device: DeviceId(device),
         samples,
-        train: TrainMetrics { loss_sum: 0.1 * device as f64, samples: 2 * samples },
+        train: TrainMetrics { loss_sum: 0.1 * device as f64, samples: 2 * samples, steps: device + 1 },
         test: Some(EvalMetrics { correct: 1, loss_sum: 0.3, samples: 2 }),
     };
     devices.iter().map(answer).collect()
@@ -29,7 +40,7 @@ fn content(metrics: Values, base: &BaseParams) -> Content {
 
 fn refused(content: &Content, asked: &[u64], limits: &Limits) -> String {
     let asked: Vec<DeviceId> = asked.iter().copied().map(DeviceId).collect();
-    check_trained(content, &asked, &base([4], 0.0), limits).unwrap_err()
+    check(content, &asked, limits).unwrap_err()
 }
 
 #[test]
@@ -38,10 +49,9 @@ fn what_devices_measured_arrives_bit_for_bit() {
     let mut content = content(trained(&sent, true), &base([4], 0.5));
     content.config = failures(&[(DeviceId(3), "tired".into())]);
     let asked = [2, 3, 5].map(DeviceId);
-    let (params, found, failed) =
-        check_trained(&content, &asked, &base([4], 0.0), &Limits::default()).unwrap();
+    let (params, found, failed) = check(&content, &asked, &Limits::default()).unwrap();
     assert_eq!((found, failed), (sent, vec![(DeviceId(3), "tired".to_owned())]));
-    assert_eq!(params.values(), [0.5; 4]);
+    assert_eq!(params.params().values(), [0.5; 4]);
     let tests = [(DeviceId(2), EvalMetrics { correct: 3, loss_sum: 0.7, samples: 4 })];
     let content = Content { metrics: Some(evaluated(&tests, true)), ..Content::default() };
     assert_eq!(check_evaluated(&content, &[DeviceId(2)]).unwrap(), (tests.to_vec(), Vec::new()));
@@ -52,9 +62,9 @@ fn a_base_in_one_array_is_taken_for_what_it_is() {
     let take = |base_sent: &BaseParams| {
         let arrays = Some(ArrayRecord::flat(base_sent));
         let content = Content { arrays, metrics: Some(trained(&answers(&[(1, 5)]), true)), config: None };
-        check_trained(&content, &[DeviceId(1)], &base([4], 0.0), &Limits::default())
+        check(&content, &[DeviceId(1)], &Limits::default())
     };
-    assert_eq!(take(&base([4], 0.5)).unwrap().0.values(), [0.5; 4]);
+    assert_eq!(take(&base([4], 0.5)).unwrap().0.params().values(), [0.5; 4]);
     assert_eq!(take(&base([4], f32::NAN)).unwrap_err(), "`w` holds a value that is not finite");
     assert!(take(&base([5], 0.5)).unwrap_err().contains("a base of other parameters"));
 }
@@ -85,7 +95,7 @@ fn a_python_device_is_one_device() {
     metrics.set_float("train_loss", 0.5);
     metrics.set_float("eval_acc", 0.7);
     let content = content(metrics, &base([4], 1.0));
-    let (_, found, _) = check_trained(&content, &[DeviceId(9)], &base([4], 0.0), &Limits::default()).unwrap();
+    let (_, found, _) = check(&content, &[DeviceId(9)], &Limits::default()).unwrap();
     assert_eq!((found[0].device, found[0].samples, found[0].train.loss_sum), (DeviceId(9), 10, 5.0));
     let (tests, _) = check_evaluated(&content, &[DeviceId(9)]).unwrap();
     assert_eq!((tests[0].1.correct, tests[0].1.samples), (7, 10));
@@ -180,9 +190,9 @@ fn arbitrary_answers_are_refused_or_make_sense() {
         let max_samples = if below(2) == 0 { u64::MAX } else { 10 };
         let limits = Limits { max_samples, ..Limits::default() };
         let plausible = |test: &EvalMetrics| test.correct <= test.samples && test.loss_sum.is_finite();
-        if let Ok((params, answers, failed)) = check_trained(&content, asked, &base([4], 0.0), &limits) {
+        if let Ok((params, answers, failed)) = check(&content, asked, &limits) {
             trained_well += 1;
-            assert!(!answers.is_empty() && params.first_non_finite().is_none());
+            assert!(!answers.is_empty() && params.params().first_non_finite().is_none());
             let devices =
                 answers.iter().map(|answer| answer.device).chain(failed.iter().map(|(device, _)| *device));
             assert!(devices.clone().all(|device| asked.contains(&device)), "case {case}");

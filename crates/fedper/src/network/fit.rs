@@ -5,7 +5,6 @@
 //! has learned of both, and nothing would show it. Where every algorithm keeps that layer on the device, each device has
 //! classes of its own, as many as it likes.
 
-use fedper_core::strategy;
 use fedper_flower::records::Values;
 use fedper_nn::Architecture;
 
@@ -170,9 +169,11 @@ pub(super) fn classes_travel(experiment: &Experiment) -> bool {
         .filter(|spec| more.specs().iter().all(|other| other.name != spec.name || other.shape != spec.shape))
         .map(|spec| spec.name.as_str())
         .collect();
-    config.algorithm.iter().filter_map(|name| strategy::by_name(name)).any(|strategy| {
-        let split = experiment.split(strategy);
-        names.iter().any(|name| split.base().position(name).is_some())
+    config.methods().iter().any(|strategy| {
+        let parts = experiment.parts(&**strategy);
+        // Whatever a parameter of another slot is called, it has the model's name behind its prefix.
+        let sent = |name: &str| names.contains(&name.rsplit('/').next().unwrap_or(name));
+        parts.up.layout().specs().iter().any(|spec| sent(&spec.name))
     })
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use fedper_core::aggregate::Aggregator;
+use fedper_core::folding::Folding;
 use fedper_core::metrics::EvalMetrics;
+use fedper_core::parts::Parts;
 use fedper_core::round::{Answer, DeviceId, Download, Upload};
-use fedper_core::split::{BaseParams, PersonalParams, Split};
-use fedper_core::strategy::{self, LearnError, Strategy};
+use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::strategy::{LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
@@ -23,7 +24,7 @@ use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::settled::network_of;
+use crate::settled::Given;
 
 /// How many images that were left out are named.
 const NAMED: usize = 10;
@@ -66,8 +67,8 @@ pub(super) struct Prepared {
 
 /// A question that was understood.
 pub(super) struct Question {
-    strategy: &'static dyn Strategy,
-    pub(super) split: Arc<Split>,
+    strategy: Arc<dyn Strategy>,
+    pub(super) parts: Arc<Parts>,
     pub(super) federation: String,
     devices: Vec<DeviceId>,
     /// Whether a list for each device is wanted.
@@ -175,7 +176,7 @@ impl<'a> Host<'a> {
         let experiment = &self.prepared.as_ref().expect("prepared before").experiment;
         let name = config.text(ALGORITHM).unwrap_or("fedper");
         let strategy =
-            strategy::by_name(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
+            experiment.config.method(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
         let round = match config.int(ROUND) {
             Some(round) => u32::try_from(round).ok(),
             None => message.metadata.group_id.parse().ok(),
@@ -183,9 +184,9 @@ impl<'a> Host<'a> {
         let round = round
             .filter(|&round| round > 0)
             .ok_or_else(|| format!("the question does not say which round it is (`{ROUND}`)"))?;
-        let split = Arc::new(experiment.split(strategy));
+        let parts = Arc::new(experiment.parts(&*strategy));
         let arrays = content.arrays.as_ref().ok_or("the question has no arrays")?;
-        let params = arrays.to_params(split.base()).map_err(|error| {
+        let params = arrays.to_params(parts.down.layout()).map_err(|error| {
             format!(
                 "the server's base is not this device's: {error}; model, cut and classes must be the same"
             )
@@ -193,7 +194,7 @@ impl<'a> Host<'a> {
         if let Some(name) = params.first_non_finite() {
             return Err(format!("the server's base holds a value that is not finite, in `{name}`"));
         }
-        let base = split.adopt_base(&params).map_err(|error| error.to_string())?;
+        let base = parts.adopt_received(&params).map_err(|error| error.to_string())?;
         let federation = match config.text(FEDERATION) {
             Some(name) if name.len() > LONGEST_NAME => {
                 return Err(format!("the federation's name is longer than {LONGEST_NAME} bytes"));
@@ -204,7 +205,7 @@ impl<'a> Host<'a> {
         };
         Ok(Question {
             strategy,
-            split,
+            parts,
             federation,
             devices: self.own.asked(config, experiment.config.clients)?,
             detailed: config.ints(DEVICES).is_some(),
@@ -218,8 +219,8 @@ impl<'a> Host<'a> {
     }
 
     fn train(&mut self, question: &Question) -> Result<Reply, Error> {
-        let mut aggregator = Aggregator::new(question.split.base().clone(), question.devices.iter().copied())
-            .on(cores::lend(self.workers));
+        let mut folding =
+            Folding::new(question.parts.clone(), &question.devices).on(cores::lend(self.workers));
         let mut only: Option<BaseParams> = None;
         let mut answers: Vec<Answer> = Vec::new();
         let mut kept: Vec<(DeviceId, PersonalParams)> = Vec::new();
@@ -233,12 +234,13 @@ impl<'a> Host<'a> {
                 if one {
                     only = Some(base);
                 } else {
-                    aggregator.add(device, base, question.strategy.weight(samples));
+                    let weight = question.strategy.weight(samples);
+                    folding.add(device, base, weight, 1).expect("a method sends what it says");
                 }
             }
             Ok(Work::Evaluated(_)) => unreachable!("asked to train"),
             Err(error) => {
-                aggregator.skip(device);
+                folding.skip(device);
                 failed.push((device, error.to_string()));
             }
         })?;
@@ -247,11 +249,11 @@ impl<'a> Host<'a> {
         if answers.is_empty() {
             return Ok(Reply::Refusal(reasons(&failed)));
         }
-        if !question.split.personal().is_empty() {
+        if !question.parts.kept.is_empty() {
             let states = kept.iter().map(|(device, personal)| (*device, personal));
             self.store.keep(question.message.round, question.scope(), states)?;
         }
-        let base = only.or_else(|| aggregator.finish()).expect("a device answered");
+        let base = only.or_else(|| folding.together()).expect("a device answered");
         Ok(Reply::Content(Content {
             arrays: Some(if question.flat { ArrayRecord::flat(&base) } else { ArrayRecord::of(&base) }),
             metrics: Some(answer::trained(&answers, question.detailed)),
@@ -286,13 +288,20 @@ impl<'a> Host<'a> {
     /// The network that `device` was tested with.
     fn network(&mut self, question: &Question, device: DeviceId) -> Result<Kept, Error> {
         let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
-        let split = &question.split;
-        let personal = own(self.store, question, Task::Evaluate, device)?
-            .unwrap_or_else(|| experiment.initial_personal(split, device));
-        let own = !split.personal().is_empty();
+        let Question { parts, strategy, message, .. } = question;
+        let kept = own(self.store, question, Task::Evaluate, device)?
+            .unwrap_or_else(|| experiment.initial_kept(parts, device, &message.base));
+        let own = !parts.kept.is_empty() || strategy.network_trains();
         let place = self.own.place(device);
-        let parts = (&*question.message.base, &personal);
-        let params = network_of(experiment, &mut benches[0], split, parts, (device, place), self.stop)
+        let given = Given {
+            strategy: &**strategy,
+            parts,
+            received: &message.base,
+            kept: &kept,
+            round: message.round,
+        };
+        let params = given
+            .network(experiment, &mut benches[0], (device, place), self.stop)
             .map_err(|error| Error::Training(format!("device {device}: {error}")))?;
         let about = About::new(experiment, device, question.strategy.name(), question.message.round, own);
         Ok(Kept { params, about })
@@ -326,8 +335,8 @@ impl<'a> Host<'a> {
                     while let Some(device) = next() {
                         let result = own(store, question, task, device).map(|personal| {
                             let job = Job {
-                                strategy: question.strategy,
-                                split: question.split.clone(),
+                                strategy: question.strategy.clone(),
+                                parts: question.parts.clone(),
                                 device,
                                 place: host.place(device),
                                 message: question.message.clone(),
@@ -364,13 +373,13 @@ fn own(
     task: Task,
     device: DeviceId,
 ) -> Result<Option<PersonalParams>, Error> {
-    let split = &*question.split;
-    if split.personal().is_empty() {
+    let parts = &*question.parts;
+    if parts.kept.is_empty() {
         return Ok(None);
     }
     match task {
-        Task::Train => store.at_the_beginning_of(question.message.round, question.scope(), device, split),
-        Task::Evaluate => Ok(store.state(question.scope(), device, split)?.map(|state| state.personal)),
+        Task::Train => store.at_the_beginning_of(question.message.round, question.scope(), device, parts),
+        Task::Evaluate => Ok(store.state(question.scope(), device, parts)?.map(|state| state.personal)),
     }
 }
 

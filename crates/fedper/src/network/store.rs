@@ -9,9 +9,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use fedper_core::params::{Layout, Params};
+use fedper_core::params::Params;
+use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{PersonalParams, Split};
+use fedper_core::split::PersonalParams;
 use fedper_flower::identity::Identity;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -228,9 +229,9 @@ impl Store {
     /// What `device` keeps now; `None` if it has never trained.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what `split` asks for.
-    pub fn state(&self, scope: Scope<'_>, device: DeviceId, split: &Split) -> Result<Option<State>, Error> {
-        self.read(NOW, scope, device, split)
+    /// If it cannot be read, or is not what `parts` asks for.
+    pub fn state(&self, scope: Scope<'_>, device: DeviceId, parts: &Parts) -> Result<Option<State>, Error> {
+        self.read(NOW, scope, device, parts)
     }
 
     /// The federations that something is kept of.
@@ -257,16 +258,16 @@ impl Store {
     /// The personal layers that `device` begins `round` with; `None` if those follow from the seed.
     ///
     /// # Errors
-    /// If they cannot be read, or are not what `split` asks for.
+    /// If they cannot be read, or are not what `parts` asks for.
     pub fn at_the_beginning_of(
         &self,
         round: u32,
         scope: Scope<'_>,
         device: DeviceId,
-        split: &Split,
+        parts: &Parts,
     ) -> Result<Option<PersonalParams>, Error> {
-        let state = match self.read(NOW, scope, device, split)? {
-            Some(state) if state.round == round => self.read(BEFORE, scope, device, split)?,
+        let state = match self.read(NOW, scope, device, parts)? {
+            Some(state) if state.round == round => self.read(BEFORE, scope, device, parts)?,
             state => state,
         };
         Ok(state.map(|state| state.personal))
@@ -277,7 +278,7 @@ impl Store {
         table: TableDefinition<'_, (&'static str, &'static str, u64), &'static [u8]>,
         scope: Scope<'_>,
         device: DeviceId,
-        split: &Split,
+        parts: &Parts,
     ) -> Result<Option<State>, Error> {
         let read = || -> Result<_, redb::Error> {
             let table = self.database.begin_read()?.open_table(table)?;
@@ -285,12 +286,12 @@ impl Store {
             Ok(value.map(|value| value.value().to_vec()))
         };
         let bytes = read().map_err(|error| failed(&self.path, error))?;
-        bytes.map(|bytes| self.decode(&bytes, split)).transpose()
+        bytes.map(|bytes| self.decode(&bytes, parts)).transpose()
     }
 
-    fn decode(&self, bytes: &[u8], split: &Split) -> Result<State, Error> {
+    fn decode(&self, bytes: &[u8], parts: &Parts) -> Result<State, Error> {
         let foreign = |reason: String| Error::Foreign { path: self.path.clone(), reason };
-        let layout: &std::sync::Arc<Layout> = split.personal();
+        let layout = parts.kept.layout();
         let header = bytes.split_first_chunk::<4>().and_then(|(round, rest)| {
             let (fingerprint, values) = rest.split_first_chunk::<8>()?;
             Some((u32::from_le_bytes(*round), u64::from_le_bytes(*fingerprint), values))
@@ -299,11 +300,11 @@ impl Store {
             return Err(foreign("a state that is cut short".into()));
         };
         if fingerprint != layout.fingerprint() {
-            return Err(foreign("personal layers of another network, or of another cut of it".into()));
+            return Err(foreign("kept by another method, or of another network or cut".into()));
         }
         let params =
             Params::from_le_bytes(layout.clone(), values).map_err(|error| foreign(error.to_string()))?;
-        let personal = split.adopt_personal(&params).expect("made with the personal layout");
+        let personal = parts.adopt_kept(&params).expect("made with the kept layout");
         Ok(State { round, personal })
     }
 

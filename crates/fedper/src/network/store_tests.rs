@@ -1,4 +1,5 @@
-use fedper_core::params::Spec;
+use fedper_core::params::{Layout, Spec};
+use fedper_core::split::Split;
 
 use super::*;
 
@@ -26,14 +27,13 @@ fn a_kill_in_the_making_of_the_file_costs_nothing() {
 fn a_round_asked_for_again_begins_where_it_began() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
-    let split = Split::all_personal(&layout);
-    let own = |value: f32| {
-        split.adopt_personal(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap()
-    };
+    let parts = Parts::of(Split::all_personal(&layout));
+    let own =
+        |value: f32| parts.adopt_kept(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
     let device = DeviceId(3);
     let begins = |round: u32| {
         let store = Store::open(dir.path()).unwrap();
-        store.at_the_beginning_of(round, SCOPE, device, &split).unwrap()
+        store.at_the_beginning_of(round, SCOPE, device, &parts).unwrap()
     };
     let keep = |round: u32, value: f32| {
         Store::open(dir.path()).unwrap().keep(round, SCOPE, [(device, &own(value))]).unwrap();
@@ -48,10 +48,10 @@ fn a_round_asked_for_again_begins_where_it_began() {
     assert_eq!((begins(2), begins(3), begins(7)), (Some(own(1.5)), Some(own(2.5)), Some(own(2.5))));
 
     let store = Store::open(dir.path()).unwrap();
-    assert_eq!(store.state(SCOPE, device, &split).unwrap().unwrap().round, 2);
+    assert_eq!(store.state(SCOPE, device, &parts).unwrap().unwrap().round, 2);
     let other = Scope { federation: "g", ..SCOPE };
-    assert_eq!(store.state(other, device, &split).unwrap(), None);
-    let error = store.state(SCOPE, device, &Split::all_base(&layout)).unwrap_err().to_string();
+    assert_eq!(store.state(other, device, &parts).unwrap(), None);
+    let error = store.state(SCOPE, device, &Parts::of(Split::all_base(&layout))).unwrap_err().to_string();
     assert!(error.contains("another network"), "{error}");
     assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fedper_core::params::{Layout, Params};
+use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::split::{BaseParams, PersonalParams};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
@@ -26,9 +27,9 @@ const CACHE: usize = 16 << 20;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Algorithm -> rounds done.
 const ROUNDS: TableDefinition<'_, &str, u32> = TableDefinition::new("rounds");
-/// Algorithm -> values of the base, little-endian.
+/// Algorithm -> values of what lasts on the server, little-endian.
 const BASES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bases");
-/// (algorithm, device) -> values of its personal parameters, little-endian.
+/// (algorithm, device) -> values of what the device keeps, little-endian.
 const PERSONAL: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("personal");
 
 /// How far a run has come, apart from weights.
@@ -129,7 +130,7 @@ impl Checkpoint {
         Ok(OpenRound { algorithm, writing: self.begin_write()? })
     }
 
-    pub(super) fn restore(&self, algorithm: &str, split: &Split) -> Result<Option<(BaseParams, u32)>, Error> {
+    pub(super) fn restore(&self, algorithm: &str, parts: &Parts) -> Result<Option<(BaseParams, u32)>, Error> {
         let read = || -> Result<Option<(Vec<u8>, u32)>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let Some(round) = transaction.open_table(ROUNDS)?.get(algorithm)?.map(|round| round.value())
@@ -142,15 +143,15 @@ impl Checkpoint {
         let Some((base, round)) = read().map_err(|error| failed(&self.path, error))? else {
             return Ok(None);
         };
-        let base = params(&self.path, split.base(), &base)?;
-        Ok(Some((split.adopt_base(&base).expect("made with the base's own layout"), round)))
+        let base = params(&self.path, parts.server.layout(), &base)?;
+        Ok(Some((parts.adopt_state(&base).expect("made with the state's own layout"), round)))
     }
 
     /// Hands the personal parameters of every device that has trained to `each`, in the order of the devices.
     pub(super) fn each_personal(
         &self,
         algorithm: &str,
-        split: &Split,
+        parts: &Parts,
         mut each: impl FnMut(DeviceId, &PersonalParams) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let failed = |error: redb::Error| failed(&self.path, error);
@@ -159,7 +160,7 @@ impl Checkpoint {
         let devices = table.range((algorithm, 0)..=(algorithm, u64::MAX));
         for entry in devices.map_err(|error| failed(error.into()))? {
             let (key, value) = entry.map_err(|error| failed(error.into()))?;
-            each(DeviceId(key.value().1), &personal(&self.path, split, value.value())?)?;
+            each(DeviceId(key.value().1), &personal(&self.path, parts, value.value())?)?;
         }
         Ok(())
     }
@@ -219,15 +220,15 @@ impl OpenRound {
     /// What `device` keeps, from this round or an earlier one; `None` if it has never trained.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what `split` asks for.
-    pub(crate) fn kept(&self, device: DeviceId, split: &Split) -> Result<Option<PersonalParams>, Error> {
+    /// If it cannot be read, or is not what `parts` asks for.
+    pub(crate) fn kept(&self, device: DeviceId, parts: &Parts) -> Result<Option<PersonalParams>, Error> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
             let table = self.writing.transaction.open_table(PERSONAL)?;
             Ok(table.get((self.algorithm, device.0))?.map(|value| value.value().to_vec()))
         };
         let path = &self.writing.path;
         let bytes = read().map_err(|error| failed(path, error))?;
-        bytes.map(|bytes| personal(path, split, &bytes)).transpose()
+        bytes.map(|bytes| personal(path, parts, &bytes)).transpose()
     }
 
     pub(super) fn commit(self, progress: &Progress, round: u32, base: &BaseParams) -> Result<(), Error> {
@@ -243,9 +244,9 @@ impl OpenRound {
     }
 }
 
-fn personal(path: &Path, split: &Split, bytes: &[u8]) -> Result<PersonalParams, Error> {
-    let params = params(path, split.personal(), bytes)?;
-    Ok(split.adopt_personal(&params).expect("made with the personal layout"))
+fn personal(path: &Path, parts: &Parts, bytes: &[u8]) -> Result<PersonalParams, Error> {
+    let params = params(path, parts.kept.layout(), bytes)?;
+    Ok(parts.adopt_kept(&params).expect("made with the kept layout"))
 }
 
 fn params(path: &Path, layout: &Arc<Layout>, bytes: &[u8]) -> Result<Params, Error> {

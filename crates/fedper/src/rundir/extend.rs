@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use fedper_core::round::DeviceId;
-use fedper_core::strategy;
 
 use super::checkpoint::{self, Checkpoint, Progress};
 use super::history::History;
+use super::weights::read_state;
 use super::{CONFIG, DEVICES, ROUNDS, RunDir, read_summary};
 use crate::config::{Config, LrSchedule};
 use crate::error::Error;
@@ -119,21 +119,20 @@ fn fill(
     experiment: &Experiment,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let Some(strategy) = strategy::by_name(algorithm) else { return Ok(()) };
-    let split = experiment.split(strategy);
+    let Some(strategy) = experiment.config.method(algorithm) else { return Ok(()) };
+    let parts = experiment.parts(&*strategy);
     let foreign = |path: &Path| {
         let path = path.to_owned();
         move |error: fedper_core::params::ParamsError| Error::Foreign { path, reason: error.to_string() }
     };
-    let path = weights.join("base.safetensors");
-    let base = split.adopt_base(&read_weights(&path)?).map_err(foreign(&path))?;
+    let base = read_state(weights, &parts)?;
     let mut open = made.begin_round(strategy.name())?;
     for entry in fs::read_dir(weights).map_err(Error::file("read", weights))? {
         let path = entry.map_err(Error::file("read", weights))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let number = name.strip_prefix("device-").and_then(|name| name.strip_suffix(".safetensors"));
         if let Some(device) = number.and_then(|number| number.parse().ok()) {
-            let personal = split.adopt_personal(&read_weights(&path)?).map_err(foreign(&path))?;
+            let personal = parts.adopt_kept(&read_weights(&path)?).map_err(foreign(&path))?;
             open.keep(DeviceId(device), &personal)?;
         }
     }

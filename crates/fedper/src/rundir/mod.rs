@@ -18,10 +18,12 @@ mod weights;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fedper_core::coordinator::{Coordinator, Plan};
 use fedper_core::params::Params;
-use fedper_core::split::{BaseParams, Split};
+use fedper_core::parts::Parts;
+use fedper_core::split::BaseParams;
 use fedper_core::strategy::Strategy;
 
 pub(crate) use self::checkpoint::OpenRound;
@@ -47,6 +49,9 @@ const ROUNDS: &str = "rounds.jsonl";
 const DEVICES: &str = "devices.jsonl";
 const NEW_CLIENTS: &str = "new_clients.jsonl";
 const SUMMARY: &str = "summary.json";
+/// In `weights/<algorithm>/`: the base under bare names, and what else lasts on the server.
+const BASE: &str = "base.safetensors";
+const SERVER: &str = "server.safetensors";
 
 /// A run directory that is being written. One process at a time can hold it.
 pub struct RunDir {
@@ -220,19 +225,19 @@ impl RunDir {
     /// The coordinator of one algorithm's rounds, as the checkpoint has it or at its beginning.
     ///
     /// # Errors
-    /// If the checkpoint does not hold what the split asks for.
+    /// If the checkpoint does not hold what the method asks for.
     pub(crate) fn coordinator(
         &self,
         experiment: &Experiment,
-        strategy: &'static dyn Strategy,
-        split: &Split,
+        strategy: &Arc<dyn Strategy>,
+        parts: &Arc<Parts>,
         plan: Plan,
     ) -> Result<Coordinator, Error> {
-        let (base, done) = match self.checkpoint().restore(strategy.name(), split)? {
+        let (base, done) = match self.checkpoint().restore(strategy.name(), parts)? {
             Some(state) => state,
-            None => (experiment.initial_base(split), 0),
+            None => (experiment.initial_state(parts), 0),
         };
-        Ok(Coordinator::new(plan, strategy, base, done))
+        Ok(Coordinator::new(plan, strategy.clone(), parts.clone(), base, done))
     }
 
     /// What is committed of the rounds of `algorithm`.
@@ -276,15 +281,16 @@ impl RunDir {
         self.checkpoint.as_ref().expect("the checkpoint is there until the run is finished")
     }
 
-    /// Writes `weights/<algorithm>/`: the base, and the personal layers of each device that has trained, one at a time.
+    /// Writes `weights/<algorithm>/`: the base, what else lasts on the server, and what each device that has trained keeps,
+    /// one at a time.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub(crate) fn write_weights(
         &self,
         algorithm: &str,
-        base: &BaseParams,
-        split: &Split,
+        state: &BaseParams,
+        parts: &Parts,
     ) -> Result<(), Error> {
         let folder = self.path.join("weights").join(algorithm);
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
@@ -294,8 +300,12 @@ impl RunDir {
                 .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
             write_atomically(&path, &bytes)
         };
-        write("base.safetensors".into(), base.params())?;
-        self.checkpoint().each_personal(algorithm, split, |device, personal| {
+        let (base, rest) = parts.base_and_rest(state);
+        write(BASE.into(), &base)?;
+        if let Some(rest) = rest {
+            write(SERVER.into(), &rest)?;
+        }
+        self.checkpoint().each_personal(algorithm, parts, |device, personal| {
             write(format!("device-{:05}.safetensors", device.0), personal.params())
         })
     }

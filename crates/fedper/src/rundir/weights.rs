@@ -5,18 +5,21 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use fedper_core::params::{Layout, Params, ParamsError, Spec};
-use fedper_core::split::Split;
-use fedper_core::strategy::{self, Strategy};
+use fedper_core::params::{Layout, Params, ParamsError};
+use fedper_core::parts::{Begin, Parts};
+use fedper_core::seed::SERVER;
+use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::strategy::Strategy;
 use fedper_nn::{Architecture, InputShape};
 use serde::Deserialize;
 
 use super::checkpoint::FOLDER;
 use super::records::RoundRecord;
-use super::{CONFIG, PARTITION, ROUNDS, RunDir, files, read_summary};
-use crate::config::{BatchNorm, Config};
+use super::{BASE, CONFIG, PARTITION, ROUNDS, RunDir, SERVER as REST, files, read_summary};
+use crate::config::Config;
 use crate::error::Error;
-use crate::experiment::{cut, initial, read_hashed_weights, read_weights};
+use crate::experiment::{cut, initial, initial_kept, parts, read_hashed_weights, read_weights};
+use crate::settled::Given;
 
 /// A device's network at the end of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,15 +38,15 @@ struct Classes {
     classes: Vec<String>,
 }
 
-/// The network that `algorithm` has given `device` at the end of the run in `run`: the base and what the device keeps, or the
-/// base alone where no device keeps anything.
+/// The network that `algorithm` has given `device` at the end of the run in `run`, as it was last tested; or, without a
+/// device, the one that all share where no device keeps anything.
 ///
 /// # Errors
 /// [`Error::Config`] if the run has no such algorithm, device or final weights, or the device is not named and matters.
 pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<DeviceNetwork, Error> {
     let config = Config::resolve(&RunDir::settings(run)?)?;
     let wrong = |message: String| Err(Error::Config(message));
-    let known = strategy::by_name(algorithm).filter(|s| config.algorithm.iter().any(|name| name == s.name()));
+    let known = config.method(algorithm).filter(|s| config.algorithm.iter().any(|name| name == s.name()));
     let Some(strategy) = known else {
         return wrong(format!("{} has run {}, not {algorithm}", run.display(), config.algorithm.join(", ")));
     };
@@ -56,7 +59,7 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
         ));
     }
     let folder = run.join("weights").join(algorithm);
-    let base = folder.join("base.safetensors");
+    let base = folder.join(BASE);
     if !base.is_file() && RunDir::is_complete(run) {
         return wrong(format!(
             "{} has ended, but its weights of {algorithm} are gone; make them again with fedper run --config {} --out DIR",
@@ -70,36 +73,70 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
             run.display()
         ));
     }
-    let mut parts = vec![read_weights(&base)?];
     let file = device.map(|device| (device, folder.join(format!("device-{device:05}.safetensors"))));
-    let (own, trained) = match file {
-        Some((_, file)) if file.is_file() => {
-            parts.push(read_weights(&file)?);
-            (true, true)
-        }
-        None if has_personal(&folder)? => {
+    if device.is_none() && has_personal(&folder)? {
+        return wrong(format!("{algorithm} keeps something on each device: say whose with --device"));
+    }
+    let rebuilt = Rebuilt::of(run, &config, &*strategy)?;
+    let parts = &rebuilt.parts;
+    let state = Arc::new(read_state(&folder, parts)?);
+    let received = parts.downloaded(&state);
+    let Some((device, file)) = file else {
+        if !parts.split.personal().is_empty() {
             return wrong(format!("{algorithm} keeps personal layers: say whose with --device"));
         }
-        // Where everything is averaged, no device has anything of its own.
-        _ if averages_all(strategy, &config) => (false, true),
-        _ => match Untrained::of(run, &config, strategy)? {
-            untrained if untrained.split.personal().is_empty() => (false, true),
-            untrained => {
-                let Some(device) = device else {
-                    return wrong(format!("{algorithm} keeps personal layers: say whose with --device"));
-                };
-                untrained.check(run, &config, algorithm, device)?;
-                parts.push(untrained.personal(run, &config, device)?);
-                (true, false)
-            }
-        },
+        return Ok(DeviceNetwork { params: parts.model_of(&received), own: false, trained: true });
     };
-    let specs = parts.iter().flat_map(|part| part.layout().specs().to_vec()).collect();
-    let values = parts.iter().flat_map(|part| part.values().to_vec()).collect();
-    let foreign = |error: ParamsError| Error::Foreign { path: folder.clone(), reason: error.to_string() };
-    let layout = Layout::new(specs).map_err(foreign)?;
-    let params = Params::from_values(layout, values).map_err(foreign)?;
-    Ok(DeviceNetwork { params, own, trained })
+    let keeps = !parts.kept.is_empty();
+    let trained = !keeps || file.is_file();
+    let kept = if file.is_file() {
+        parts.adopt_kept(&read_weights(&file)?).map_err(foreign(&file))?
+    } else {
+        if keeps {
+            rebuilt.check(run, &config, algorithm, device)?;
+        }
+        rebuilt.kept(run, &config, device, &received)?
+    };
+    let own = keeps || strategy.network_trains();
+    let given = Given {
+        strategy: &*strategy,
+        parts,
+        received: &received,
+        kept: &kept,
+        round: last_round(run, algorithm)?,
+    };
+    Ok(DeviceNetwork { params: given.in_run(run, device)?, own, trained })
+}
+
+fn foreign(path: &Path) -> impl FnOnce(ParamsError) -> Error {
+    let path = path.to_owned();
+    move |error| Error::Foreign { path, reason: error.to_string() }
+}
+
+/// What lasts on the server, from an algorithm's folder of final weights.
+pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<BaseParams, Error> {
+    let path = folder.join(BASE);
+    let mut stored = read_weights(&path)?;
+    let rest = folder.join(REST);
+    if parts.server.slots().len() > 1 {
+        let rest = read_weights(&rest)?;
+        let specs = [stored.layout().specs(), rest.layout().specs()].concat();
+        let layout = Layout::new(specs).map_err(foreign(&path))?;
+        let values = [stored.values(), rest.values()].concat();
+        stored = Params::from_values(layout, values).map_err(foreign(&path))?;
+    }
+    parts.adopt_state(&stored).map_err(foreign(&path))
+}
+
+/// The last round of `algorithm` in which devices were tested.
+fn last_round(run: &Path, algorithm: &str) -> Result<u32, Error> {
+    let mut last = 0;
+    files::for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
+        if record.algorithm == algorithm && record.accuracy.is_some() {
+            last = last.max(record.round);
+        }
+    })?;
+    Ok(last)
 }
 
 fn has_personal(folder: &Path) -> Result<bool, Error> {
@@ -107,20 +144,13 @@ fn has_personal(folder: &Path) -> Result<bool, Error> {
     Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("device-")))
 }
 
-/// Whether no cut makes anything personal, of whatever network.
-fn averages_all(strategy: &dyn Strategy, config: &Config) -> bool {
-    let any = Layout::new(vec![Spec::trainable("any", [1])]).expect("one name");
-    let split = strategy.split(&Split::all_personal(&any));
-    split.personal().is_empty() && config.batch_norm != BatchNorm::Local
-}
-
-/// What a device that never trained is made of: nothing is stored for it.
-struct Untrained {
+/// What a run's configuration makes of its network, without its data.
+struct Rebuilt {
     architecture: Architecture,
-    split: Split,
+    parts: Parts,
 }
 
-impl Untrained {
+impl Rebuilt {
     fn of(run: &Path, config: &Config, strategy: &dyn Strategy) -> Result<Self, Error> {
         let path = run.join(PARTITION);
         let file = File::open(&path).map_err(Error::file("read", &path))?;
@@ -130,9 +160,8 @@ impl Untrained {
         let input = InputShape { channels, height, width };
         let architecture = Architecture::new(config.model, config.stem, input, classes)?;
         let layout: Arc<Layout> = architecture.layout();
-        let split = strategy.split(&cut(config, &architecture, &layout)?);
-        let split = if config.batch_norm == BatchNorm::Local { split.with_personal_buffers() } else { split };
-        Ok(Self { architecture, split })
+        let parts = parts(config, strategy, &cut(config, &architecture, &layout)?);
+        Ok(Self { architecture, parts })
     }
 
     /// Refuses a device that has trained, or was not to.
@@ -165,8 +194,18 @@ impl Untrained {
         Ok(())
     }
 
-    fn personal(&self, run: &Path, config: &Config, device: u64) -> Result<Params, Error> {
-        let given = config.init.as_deref().map(read_hashed_weights).transpose()?;
+    /// What a device that never trained has: it follows from the seed, and nothing is stored for it.
+    fn kept(
+        &self,
+        run: &Path,
+        config: &Config,
+        device: u64,
+        received: &BaseParams,
+    ) -> Result<PersonalParams, Error> {
+        let given = match &config.init {
+            Some(path) if !self.parts.kept.is_empty() => Some(read_hashed_weights(path)?),
+            _ => None,
+        };
         let hash = read_summary(run).ok().and_then(|summary| summary.init_sha256);
         if let (Some((_, found)), Some(hash), Some(path)) = (&given, hash, &config.init)
             && *found != hash
@@ -177,8 +216,11 @@ impl Untrained {
                 path.display()
             )));
         }
-        let given = given.iter().map(|(params, _)| params);
-        Ok(initial(&self.architecture, self.split.personal(), config.seed, device, given))
+        Ok(initial_kept(&self.parts, received, |layout, begin| {
+            let owner = if begin == Begin::Common { SERVER } else { device };
+            let given = given.iter().map(|(params, _)| params);
+            initial(&self.architecture, layout, config.seed, owner, given)
+        }))
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Action, Coordinator, Event, Outcome, Plan};
 use fedper_core::cores::Cores;
+use fedper_core::parts::Parts;
 use fedper_core::plateau::Plateau;
 use fedper_core::round::{DeviceId, Download};
-use fedper_core::split::{BaseParams, Split};
+use fedper_core::split::BaseParams;
 use fedper_core::strategy::{LearnError, Strategy};
 
 use super::Observer;
@@ -23,8 +24,8 @@ use crate::rundir::{History, OpenRound, RunDir, record_of_end, records_of};
 
 /// A federation between two rounds.
 pub(super) struct Federation {
-    strategy: &'static dyn Strategy,
-    split: Arc<Split>,
+    strategy: Arc<dyn Strategy>,
+    parts: Arc<Parts>,
     plan: Plan,
     coordinator: Coordinator,
     /// What each device keeps; a device that never trained has nothing here, because it follows from the seed.
@@ -42,15 +43,15 @@ impl Federation {
     /// averages on `cores`.
     pub(super) fn restore(
         experiment: &Experiment,
-        strategy: &'static dyn Strategy,
+        strategy: Arc<dyn Strategy>,
         dir: &RunDir,
         memory: u64,
         cores: Cores,
     ) -> Result<Self, Error> {
         let plan = experiment.plan();
-        let split = Arc::new(experiment.split(strategy));
-        let coordinator = dir.coordinator(experiment, strategy, &split, plan.clone())?.on(cores);
-        let personal = PersonalStore::new(split.clone(), memory);
+        let parts = Arc::new(experiment.parts(&*strategy));
+        let coordinator = dir.coordinator(experiment, &strategy, &parts, plan.clone())?.on(cores);
+        let personal = PersonalStore::new(parts.clone(), memory);
         let mut plateau = experiment.config.plateau();
         let history =
             if coordinator.round() > 0 { dir.history(strategy.name())? } else { History::default() };
@@ -60,7 +61,7 @@ impl Federation {
             in_turn.for_each(|&(round, accuracy)| plateau.observe(round, accuracy));
         }
         let ended = history.ended.map(|(round, _)| round);
-        Ok(Self { strategy, split, plan, coordinator, personal, plateau, ended, last_base: None })
+        Ok(Self { strategy, parts, plan, coordinator, personal, plateau, ended, last_base: None })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -71,8 +72,8 @@ impl Federation {
         self.last_base.as_ref().unwrap_or_else(|| self.coordinator.base())
     }
 
-    pub(super) fn split(&self) -> &Arc<Split> {
-        &self.split
+    pub(super) fn parts(&self) -> &Arc<Parts> {
+        &self.parts
     }
 
     pub(super) fn rounds_done(&self) -> u32 {
@@ -219,7 +220,8 @@ impl Federation {
     ) -> Result<Job, Error> {
         let personal = self.personal.get(device, open)?;
         let place = device.0 as usize;
-        Ok(Job { strategy: self.strategy, split: self.split.clone(), device, place, message, personal, task })
+        let (strategy, parts) = (self.strategy.clone(), self.parts.clone());
+        Ok(Job { strategy, parts, device, place, message, personal, task })
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fedper_core::round::{DeviceId, Wire};
-use fedper_core::strategy;
 
 use self::federation::Federation;
 use self::pool::Pool;
@@ -95,9 +94,8 @@ pub fn run(
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, Error> {
-    let algorithm = |name| strategy::by_name(name).expect("a configuration names algorithms that exist");
-    let strategies: Vec<_> = experiment.config.algorithm.iter().map(|name| algorithm(name)).collect();
-    let keeping = strategies.iter().filter(|&&s| !experiment.split(s).personal().is_empty()).count();
+    let strategies = experiment.config.methods();
+    let keeping = strategies.iter().filter(|s| !experiment.parts(&***s).kept.is_empty()).count();
     let memory = options.personal_memory / keeping.max(1) as u64;
     let cores = cores::lend(options.workers);
     let federations = strategies.into_iter().map(|s| Federation::restore(experiment, s, dir, memory, cores));
@@ -140,7 +138,7 @@ pub fn run(
         Ok(())
     })?;
     for federation in &federations {
-        dir.write_weights(federation.name(), federation.base(), federation.split())?;
+        dir.write_weights(federation.name(), federation.base(), federation.parts())?;
     }
     if let Some(held) = experiment.config.new_clients {
         observer.new_devices(held);

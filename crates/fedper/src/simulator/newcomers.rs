@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use fedper_core::metrics::EvalMetrics;
 use fedper_core::params::{Kind, Spec};
+use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
 use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{LearnError, LocalRound};
@@ -25,7 +26,7 @@ use crate::rundir::records::NewClientRecord;
 /// What a new device starts from, and what of it trains.
 struct Way {
     name: String,
-    split: Arc<Split>,
+    parts: Arc<Parts>,
     base: Arc<BaseParams>,
     epochs: u32,
     /// Whether the base stays as it is, statistics included.
@@ -40,11 +41,11 @@ fn ways(experiment: &Experiment, federations: &[Federation]) -> Vec<Way> {
     let personal_only = config.new_client_layers != Some(NewClientLayers::All);
     let mut ways: Vec<Way> = Vec::new();
     for federation in federations {
-        let split = federation.split();
+        let parts = federation.parts();
         let base = federation.base();
         let way = |name: &str, epochs, frozen| Way {
             name: name.to_owned(),
-            split: split.clone(),
+            parts: parts.clone(),
             base: base.clone(),
             epochs,
             frozen,
@@ -56,17 +57,17 @@ fn ways(experiment: &Experiment, federations: &[Federation]) -> Vec<Way> {
                 ways.extend([way("fedavg", 0, true), way("fedavg-ft", epochs, false)]);
             }
             // Nothing is shared that a new device could get.
-            _ if split.base().is_empty() => {}
+            _ if parts.split.base().is_empty() => {}
             // Nothing is personal that it could train.
-            name if personal_only && !split.personal().specs().iter().any(trainable) => {
+            name if personal_only && !parts.split.personal().specs().iter().any(trainable) => {
                 ways.push(way(name, 0, true));
             }
             name => ways.push(way(name, epochs, personal_only)),
         }
     }
-    let split = Arc::new(Split::all_personal(&experiment.layout));
-    let nothing = Arc::new(experiment.initial_base(&split));
-    ways.push(Way { name: "local".to_owned(), split, base: nothing, epochs, frozen: false });
+    let parts = Arc::new(Parts::of(Split::all_personal(&experiment.layout)));
+    let nothing = Arc::new(experiment.initial_state(&parts));
+    ways.push(Way { name: "local".to_owned(), parts, base: nothing, epochs, frozen: false });
     ways
 }
 
@@ -150,10 +151,11 @@ fn adapt(
         finetune_epochs: way.epochs,
         // What does not train keeps the statistics that were averaged.
         reset_statistics: experiment.config.batch_norm == BatchNorm::Reset && !way.frozen,
-        ..local_round(&experiment.config, &way.split)
+        ..local_round(&experiment.config, &way.parts, 0)
     };
-    let start = round.assemble(&way.base, &experiment.initial_personal(&way.split, id));
+    let own = experiment.initial_kept(&way.parts, id, &way.base);
+    let start = round.assemble(&way.base, &own);
     let mut device = LocalDevice::new(experiment, bench, id, id.0 as usize, 0, stop);
-    let frozen = |name: &str| way.frozen && way.split.personal().position(name).is_none();
+    let frozen = |name: &str| way.frozen && way.parts.split.personal().position(name).is_none();
     device.adapt(&start, round.measures(), way.epochs, frozen, tests)
 }

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{PersonalParams, Split};
+use fedper_core::split::PersonalParams;
 
 use crate::error::Error;
 use crate::rundir::OpenRound;
@@ -17,7 +18,7 @@ const OVERHEAD: u64 = 200;
 
 /// One federation's personal parameters.
 pub(super) struct PersonalStore {
-    split: Arc<Split>,
+    parts: Arc<Parts>,
     /// How many devices' parameters may be held.
     most: u64,
     held: BTreeMap<DeviceId, Held>,
@@ -32,10 +33,10 @@ struct Held {
 }
 
 impl PersonalStore {
-    /// For devices that keep their side of `split`, in at most `budget` bytes.
-    pub(super) fn new(split: Arc<Split>, budget: u64) -> Self {
-        let most = budget / (4 * split.personal().numel() as u64 + OVERHEAD);
-        Self { split, most, held: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0 }
+    /// For devices that keep what `parts` says, in at most `budget` bytes.
+    pub(super) fn new(parts: Arc<Parts>, budget: u64) -> Self {
+        let most = budget / (4 * parts.kept.layout().numel() as u64 + OVERHEAD);
+        Self { parts, most, held: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0 }
     }
 
     /// What `device` keeps; `None` if it has never trained, or keeps nothing at all.
@@ -47,13 +48,13 @@ impl PersonalStore {
         device: DeviceId,
         open: &OpenRound,
     ) -> Result<Option<Arc<PersonalParams>>, Error> {
-        if self.split.personal().is_empty() {
+        if self.parts.kept.is_empty() {
             return Ok(None);
         }
         let known = self.held.get(&device).map(|held| held.params.clone());
         let params = match known {
             Some(params) => Some(params),
-            None => open.kept(device, &self.split)?.map(Arc::new),
+            None => open.kept(device, &self.parts)?.map(Arc::new),
         };
         if let Some(params) = &params {
             self.hold(device, params.clone());
@@ -71,7 +72,7 @@ impl PersonalStore {
         params: PersonalParams,
         open: &mut OpenRound,
     ) -> Result<(), Error> {
-        if !self.split.personal().is_empty() {
+        if !self.parts.kept.is_empty() {
             open.keep(device, &params)?;
             self.hold(device, Arc::new(params));
         }
@@ -95,22 +96,23 @@ impl PersonalStore {
 #[cfg(test)]
 mod tests {
     use fedper_core::params::{Layout, Params, Spec};
+    use fedper_core::split::Split;
 
     use super::*;
 
     #[test]
     fn the_least_recently_used_goes_first() {
         let layout = Layout::new(vec![Spec::trainable("fc", [25])]).unwrap();
-        let split = Arc::new(Split::all_personal(&layout));
-        let own = || Arc::new(split.adopt_personal(&Params::zeros(layout.clone())).unwrap());
-        let mut store = PersonalStore::new(split.clone(), 999);
+        let parts = Arc::new(Parts::of(Split::all_personal(&layout)));
+        let own = || Arc::new(parts.adopt_kept(&Params::zeros(layout.clone())).unwrap());
+        let mut store = PersonalStore::new(parts.clone(), 999);
         for device in [1, 2, 3, 1, 4] {
             store.hold(DeviceId(device), own());
         }
         // 300 bytes each: three fit.
         assert_eq!(store.held.keys().map(|device| device.0).collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!(store.by_use.len(), 3);
-        let mut none = PersonalStore::new(split.clone(), 299);
+        let mut none = PersonalStore::new(parts.clone(), 299);
         none.hold(DeviceId(1), own());
         assert!(none.held.is_empty() && none.by_use.is_empty());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fedper::experiment::Experiment;
 use fedper::network::store::{Scope, Store};
 use fedper_core::round::DeviceId;
-use fedper_core::strategy;
+use fedper_core::strategy::FedPer;
 
 use crate::common::{assert_same, settings};
 use crate::support::{Place, distance, free_port, lines, shared_results, simulated, url, venv, weights};
@@ -80,13 +80,13 @@ fn personal_layers_are_those_of_the_simulator() {
     }
 
     let experiment = Experiment::prepare(&settings(&config)).unwrap();
-    let split = experiment.split(strategy::by_name("fedper").unwrap());
+    let parts = experiment.parts(&FedPer);
     let store = Store::open(&place.path("client-state")).unwrap();
     let federations = store.federations().unwrap();
     assert_eq!(federations.len(), 1);
     let scope = Scope { federation: &federations[0], algorithm: "fedper" };
     for device in 0..3 {
-        let state = store.state(scope, DeviceId(device), &split).unwrap().unwrap();
+        let state = store.state(scope, DeviceId(device), &parts).unwrap().unwrap();
         assert_eq!(state.round, 3);
         let theirs = weights(&theirs.join(format!("weights/fedper/device-{device:05}.safetensors")));
         let apart = distance(state.personal.params(), &theirs);

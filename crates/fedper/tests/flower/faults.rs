@@ -47,8 +47,8 @@ const FAULTS: [(&str, &str); 14] = [
 fn base_specs() -> Vec<Spec> {
     let settings = crate::common::settings(CONFIG);
     let experiment = fedper::experiment::Experiment::prepare(&settings).unwrap();
-    let split = experiment.split(fedper_core::strategy::by_name("fedper").unwrap());
-    split.base().specs().to_vec()
+    let parts = experiment.parts(&fedper_core::strategy::FedPer);
+    parts.down.layout().specs().to_vec()
 }
 
 fn base(specs: Vec<Spec>, value: f32) -> ArrayRecord {

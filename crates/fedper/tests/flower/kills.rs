@@ -6,7 +6,7 @@ use fedper::experiment::Experiment;
 use fedper::network::store::{Scope, Store};
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose};
-use fedper_core::strategy;
+use fedper_core::strategy::FedPer;
 
 use crate::common::{assert_same, settings};
 use crate::support::{
@@ -124,12 +124,12 @@ fn kills_at_random_moments_leave_no_trace() {
         assert_same(&ours, &theirs);
         federation.clients.iter_mut().for_each(Process::kill);
         let experiment = Experiment::prepare(&settings(&config)).unwrap();
-        let split = experiment.split(strategy::by_name("fedper").unwrap());
+        let parts = experiment.parts(&FedPer);
         for device in 0..3 {
             let store = Store::open(&place.path(&format!("{name}-client-{device}-state"))).unwrap();
             let federations = store.federations().unwrap();
             let scope = Scope { federation: &federations[0], algorithm: "fedper" };
-            let state = store.state(scope, DeviceId(device), &split).unwrap().unwrap();
+            let state = store.state(scope, DeviceId(device), &parts).unwrap().unwrap();
             assert_eq!((federations.len(), state.round), (1, rounds as u32));
             let theirs = weights(&whole.join(format!("weights/fedper/device-{device:05}.safetensors")));
             assert_eq!(

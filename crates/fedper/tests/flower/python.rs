@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use fedper::experiment::Experiment;
-use fedper_core::strategy;
+use fedper_core::strategy::FedPer;
 
 use crate::common::settings;
 use crate::support::{Place, free_port, lines, simulated, url, venv, weights};
@@ -48,8 +48,8 @@ fn flowers_fedavg_drives_our_devices() {
     });
     // The base that our own server would begin with.
     let experiment = Experiment::prepare(&settings(CONFIG)).unwrap();
-    let split = experiment.split(strategy::by_name("fedper").unwrap());
-    let begin = experiment.initial_base(&split);
+    let parts = experiment.parts(&FedPer);
+    let begin = experiment.initial_state(&parts);
     let arrays: Vec<_> =
         begin.params().iter().map(|(spec, values)| (&spec.name, &spec.shape, values)).collect();
     std::fs::write(place.path("begin.json"), serde_json::to_vec(&arrays).unwrap()).unwrap();

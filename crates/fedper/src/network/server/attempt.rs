@@ -42,7 +42,7 @@ impl Server<'_> {
         stop: &AtomicBool,
     ) -> Result<Attempt, Error> {
         let start = Instant::now();
-        let most = 8 * federation.split.base().numel() as u64 + (64 << 20);
+        let most = 8 * federation.parts.up.layout().numel() as u64 + (64 << 20);
         let mut actions = VecDeque::from(federation.coordinator.step(Duration::ZERO, Event::Begin));
         let mut asked = Kind::Train;
         loop {
@@ -122,7 +122,7 @@ impl Server<'_> {
         message: &Download,
         events: &mut Vec<Event>,
     ) -> Result<u64, Error> {
-        let strategy = federation.strategy;
+        let strategy = federation.strategy.clone();
         let places = self.roster.places();
         let mut by_node: BTreeMap<u64, Vec<DeviceId>> = BTreeMap::new();
         let mut nowhere = Vec::new();
@@ -157,7 +157,7 @@ impl Server<'_> {
             }
         }
         if !nowhere.is_empty() {
-            self.say(strategy, message.round, &nowhere, "on no node that is online");
+            self.say(&*strategy, message.round, &nowhere, "on no node that is online");
             events.extend(nowhere.iter().map(|&device| Event::Lost { device, round: message.round }));
         }
         Ok(bytes)
@@ -179,24 +179,26 @@ impl Server<'_> {
             }
             (Err(Refused::Lost(reason)), _) => Err(reason),
             (Err(Refused::Malformed(reason)), _) => Err(format!("refused: {reason}")),
-            (Ok(content), Kind::Train) => {
-                check_trained(&content, &devices, federation.coordinator.base(), &self.options.limits)
-                    .map_err(|reason| format!("refused: {reason}"))
-                    .map(|(params, answers, failed)| {
-                        let base =
-                            federation.split.adopt_base(&params).expect("read with the base's own layout");
-                        for answer in &answers {
-                            self.observer.trained(federation.strategy.name(), round, answer.train.samples);
-                        }
-                        let event = match answers[..] {
-                            [Answer { device, samples, train, test }] => {
-                                Event::Trained(Upload { device, round, samples, train, test, base })
-                            }
-                            _ => Event::TrainedTogether(Together { round, answers, base }),
-                        };
-                        (vec![event], failed)
-                    })
-            }
+            (Ok(content), Kind::Train) => check_trained(
+                &content,
+                &devices,
+                &federation.parts,
+                federation.coordinator.base(),
+                &self.options.limits,
+            )
+            .map_err(|reason| format!("refused: {reason}"))
+            .map(|(base, answers, failed)| {
+                for answer in &answers {
+                    self.observer.trained(federation.strategy.name(), round, answer.train.samples);
+                }
+                let event = match answers[..] {
+                    [Answer { device, samples, train, test }] => {
+                        Event::Trained(Upload { device, round, samples, train, test, base })
+                    }
+                    _ => Event::TrainedTogether(Together { round, answers, base }),
+                };
+                (vec![event], failed)
+            }),
             (Ok(content), _) => check_evaluated(&content, &devices)
                 .map_err(|reason| format!("refused: {reason}"))
                 .map(|(tests, failed)| {
@@ -228,7 +230,7 @@ impl Server<'_> {
 
     fn fail(&mut self, federation: &Federation, kind: Kind, devices: &[DeviceId], reason: &str) {
         let round = federation.coordinator.round();
-        self.say(federation.strategy, round, devices, reason);
+        self.say(&*federation.strategy, round, devices, reason);
         let trainings = if kind == Kind::Train { devices.len() } else { 0 };
         for _ in 0..trainings {
             self.observer.trained(federation.strategy.name(), round, 0);

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Coordinator, Plan};
-use fedper_core::split::{BaseParams, Split};
-use fedper_core::strategy::{self, Strategy};
+use fedper_core::parts::Parts;
+use fedper_core::split::BaseParams;
+use fedper_core::strategy::Strategy;
 use fedper_flower::error::FlowerError;
 use fedper_flower::identity;
 use fedper_flower::records::ArrayRecord;
@@ -140,8 +141,8 @@ struct Server<'a> {
 
 /// One algorithm's federation.
 struct Federation {
-    strategy: &'static dyn Strategy,
-    split: Split,
+    strategy: Arc<dyn Strategy>,
+    parts: Arc<Parts>,
     plan: Plan,
     coordinator: Coordinator,
     sent: Option<Sent>,
@@ -181,16 +182,17 @@ impl Server<'_> {
     }
 
     fn federation(&self, name: &str, dir: &RunDir) -> Result<Federation, Error> {
-        let strategy = strategy::by_name(name).expect("a configuration names algorithms that exist");
-        let split = self.experiment.split(strategy);
+        let strategy =
+            self.experiment.config.method(name).expect("a configuration names algorithms that exist");
+        let parts = Arc::new(self.experiment.parts(&*strategy));
         let plan = Plan {
             round_timeout: Some(self.options.round_timeout),
             min_answers: self.options.min_answers,
             ..self.experiment.plan()
         };
-        let coordinator = dir.coordinator(self.experiment, strategy, &split, plan.clone())?;
+        let coordinator = dir.coordinator(self.experiment, &strategy, &parts, plan.clone())?;
         let coordinator = coordinator.on(cores::lend(cores::available()));
-        Ok(Federation { strategy, split, plan, coordinator, sent: None })
+        Ok(Federation { strategy, parts, plan, coordinator, sent: None })
     }
 
     fn rounds(&mut self, dir: &mut RunDir, stop: &AtomicBool) -> Result<(), Error> {
@@ -219,7 +221,7 @@ impl Server<'_> {
             }
         }
         for federation in &federations {
-            dir.write_weights(federation.strategy.name(), federation.coordinator.base(), &federation.split)?;
+            dir.write_weights(federation.strategy.name(), federation.coordinator.base(), &federation.parts)?;
         }
         Ok(())
     }
@@ -282,9 +284,14 @@ impl Server<'_> {
                     }
                     self.roster = Roster::new(self.experiment.config.clients);
                     self.looked = None;
-                    federation.coordinator =
-                        Coordinator::new(federation.plan.clone(), federation.strategy, (*base).clone(), done)
-                            .on(cores::lend(cores::available()));
+                    federation.coordinator = Coordinator::new(
+                        federation.plan.clone(),
+                        federation.strategy.clone(),
+                        federation.parts.clone(),
+                        (*base).clone(),
+                        done,
+                    )
+                    .on(cores::lend(cores::available()));
                     (start, traffic) = (Instant::now(), Traffic::default());
                 }
                 Err(error) => return Err(error),
