@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::aggregate::Aggregator;
 use crate::cores::Cores;
 use crate::metrics::{EvalMetrics, TrainMetrics};
-use crate::round::{Answer, DeviceId, Download, Together, Upload, Wire};
+use crate::round::{Answer, DeviceId, Download, Together, Upload};
 use crate::seed::{self, Purpose, SERVER};
 use crate::split::BaseParams;
 use crate::strategy::Strategy;
@@ -168,9 +168,11 @@ pub struct Outcome {
     pub participants: Option<Vec<DeviceId>>,
     /// Who of those did not answer, or not with what was asked for.
     pub failed_devices: BTreeSet<DeviceId>,
-    /// Bytes of all downloads of the training phase; the experimenter's evaluation is not traffic of the method.
+    /// Bytes of the values that went to devices to train: four for each value and device asked. The experimenter's
+    /// evaluation is not traffic of the method.
     pub bytes_down: u64,
-    /// Bytes of all uploads.
+    /// Bytes of the values that came back: four for each value and device that answered, also where several devices
+    /// answered with one mean.
     pub bytes_up: u64,
     /// Tests right after local training, by device.
     pub local_tests: BTreeMap<DeviceId, EvalMetrics>,
@@ -245,7 +247,7 @@ impl Coordinator {
         match event {
             Event::Begin => self.begin(now),
             Event::Trained(upload) => self.trained(now, upload),
-            Event::TrainedTogether(together) => self.trained_together(now, together),
+            Event::TrainedTogether(together) => self.answered(now, together),
             Event::Evaluated { device, round, metrics } => self.evaluated(device, round, metrics),
             Event::Failed { device, round } => self.failed(now, device, round, false),
             Event::Lost { device, round } => self.failed(now, device, round, true),
@@ -272,9 +274,7 @@ impl Coordinator {
         let devices = self.plan.participants(self.round);
         self.outcome.participants = ((devices.len() as u64) < self.plan.devices).then(|| devices.clone());
         let message = self.download();
-        // An empty base needs no message.
-        let bytes = if self.base.params().layout().is_empty() { 0 } else { message.encoded_len() };
-        self.outcome.bytes_down = bytes * devices.len() as u64;
+        self.outcome.bytes_down = self.bytes() * devices.len() as u64;
         self.phase = Phase::Training {
             out: devices.iter().copied().collect(),
             aggregator: Aggregator::new(self.base.params().layout().clone(), devices.iter().copied())
@@ -284,23 +284,23 @@ impl Coordinator {
         devices.into_iter().map(|device| Action::Train(device, message.clone())).collect()
     }
 
+    /// Bytes of the base's values.
+    fn bytes(&self) -> u64 {
+        4 * self.base.params().layout().numel() as u64
+    }
+
     fn download(&self) -> Download {
         Download { round: self.round, test_locally: self.plan.evaluates(self.round), base: self.base.clone() }
     }
 
     fn trained(&mut self, now: Duration, upload: Upload) -> Vec<Action> {
-        let bytes = upload.encoded_len();
         let Upload { device, round, samples, train, test, base } = upload;
         let answers = vec![Answer { device, samples, train, test }];
-        self.answered(now, bytes, Together { round, answers, base })
+        self.answered(now, Together { round, answers, base })
     }
 
-    fn trained_together(&mut self, now: Duration, together: Together) -> Vec<Action> {
-        let bytes = 4 * together.base.params().values().len() as u64;
-        self.answered(now, bytes, together)
-    }
-
-    fn answered(&mut self, now: Duration, bytes: u64, together: Together) -> Vec<Action> {
+    fn answered(&mut self, now: Duration, together: Together) -> Vec<Action> {
+        let bytes = self.bytes();
         let Phase::Training { out, aggregator, answers } = &mut self.phase else { return Vec::new() };
         let Together { round, answers: found, base } = together;
         // One that is not awaited spoils the mean that it is a part of.
@@ -317,9 +317,7 @@ impl Coordinator {
             }
             return self.train_phase_ends_when_all_answered(now);
         }
-        if !self.base.params().layout().is_empty() {
-            self.outcome.bytes_up += bytes;
-        }
+        self.outcome.bytes_up += bytes * found.len() as u64;
         let mut weight = 0.0;
         for answer in found {
             self.outcome.answered += 1;
