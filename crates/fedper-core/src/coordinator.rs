@@ -11,8 +11,9 @@ use std::time::Duration;
 use crate::cores::Cores;
 use crate::folding::Folding;
 use crate::metrics::{EvalMetrics, TrainMetrics};
+use crate::params::Layout;
 use crate::parts::Parts;
-use crate::round::{Answer, DeviceId, Download, Together, Upload, Wire};
+use crate::round::{Answer, DeviceId, Download, Together, Upload};
 use crate::seed::{self, Purpose, SERVER};
 use crate::split::BaseParams;
 use crate::strategy::{ServerRound, Strategy};
@@ -169,9 +170,11 @@ pub struct Outcome {
     pub participants: Option<Vec<DeviceId>>,
     /// Who of those did not answer, or not with what was asked for.
     pub failed_devices: BTreeSet<DeviceId>,
-    /// Bytes of all downloads of the training phase; the experimenter's evaluation is not traffic of the method.
+    /// Bytes of the values that went to devices to train: four for each value and device asked. The experimenter's
+    /// evaluation is not traffic of the method.
     pub bytes_down: u64,
-    /// Bytes of all uploads.
+    /// Bytes of the values that came back: four for each value and device that answered, also where several devices
+    /// answered with one mean.
     pub bytes_up: u64,
     /// Tests right after local training, by device.
     pub local_tests: BTreeMap<DeviceId, EvalMetrics>,
@@ -259,7 +262,7 @@ impl Coordinator {
         match event {
             Event::Begin => self.begin(now),
             Event::Trained(upload) => self.trained(now, upload),
-            Event::TrainedTogether(together) => self.trained_together(now, together),
+            Event::TrainedTogether(together) => self.answered(now, together),
             Event::Evaluated { device, round, metrics } => self.evaluated(device, round, metrics),
             Event::Failed { device, round } => self.failed(now, device, round, false),
             Event::Lost { device, round } => self.failed(now, device, round, true),
@@ -286,9 +289,7 @@ impl Coordinator {
         let devices = self.plan.participants(self.round);
         self.outcome.participants = ((devices.len() as u64) < self.plan.devices).then(|| devices.clone());
         let message = self.download();
-        // An empty base needs no message.
-        let bytes = if self.parts.down.is_empty() { 0 } else { message.encoded_len() };
-        self.outcome.bytes_down = bytes * devices.len() as u64;
+        self.outcome.bytes_down = bytes(self.parts.down.layout()) * devices.len() as u64;
         self.phase = Phase::Training {
             out: devices.iter().copied().collect(),
             folding: Folding::new(self.parts.clone(), &devices).on(self.cores),
@@ -302,18 +303,12 @@ impl Coordinator {
     }
 
     fn trained(&mut self, now: Duration, upload: Upload) -> Vec<Action> {
-        let bytes = upload.encoded_len();
         let Upload { device, round, samples, train, test, base } = upload;
         let answers = vec![Answer { device, samples, train, test }];
-        self.answered(now, bytes, Together { round, answers, base })
+        self.answered(now, Together { round, answers, base })
     }
 
-    fn trained_together(&mut self, now: Duration, together: Together) -> Vec<Action> {
-        let bytes = 4 * together.base.params().values().len() as u64;
-        self.answered(now, bytes, together)
-    }
-
-    fn answered(&mut self, now: Duration, bytes: u64, together: Together) -> Vec<Action> {
+    fn answered(&mut self, now: Duration, together: Together) -> Vec<Action> {
         let Phase::Training { out, folding, answers } = &mut self.phase else { return Vec::new() };
         let Together { round, answers: found, base } = together;
         // One that is not awaited spoils the mean that it is a part of.
@@ -328,13 +323,12 @@ impl Coordinator {
         // What several sent together counts where the first of them is.
         let first = devices.next().expect("there is an answer");
         devices.for_each(|device| folding.skip(device));
+        let sent = bytes(base.params().layout());
         if folding.add(first, base, weight, found.len() as u32).is_err() {
             distinct.into_iter().for_each(|device| self.outcome.fail(device));
             return self.train_phase_ends_when_all_answered(now);
         }
-        if !self.parts.up.is_empty() {
-            self.outcome.bytes_up += bytes;
-        }
+        self.outcome.bytes_up += sent * found.len() as u64;
         for answer in found {
             self.outcome.answered += 1;
             if let Some(test) = answer.test {
@@ -455,6 +449,11 @@ impl Coordinator {
         let outcome = std::mem::replace(&mut self.outcome, Outcome::nothing(self.round));
         vec![Action::RoundDone(outcome)]
     }
+}
+
+/// Bytes of the values: what a method sends, however it travels.
+fn bytes(layout: &Layout) -> u64 {
+    4 * layout.numel() as u64
 }
 
 impl Outcome {

@@ -1,7 +1,7 @@
 //! The cut of a network's parameters into base and personal, and the two types that keep them apart.
 //!
-//! [`BaseParams`] go to the server; [`PersonalParams`] never leave their device. They are different types, and only the
-//! first has a wire encoding ([`crate::round::Wire`]), so sending the second does not compile.
+//! [`BaseParams`] go to the server; [`PersonalParams`] never leave their device. They are different types, and what is sent
+//! over a network is made of the first alone (`ArrayRecord` of `fedper-flower`), so sending the second does not compile.
 
 use std::sync::Arc;
 
@@ -26,23 +26,7 @@ impl BaseParams {
     }
 }
 
-/// Parameters that stay on the device that trained them.
-///
-/// They have no wire encoding; this does not compile:
-///
-/// ```compile_fail,E0277
-/// use fedper_core::{round::Wire, split::PersonalParams};
-/// fn send(message: &impl Wire) -> Vec<u8> { message.to_bytes() }
-/// fn leak(personal: &PersonalParams) -> Vec<u8> { send(personal) }
-/// ```
-///
-/// while the same with what a device may send does:
-///
-/// ```
-/// use fedper_core::round::{Upload, Wire};
-/// fn send(message: &impl Wire) -> Vec<u8> { message.to_bytes() }
-/// fn answer(upload: &Upload) -> Vec<u8> { send(upload) }
-/// ```
+/// Parameters that stay on the device that trained them. Nothing makes a message of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PersonalParams(Params);
 

@@ -5,7 +5,7 @@
 //! rounds. Both speak protobuf over HTTP behind the [`transport::Transport`] seam.
 //!
 //! What this crate sends are base parameters: an [`records::ArrayRecord`] is made of [`fedper_core::split::BaseParams`] and
-//! of nothing else. It knows neither networks nor datasets.
+//! of nothing else. It knows neither networks nor datasets. What a device keeps cannot be sent; this does not compile:
 //!
 //! ```compile_fail,E0308
 //! use fedper_core::split::PersonalParams;
@@ -14,10 +14,20 @@
 //! }
 //! ```
 //!
+//! ```compile_fail,E0308
+//! use fedper_core::split::PersonalParams;
+//! fn leak(personal: &PersonalParams) -> fedper_flower::records::ArrayRecord {
+//!     fedper_flower::records::ArrayRecord::flat(personal)
+//! }
+//! ```
+//!
+//! while the same with a base does:
+//!
 //! ```
 //! use fedper_core::split::BaseParams;
-//! fn send(base: &BaseParams) -> fedper_flower::records::ArrayRecord {
-//!     fedper_flower::records::ArrayRecord::of(base)
+//! use fedper_flower::records::ArrayRecord;
+//! fn send(base: &BaseParams) -> [ArrayRecord; 2] {
+//!     [ArrayRecord::of(base), ArrayRecord::flat(base)]
 //! }
 //! ```
 

@@ -1,26 +1,17 @@
-//! Personal parameters do not travel: a whole run's traffic holds no byte of them.
+//! Personal parameters do not travel: all that a run sends over a network holds no byte of them.
 
 mod common;
+mod superlink;
 
 use std::collections::HashSet;
 use std::path::Path;
 
-use common::observed;
-use fedper::simulator::Observer;
-use fedper_core::round::Wire;
-
-/// Keeps every message as it would go over a wire.
-#[derive(Default)]
-struct Tap(Vec<Vec<u8>>);
-
-impl Observer for Tap {
-    fn message(&mut self, message: &dyn Wire) {
-        self.0.push(message.to_bytes());
-    }
-}
+use superlink::deployed;
 
 const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsamples_per_client = 20\nbatch_size = 10\n\
                       personal_layers = 2\nlr = 0.01\n";
+
+const PERSONAL: [&str; 4] = ["fc1.0.weight", "fc1.0.bias", "fc.weight", "fc.bias"];
 
 /// All pairs of neighbouring values (8 bytes) of the weights that devices keep, apart from runs of equal values.
 fn personal_pairs(dir: &Path, algorithm: &str, names: &[&str]) -> HashSet<u64> {
@@ -42,31 +33,48 @@ fn holds(messages: &[Vec<u8>], pairs: &HashSet<u64>) -> bool {
     })
 }
 
+fn names(messages: &[Vec<u8>], name: &str) -> bool {
+    messages.iter().any(|message| message.windows(name.len()).any(|bytes| bytes == name.as_bytes()))
+}
+
+/// What the pairs are looked for in: the traffic of a run on three clients.
+fn traffic(config: &str, place: &Path) -> Vec<Vec<u8>> {
+    let run = deployed(config, &place.join("deployed"), &place.join("states"), &[0..=0, 1..=1, 2..=2]);
+    run.summary.unwrap();
+    run.traffic
+}
+
 #[test]
 fn no_personal_byte_travels() {
-    let personal = ["fc1.0.weight", "fc1.0.bias", "fc.weight", "fc.bias"];
     let dir = tempfile::tempdir().unwrap();
-    // The personal weights after each round are the final ones of a shorter run.
+    // The personal weights after each round are the final ones of a shorter simulated run, which is the same bit for bit.
     let mut pairs = HashSet::new();
-    let mut tap = Tap::default();
     for rounds in 1..=3 {
         let path = dir.path().join(rounds.to_string());
-        tap = Tap::default();
-        observed(&format!("{CONFIG}algorithm = ['fedper']\nrounds = {rounds}"), &path, 2, &mut tap);
-        pairs.extend(personal_pairs(&path, "fedper", &personal));
+        common::run(&format!("{CONFIG}algorithm = ['fedper']\nrounds = {rounds}"), &path, 2);
+        pairs.extend(personal_pairs(&path, "fedper", &PERSONAL));
+        let base = std::fs::read(path.join("weights/fedper/base.safetensors")).unwrap();
+        assert!(!holds(&[base], &personal_pairs(&path, "fedper", &PERSONAL)));
     }
-    assert_eq!(tap.0.len(), 3 * 3 * 2, "a download and an upload for each device and round");
-    assert!(!holds(&tap.0, &pairs));
+    let traffic = traffic(&format!("{CONFIG}algorithm = ['fedper']\nrounds = 3"), dir.path());
+    let base = "weights/fedper/base.safetensors";
+    let simulated = std::fs::read(dir.path().join("3").join(base)).unwrap();
+    assert_eq!(simulated, std::fs::read(dir.path().join("deployed").join(base)).unwrap());
+    assert!(!holds(&traffic, &pairs), "a pair of personal values was sent");
+    for name in PERSONAL {
+        assert!(!names(&traffic, name), "the name of a personal tensor was sent");
+    }
+    // The searches would find them: what is not personal is there.
+    assert!(names(&traffic, "\"flat-"));
+    assert!(holds(&traffic, &personal_pairs(&dir.path().join("3"), "fedper", &["conv2.0.weight"])));
 }
 
 #[test]
 fn the_search_would_find_them() {
-    // The same search over FedAvg's traffic, whose last downloads hold the classifier of the round before.
+    // The same search over FedAvg's traffic, whose second round begins with the classifier of the first.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("1");
-    observed(&format!("{CONFIG}algorithm = ['fedavg']\nrounds = 1"), &path, 2, &mut Tap::default());
+    common::run(&format!("{CONFIG}algorithm = ['fedavg']\nrounds = 1"), &path, 2);
     let pairs = personal_pairs(&path, "fedavg", &["fc1.0.weight", "fc.weight"]);
-    let mut tap = Tap::default();
-    observed(&format!("{CONFIG}algorithm = ['fedavg']\nrounds = 2"), &dir.path().join("2"), 2, &mut tap);
-    assert!(holds(&tap.0, &pairs));
+    assert!(holds(&traffic(&format!("{CONFIG}algorithm = ['fedavg']\nrounds = 2"), dir.path()), &pairs));
 }

@@ -133,7 +133,7 @@ fn two_rounds_by_hand() {
     let round = outcome(coordinator.step(NOW, tested(1, 1)));
     assert_eq!((round.round, round.answered, round.failed), (1, 2, 1));
     assert_eq!(round.train, TrainMetrics { loss_sum: 4.0, samples: 4, steps: 2 });
-    assert_eq!((round.bytes_down, round.bytes_up), (3 * 28, 2 * 76));
+    assert_eq!((round.bytes_down, round.bytes_up), (3 * 4, 2 * 4));
     assert_eq!(round.tests.len(), 3);
 
     coordinator.step(NOW, Event::Begin);
@@ -262,6 +262,11 @@ fn devices_that_share_a_machine_count_with_all_their_samples() {
     let device = coordinator.awaited()[0].0;
     let round = outcome(coordinator.step(NOW, tested(device, 1)));
     assert_eq!((round.answered, round.failed, round.train.samples), (3, 0, 8));
+    assert_eq!(
+        (round.bytes_down, round.bytes_up),
+        (3 * 4, 3 * 4),
+        "each device counts, however many share a base"
+    );
 }
 
 #[test]

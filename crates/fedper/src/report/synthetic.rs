@@ -223,6 +223,8 @@ impl Synthetic {
                 train_loss: Some(1.6 * (1.0 - 0.96 * progress) + 0.02 * noise.uniform()),
                 bytes_down: down * self.devices,
                 bytes_up: up * self.devices,
+                wire_down: None,
+                wire_up: None,
                 seconds: 3.1 + noise.uniform(),
                 devices: self.devices as u32,
                 failed: 0,
@@ -260,6 +262,8 @@ fn summarise(rounds: &[RoundRecord], devices: &[DeviceRecord]) -> AlgorithmSumma
             .collect(),
         bytes_down: rounds.iter().map(|r| r.bytes_down).sum(),
         bytes_up: rounds.iter().map(|r| r.bytes_up).sum(),
+        wire_down: None,
+        wire_up: None,
         seconds: rounds.iter().map(|r| r.seconds).sum(),
         images_per_second: 450.0,
     }

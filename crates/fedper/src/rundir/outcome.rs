@@ -39,6 +39,8 @@ pub(crate) fn records_of(
         train_loss: (trained > 0).then(|| outcome.train.loss_sum / trained as f64),
         bytes_down: outcome.bytes_down,
         bytes_up: outcome.bytes_up,
+        wire_down: None,
+        wire_up: None,
         seconds,
         devices: outcome.answered,
         failed: outcome.failed,

@@ -23,10 +23,16 @@ pub struct RoundRecord {
     pub loss: Option<Spread>,
     /// Mean cross-entropy over all samples trained on in this round; absent if no device trained.
     pub train_loss: Option<f64>,
-    /// Bytes of all messages to devices.
+    /// Bytes of the values that went to devices to train: four for each value and device asked.
     pub bytes_down: u64,
-    /// Bytes of all messages from devices.
+    /// Bytes of the values that came back from them: four for each value and device that answered.
     pub bytes_up: u64,
+    /// Over a network: bytes of the messages to nodes that asked for training, whatever they held. Left out of simulated rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_down: Option<u64>,
+    /// Over a network: bytes of their answers. Left out of simulated rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_up: Option<u64>,
     /// Wall time of the round, in seconds, evaluation included.
     pub seconds: f64,
     /// How many devices trained and answered.
@@ -267,10 +273,16 @@ pub struct AlgorithmSummary {
     pub accuracy: Option<Spread>,
     /// Every evaluated device's accuracy at the last evaluated round, by device number.
     pub devices: BTreeMap<u64, f64>,
-    /// Bytes of all messages to devices, over all rounds.
+    /// Bytes of the values that went to devices to train, over all rounds.
     pub bytes_down: u64,
-    /// Bytes of all messages from devices, over all rounds.
+    /// Bytes of the values that came back from them, over all rounds.
     pub bytes_up: u64,
+    /// Bytes of the messages that carried the first, over all rounds of a network. Left out of simulated runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_down: Option<u64>,
+    /// Bytes of the messages that carried the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_up: Option<u64>,
     /// Wall time of its rounds, in seconds.
     pub seconds: f64,
     /// Training samples processed per second of its rounds, evaluation included.

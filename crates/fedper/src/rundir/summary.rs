@@ -89,6 +89,8 @@ fn algorithm(
         devices,
         bytes_down: rounds.iter().map(|round| round.bytes_down).sum(),
         bytes_up: rounds.iter().map(|round| round.bytes_up).sum(),
+        wire_down: rounds.iter().filter_map(|round| round.wire_down).reduce(|sum, next| sum + next),
+        wire_up: rounds.iter().filter_map(|round| round.wire_up).reduce(|sum, next| sum + next),
         seconds,
         images_per_second: if seconds > 0.0 { trained as f64 / seconds } else { 0.0 },
     }

@@ -131,7 +131,6 @@ impl Federation {
             {
                 match action {
                     Action::Train(device, message) => {
-                        observer.message(&message);
                         pool.submit(self.job(device, message, Task::Train, open)?);
                         waiting += 1;
                     }
@@ -168,7 +167,6 @@ impl Federation {
                 Ok(work) => {
                     let (event, personal) = work.into_event(device, round);
                     if let Event::Trained(upload) = &event {
-                        observer.message(upload);
                         observer.trained(self.name(), round, upload.train.samples);
                     }
                     if let Some(personal) = personal {

@@ -8,7 +8,7 @@ mod pool;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use fedper_core::round::{DeviceId, Wire};
+use fedper_core::round::DeviceId;
 
 use self::federation::Federation;
 use self::pool::Pool;
@@ -23,11 +23,6 @@ pub trait Observer {
     /// The run begins: in all it will train a device `trainings` times, of which `done` times before it was interrupted.
     fn begin(&mut self, trainings: u64, done: u64) {
         let _ = (trainings, done);
-    }
-
-    /// A message is about to go to a device, or has come from one.
-    fn message(&mut self, message: &dyn Wire) {
-        let _ = message;
     }
 
     /// A device of `algorithm` has trained on `samples` samples, or failed (0 samples).

@@ -42,8 +42,8 @@ fn two_hundred_devices_on_four_processes() {
             "round {}: {:.2} s, {} bytes down, {} bytes up",
             round["round"],
             round["seconds"].as_f64().unwrap(),
-            round["bytes_down"],
-            round["bytes_up"]
+            round["wire_down"],
+            round["wire_up"]
         );
     }
     assert_eq!(lines(&place.path("deployed"), "devices.jsonl").len(), 200 * rounds.len());
@@ -76,7 +76,7 @@ fn a_round_of_ten_megabytes() {
     let mut server = place.server("deployed", &url(port), &config, &[]);
     place.expect_success("deployed", &mut server, Duration::from_secs(300));
     for round in lines(&place.path("deployed"), "rounds.jsonl") {
-        assert!((10_000_000..11_000_000).contains(&round["bytes_down"].as_u64().unwrap()));
+        assert!((10_000_000..11_000_000).contains(&round["wire_down"].as_u64().unwrap()));
         println!(
             "round {}: {:.2} s, of which a simulated one takes {training:.2} s",
             round["round"],

@@ -157,8 +157,8 @@ pub fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// What of a run directory does not depend on how messages travelled: all but times, bytes and the devices' own layers,
-/// which stay on the devices.
+/// What of a run directory does not depend on how messages travelled: all but times, bytes on the wire and the devices' own
+/// layers, which stay on the devices.
 pub fn shared_results(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut out = common::results(dir);
     let rounds = String::from_utf8(out["rounds"].clone()).unwrap();
@@ -166,7 +166,7 @@ pub fn shared_results(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .lines()
         .map(|line| {
             let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
-            for key in ["bytes_down", "bytes_up"] {
+            for key in ["wire_down", "wire_up"] {
                 record.as_object_mut().unwrap().remove(key);
             }
             record.to_string()

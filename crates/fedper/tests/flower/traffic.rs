@@ -115,7 +115,11 @@ fn no_personal_byte_leaves_and_bytes_are_as_announced() {
     let name = b"\"flat-";
     assert!(traffic.iter().any(|bytes| bytes.windows(name.len()).any(|window| window == name)));
     for round in lines(&place.path("deployed"), "rounds.jsonl") {
-        for key in ["bytes_down", "bytes_up"] {
+        assert_eq!(
+            (&round["bytes_down"], &round["bytes_up"]),
+            (&(3 * announced).into(), &(3 * announced).into())
+        );
+        for key in ["wire_down", "wire_up"] {
             let per_device = round[key].as_u64().unwrap() as f64 / 3.0;
             let excess = per_device / announced as f64 - 1.0;
             println!("{key}: {per_device} a device, {announced} announced ({:+.3} %)", 100.0 * excess);

@@ -249,7 +249,7 @@ impl Server<'_> {
             match result {
                 Ok(Attempt::Done(outcome)) => {
                     let (mut record, devices) = records_of(name, &outcome, start.elapsed().as_secs_f64());
-                    (record.bytes_down, record.bytes_up) = (traffic.down, traffic.up);
+                    (record.wire_down, record.wire_up) = (Some(traffic.down), Some(traffic.up));
                     return Ok((record, devices));
                 }
                 Ok(Attempt::TooFew(answered)) => {
