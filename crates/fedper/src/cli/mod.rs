@@ -8,6 +8,7 @@ mod import;
 mod interrupt;
 mod key;
 mod made;
+mod methods;
 mod model;
 mod newcomers;
 mod photos;
@@ -69,6 +70,8 @@ enum Command {
     /// List, fetch and inspect datasets and partitions
     #[command(subcommand)]
     Data(data::Command),
+    /// List the methods that can be compared, and what can be set of each
+    Methods(methods::Args),
     /// Look at networks, export and import weights
     #[command(subcommand)]
     Model(model::Command),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Reproduce(args) => reproduce::main(&args),
         Command::Report(args) => report::main(&args),
         Command::Data(command) => data::main(command),
+        Command::Methods(args) => methods::main(&args),
         Command::Model(command) => model::main(command),
         Command::Predict(args) => predict::main(&args),
         Command::Server(args) => server::main(*args),

@@ -89,8 +89,8 @@ pub struct Settings {
     #[arg(long, value_name = "WAY", help_heading = "Network")]
     pub batch_norm: Option<BatchNorm>,
 
-    /// Methods to compare: fedper, fedavg, local, fedavg-ft [default: the first three; all of the
-    /// embedded dataset]
+    /// Methods to compare: `fedper methods` lists them [default: fedper, fedavg, local; also fedavg-ft of the embedded
+    /// dataset]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
     pub algorithm: Option<Vec<String>>,
     /// Of a method, set this: `fedper methods` names what each has
