@@ -10,7 +10,7 @@ use fedper::experiment::Experiment;
 use fedper::predict::Classifier;
 use fedper::rundir::records::{DeviceRecord, NewClientRecord, PartitionRecord};
 
-use common::{results, run, settings, weights};
+use common::{every_method, results, run, settings, weights};
 
 const SMALL: &str = "clients = 4\niid = true\nsamples_per_client = 40\nlocal_epochs = 1\nbatch_size = 10\n\
     lr = 0.05\nmomentum = 0.5\nrounds = 2\nalgorithm = [\"fedper\", \"fedavg\"]\npersonal_layers = 1\n";
@@ -58,6 +58,26 @@ fn what_predict_says_is_what_the_run_recorded() {
             let (accuracy, loss) = predicted(&experiment, &path, &record.algorithm, record.device);
             assert_eq!(accuracy, record.accuracy, "{name}: {record:?}");
             assert!((loss - record.loss).abs() < 1e-4 * (1.0 + loss), "{name}: {loss} {record:?}");
+        }
+    }
+}
+
+#[test]
+fn what_predict_says_is_what_the_run_recorded_whatever_the_method() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = SMALL
+        .replace("momentum = 0.5\n", "")
+        .replace("algorithm = [\"fedper\", \"fedavg\"]\n", &every_method());
+    for model in ["mlp", "mobilenet_v1"] {
+        let path = dir.path().join(model);
+        let text = format!("{text}model = \"{model}\"\n");
+        run(&text, &path, 2);
+        let experiment = Experiment::prepare(&settings(&text)).unwrap();
+        let last: Vec<DeviceRecord> = records(&path.join("devices.jsonl"));
+        for record in last.iter().filter(|record| record.round == 2 && record.device == 1) {
+            let (accuracy, loss) = predicted(&experiment, &path, &record.algorithm, record.device);
+            assert_eq!(accuracy, record.accuracy, "{model}: {record:?}");
+            assert!((loss - record.loss).abs() < 1e-4 * (1.0 + loss), "{model}: {loss} {record:?}");
         }
     }
 }

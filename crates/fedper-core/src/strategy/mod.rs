@@ -9,6 +9,7 @@ mod device;
 mod fedavg;
 mod fedavg_ft;
 mod fedper;
+pub mod fedrep;
 mod local;
 pub mod registry;
 mod server;
@@ -24,7 +25,14 @@ use crate::parts::Parts;
 use crate::split::{BaseParams, PersonalParams, Split};
 
 /// Every method, in the order in which they are listed.
-pub static METHODS: &[&Entry] = &[&FedPer::ENTRY, &FedAvg::ENTRY, &Local::ENTRY, &FedAvgFineTuned::ENTRY];
+pub static METHODS: &[&Entry] = &[
+    &FedPer::ENTRY,
+    &FedAvg::ENTRY,
+    &Local::ENTRY,
+    // One a line, for who adds one.
+    &FedAvgFineTuned::ENTRY,
+    &fedrep::FedRep::ENTRY,
+];
 
 /// What a method is, for those who choose one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

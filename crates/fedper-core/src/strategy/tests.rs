@@ -211,3 +211,5 @@ fn settings_are_checked() {
         assert!(error.starts_with(expected), "{error}");
     }
 }
+
+mod fedrep;

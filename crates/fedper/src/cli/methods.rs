@@ -20,7 +20,8 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
             vec![entry.name.to_owned(), about.kept.to_owned(), about.line.to_owned()]
         };
         let rows: Vec<Vec<String>> = METHODS.iter().map(row).collect();
-        let columns = [("method", Align::Left), ("a device keeps", Align::Left), ("what it does", Align::Left)];
+        let columns =
+            [("method", Align::Left), ("a device keeps", Align::Left), ("what it does", Align::Left)];
         return super::print(&format!("{}\nfedper methods NAME says more of one.\n", table(&columns, &rows)));
     };
     let Some(entry) = by_name(name) else {

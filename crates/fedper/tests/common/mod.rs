@@ -13,6 +13,7 @@ use fedper::experiment::Experiment;
 use fedper::rundir::RunDir;
 use fedper::rundir::records::Summary;
 use fedper::simulator::{self, Observer, RunOptions};
+use fedper_core::strategy::METHODS;
 
 pub struct Silent;
 impl Observer for Silent {}
@@ -41,6 +42,12 @@ pub fn with_options(
     let experiment = Experiment::prepare(&settings(text)).unwrap();
     let mut run_dir = RunDir::create(dir, &experiment).unwrap();
     simulator::run(&experiment, &mut run_dir, options, observer).unwrap()
+}
+
+/// The line of a configuration that runs every method that there is.
+pub fn every_method() -> String {
+    let names: Vec<&str> = METHODS.iter().map(|entry| entry.name).collect();
+    format!("algorithm = {names:?}\n")
 }
 
 pub fn text(path: &Path) -> &str {

@@ -1,0 +1,143 @@
+//! What holds for every method, and what each of them is equal to.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use common::{
+    Silent, assert_same, every_method, fedper, results, run, stderr, text, weights, whole_and_killed,
+    with_options,
+};
+use fedper::rundir::records::RoundRecord;
+use fedper::simulator::{PERSONAL_MEMORY, RunOptions};
+use fedper_core::params::Params;
+
+/// Some take part, some fail, some are tested.
+const SOME: &str = "model = 'mlp'\nclients = 6\nclasses_per_client = 3\nsamples_per_client = 43\nlocal_epochs = 1\n\
+                    batch_size = 10\nlr = 0.05\nweight_decay = 0.001\nparticipation = 0.6\nfailure_rate = 0.3\n\
+                    eval_devices = 4\n";
+
+#[test]
+fn neither_workers_nor_memory_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["mlp", "mobilenet_v1"] {
+        let config = SOME.replace("mlp", model) + &every_method() + "rounds = 3\n";
+        let of = |workers, personal_memory| {
+            let out = dir.path().join(format!("{model}-{workers}"));
+            let options = RunOptions { workers, personal_memory, stop: &AtomicBool::new(false) };
+            with_options(&config, &out, &options, &mut Silent);
+            results(&out)
+        };
+        assert_same(&of(1, PERSONAL_MEMORY), &of(4, 0));
+    }
+}
+
+#[test]
+fn no_kill_changes_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, format!("{SOME}{}rounds = 12\n", every_method())).unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+    whole_and_killed(&config, &whole, &killed);
+    assert_same(&results(&whole), &results(&killed));
+}
+
+/// All take part, with as many samples each, and a power of two of them: weights of a mean that no rounding can tell apart.
+const ALL: &str = "model = 'mlp'\nclients = 4\nclasses_per_client = 3\nsamples_per_client = 32\nlocal_epochs = 2\n\
+                   batch_size = 10\nlr = 0.05\nmomentum = 0.0\nrounds = 3\n";
+
+/// Runs `methods`, with more settings, and returns all weights.
+fn end(dir: &Path, name: &str, methods: &str, more: &str) -> BTreeMap<String, Vec<u8>> {
+    let out = dir.join(name);
+    run(&format!("{ALL}algorithm = {methods}\n{more}"), &out, 2);
+    weights(&out)
+}
+
+fn params(bytes: &[u8]) -> Params {
+    fedper_nn::weights::read_safetensors(bytes).unwrap()
+}
+
+/// The parameters whose names begin with `prefix`, without it.
+fn slot(bytes: &[u8], prefix: &str) -> BTreeMap<String, Vec<f32>> {
+    let params = params(bytes);
+    let named = params
+        .iter()
+        .filter_map(|(spec, values)| Some((spec.name.strip_prefix(prefix)?.to_owned(), values.to_vec())));
+    named.collect()
+}
+
+#[test]
+fn fedrep_without_a_head_is_fedavg_and_without_a_base_local_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let ends = end(dir.path(), "none", "['fedrep', 'fedavg']", "personal_layers = 0\n");
+    assert_eq!(ends["fedrep/base.safetensors"], ends["fedavg/base.safetensors"]);
+    // Its head phase sees batches of its own, unless nothing is shuffled.
+    let all = "personal_layers = 3\nshuffle = false\n[method.fedrep]\nhead_epochs = 2\n";
+    let ends = end(dir.path(), "all", "['fedrep', 'local']", all);
+    for device in 0..4 {
+        let file = format!("device-{device:05}.safetensors");
+        assert_eq!(ends[&format!("fedrep/{file}")], ends[&format!("local/{file}")]);
+    }
+}
+
+#[test]
+fn fedreps_base_under_a_head_that_does_not_train_is_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let frozen = "personal_layers = 1\n[method.fedrep]\nhead_epochs = 0\n";
+    let out = dir.path().join("frozen");
+    let ends = end(dir.path(), "frozen", "['fedrep', 'fedper']", frozen);
+    // The head is the one that it began with, so another run from the same seed has it too, whatever its rounds.
+    let one = end(dir.path(), "one", "['fedrep']", &frozen.replace("[method", "eval_every = 3\n[method"));
+    for device in 0..4 {
+        let file = format!("fedrep/device-{device:05}.safetensors");
+        assert_eq!(ends[&file], one[&file]);
+        assert_ne!(ends[&file], ends[&file.replace("fedrep", "fedper")]);
+    }
+    let command = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(command.contains("[method.fedrep]\nhead_epochs = 0"), "{command}");
+}
+
+fn rounds(dir: &Path) -> Vec<RoundRecord> {
+    let text = std::fs::read_to_string(dir.join("rounds.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_with_a_line() {
+    for (args, expected) in [
+        (
+            "--algorithm fedrep --set fedrep.head_epochs=-1",
+            "fedrep.head_epochs is -1, and it must be between 0 and",
+        ),
+        ("--algorithm fedrep --set fedrep.head_epochs=x", "`x` is not a number"),
+        ("--algorithm fedrep --set fedrep.tau=1", "fedrep has no setting `tau`: it has head_epochs"),
+        ("--algorithm fedper --set fedrep.head_epochs=1", "give --algorithm fedrep too, or leave it out"),
+        ("--algorithm fedper --set sgd.x=1", "there is no method `sgd`"),
+        ("--algorithm fedper --set fedper", "--set takes METHOD.NAME=VALUE"),
+    ] {
+        let output = fedper(&["run"]).args(args.split(' ')).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
+fn what_is_set_is_written_and_repeats_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    let config = dir.path().join("begin.toml");
+    std::fs::write(&config, format!("{ALL}algorithm = ['fedrep']\n[method.fedrep]\nhead_epochs = 3\n"))
+        .unwrap();
+    // What is typed goes before the file.
+    let args =
+        ["run", "--quiet", "--config", text(&config), "--set", "fedrep.head_epochs=1", "--out", text(&first)];
+    assert!(fedper(&args).status().unwrap().success());
+    let written = std::fs::read_to_string(first.join("config.toml")).unwrap();
+    assert!(written.ends_with("[method.fedrep]\nhead_epochs = 1.0\n"), "{written}");
+    run(&written, &second, 2);
+    assert_same(&results(&first), &results(&second));
+    assert_eq!(rounds(&first).len(), 3);
+}
