@@ -1,7 +1,6 @@
 //! Reading a device's network back from `weights/`.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +8,12 @@ use fedper_core::params::{Layout, Params, ParamsError, Spec};
 use fedper_core::split::Split;
 use fedper_core::strategy::{self, Strategy};
 use fedper_nn::{Architecture, InputShape};
-use serde::Deserialize;
+use fedper_records::files::for_each_line;
+use fedper_records::names::{CONFIG, ROUNDS};
+use fedper_records::{RoundRecord, read_classes, read_summary};
 
+use super::RunDir;
 use super::checkpoint::FOLDER;
-use super::records::RoundRecord;
-use super::{CONFIG, PARTITION, ROUNDS, RunDir, files, read_summary};
 use crate::config::{BatchNorm, Config};
 use crate::error::Error;
 use crate::experiment::{cut, initial, read_hashed_weights, read_weights};
@@ -27,12 +27,6 @@ pub struct DeviceNetwork {
     pub own: bool,
     /// Whether it has trained. If not, what is its own is what it would begin with, which follows from the run's seed.
     pub trained: bool,
-}
-
-/// Of `partition.json`, what counts the classes.
-#[derive(Deserialize)]
-struct Classes {
-    classes: Vec<String>,
 }
 
 /// The network that `algorithm` has given `device` at the end of the run in `run`: the base and what the device keeps, or the
@@ -122,10 +116,7 @@ struct Untrained {
 
 impl Untrained {
     fn of(run: &Path, config: &Config, strategy: &dyn Strategy) -> Result<Self, Error> {
-        let path = run.join(PARTITION);
-        let file = File::open(&path).map_err(Error::file("read", &path))?;
-        let read: Result<Classes, _> = serde_json::from_reader(BufReader::new(file));
-        let classes = read.map_err(|error| Error::Foreign { path, reason: error.to_string() })?.classes.len();
+        let classes = read_classes(run)?.len();
         let [height, width, channels] = image_shape(run, config)?;
         let input = InputShape { channels, height, width };
         let architecture = Architecture::new(config.model, config.stem, input, classes)?;
@@ -145,7 +136,7 @@ impl Untrained {
             )));
         }
         let mut trained = false;
-        files::for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
+        for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
             let all = u64::from(record.devices) + u64::from(record.failed) == config.training_clients();
             let asked = record.participants.map_or(all, |list| list.contains(&device));
             let failed = if record.failed_devices.is_empty() {
