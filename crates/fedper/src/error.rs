@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fedper_data::DataError;
 use fedper_flower::error::FlowerError;
 use fedper_nn::NnError;
+use fedper_records::RecordError;
 use thiserror::Error;
 
 use crate::report::ReportError;
@@ -81,6 +82,15 @@ impl Error {
     pub(crate) fn file(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { verb, path, source }
+    }
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::File { verb, path, source } => Self::File { verb, path, source },
+            RecordError::Foreign { path, reason } => Self::Foreign { path, reason },
+        }
     }
 }
 

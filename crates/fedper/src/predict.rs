@@ -1,13 +1,11 @@
 //! Classifying images with a device's own network: of a finished run, or of a device on a network.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 use fedper_nn::{Architecture, InputShape, Network};
-use serde::Deserialize;
+use fedper_records::read_classes;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -25,12 +23,6 @@ pub struct Classifier {
     round: Option<u32>,
     own: bool,
     trained: bool,
-}
-
-/// Of `partition.json`, what names the classes.
-#[derive(Deserialize)]
-struct Classes {
-    classes: Vec<String>,
 }
 
 impl Classifier {
@@ -56,7 +48,7 @@ impl Classifier {
             },
         };
         let DeviceNetwork { params, own, trained } = device_network(run, &algorithm, Some(device))?;
-        let classes = classes(&run.join("partition.json"))?;
+        let classes = read_classes(run)?;
         let order = own_order(&config, classes.len(), DeviceId(device));
         let classes = named_in(order, &classes);
         let shape = image_shape(run, &config)?;
@@ -138,15 +130,6 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
     let powers: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - largest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
-}
-
-fn classes(path: &Path) -> Result<Vec<String>, Error> {
-    let file = File::open(path).map_err(Error::file("read", path))?;
-    let read: Result<Classes, _> = serde_json::from_reader(BufReader::new(file));
-    match read {
-        Ok(read) => Ok(read.classes),
-        Err(error) => Err(Error::Foreign { path: path.to_owned(), reason: error.to_string() }),
-    }
 }
 
 #[cfg(test)]

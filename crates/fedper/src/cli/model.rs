@@ -265,5 +265,5 @@ pub(super) fn write_weights(out: &Path, params: &Params) -> Result<(), Error> {
 
 fn write_bytes(out: &Path, bytes: Result<Vec<u8>, WeightsError>) -> Result<(), Error> {
     let bytes = bytes.map_err(|error| Error::Foreign { path: out.to_owned(), reason: error.to_string() })?;
-    write_atomically(out, &bytes)
+    Ok(write_atomically(out, &bytes)?)
 }

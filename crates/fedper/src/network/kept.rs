@@ -87,7 +87,7 @@ impl Kept {
         let note = serde_json::to_string(&self.about).expect("plain data");
         let bytes = write_with_note(&self.params, NOTE, note)
             .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
-        write_atomically(&path, &bytes)
+        Ok(write_atomically(&path, &bytes)?)
     }
 
     /// The network of `algorithm` in a state folder; if that is not given, of `fedper`, or of the only algorithm there.

@@ -216,7 +216,7 @@ impl Store {
     pub fn set_pending(&self, message: Option<&[u8]>) -> Result<(), Error> {
         let path = self.folder.join(PENDING);
         match message {
-            Some(bytes) => write_atomically(&path, bytes),
+            Some(bytes) => Ok(write_atomically(&path, bytes)?),
             None => match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     Err(Error::file("remove", &path)(error))

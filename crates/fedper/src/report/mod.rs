@@ -36,7 +36,7 @@ pub use read::RunData;
 
 use fedper_data::ClassTable;
 
-use crate::rundir::replace;
+use fedper_records::files::replace;
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]

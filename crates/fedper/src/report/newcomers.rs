@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::series::Comparison;
 use super::tables::{NONE, Table, maybe};
 use super::text::{counted, escape, percent};
-use crate::rundir::records::NewClients;
+use fedper_records::NewClients;
 
 /// How many devices get a column of their own.
 const SHOWN: usize = 10;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ReportError;
-use crate::rundir::records::{DeviceRecord, RoundRecord, Summary};
+use fedper_records::{DeviceRecord, RoundRecord, Summary};
 
 /// A run directory as read back: what the report needs of it.
 ///

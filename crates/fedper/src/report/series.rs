@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::chart::{Entry, Key};
 use super::read::{Algorithm, RunData, distinct_names, last_part};
 use super::style::{Style, display_name};
-use crate::rundir::records::RoundRecord;
+use fedper_records::RoundRecord;
 
 /// Keys that do not change what a run computes, apart from the seed.
 const IGNORED: [&str; 6] = ["seed", "out", "workers", "quiet", "json", "resume"];

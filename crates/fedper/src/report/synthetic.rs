@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fedper_core::metrics::{Spread, Worst};
 
-use crate::rundir::records::{
+use fedper_records::{
     AlgorithmSummary, DevicePartition, DeviceRecord, PartitionRecord, RoundRecord, Summary,
 };
 

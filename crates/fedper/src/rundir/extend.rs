@@ -7,11 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use fedper_core::round::DeviceId;
+use fedper_records::names::{CONFIG, DEVICES, ROUNDS};
+use fedper_records::read_summary;
 
+use super::RunDir;
 use super::checkpoint::{self, Checkpoint, Progress};
 use super::history::History;
 use super::weights::read_state;
-use super::{CONFIG, DEVICES, ROUNDS, RunDir, read_summary};
 use crate::config::{Config, LrSchedule};
 use crate::error::Error;
 use crate::experiment::{Experiment, read_weights};

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::files;
-use super::records::RoundRecord;
+use fedper_records::RoundRecord;
+use fedper_records::files::for_each_line;
+
 use crate::error::Error;
 
 /// The rounds of one algorithm that are committed.
@@ -25,7 +26,7 @@ impl History {
     /// If the records cannot be read back.
     pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Self>, Error> {
         let mut found: BTreeMap<String, Self> = BTreeMap::new();
-        files::for_each_line(path, |record: RoundRecord| {
+        for_each_line(path, |record: RoundRecord| {
             let history = found.entry(record.algorithm).or_default();
             history.done = record.round;
             history.accuracies.extend(record.accuracy.map(|accuracy| (record.round, accuracy.mean)));

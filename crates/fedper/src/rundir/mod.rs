@@ -6,12 +6,10 @@
 
 mod checkpoint;
 mod extend;
-mod files;
 mod history;
 mod new_clients;
 mod outcome;
 mod partition;
-pub mod records;
 mod summary;
 mod weights;
 
@@ -25,30 +23,23 @@ use fedper_core::params::Params;
 use fedper_core::parts::Parts;
 use fedper_core::split::BaseParams;
 use fedper_core::strategy::Strategy;
+use fedper_records::files::{append, for_each_line, lines, open_cut, remove, temporary};
+use fedper_records::names::{CONFIG, DEVICES, NEW_CLIENTS, PARTITION, ROUNDS, SUMMARY};
+pub use fedper_records::{self as records, read_summary, write_atomically};
+use fedper_records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 
 pub(crate) use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
-pub(crate) use self::files::replace;
-pub use self::files::write_atomically;
-use self::files::{append, lines, open_cut, remove};
 pub(crate) use self::history::History;
 pub(crate) use self::outcome::{record_of_end, records_of};
 pub use self::partition::SampleTotals;
-use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
 pub(crate) use self::weights::image_shape;
 pub use self::weights::{DeviceNetwork, device_network};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::simulator::RunOptions;
 
-const CONFIG: &str = "config.toml";
-const PARTITION: &str = "partition.json";
-const ROUNDS: &str = "rounds.jsonl";
-const DEVICES: &str = "devices.jsonl";
-const NEW_CLIENTS: &str = "new_clients.jsonl";
-const SUMMARY: &str = "summary.json";
 /// In `weights/<algorithm>/`: the base under bare names, and what else lasts on the server.
 const BASE: &str = "base.safetensors";
 const SERVER: &str = "server.safetensors";
@@ -70,7 +61,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Config`] if `path` holds something, [`Error::File`] if it cannot be written.
     pub fn create(path: &Path, experiment: &Experiment) -> Result<Self, Error> {
-        let unwritten = files::temporary(&path.join(CONFIG));
+        let unwritten = temporary(&path.join(CONFIG));
         match fs::read_dir(path) {
             Ok(mut entries) => {
                 if path.join(CONFIG).exists() {
@@ -115,7 +106,7 @@ impl RunDir {
     /// [`Error::File`] if they cannot be read, [`Error::Foreign`] if a line is no round.
     pub fn rounds(path: &Path) -> Result<Vec<RoundRecord>, Error> {
         let mut rounds = Vec::new();
-        files::for_each_line(&path.join(ROUNDS), |round| rounds.push(round))?;
+        for_each_line(&path.join(ROUNDS), |round| rounds.push(round))?;
         Ok(rounds)
     }
 
@@ -298,7 +289,7 @@ impl RunDir {
             let path = folder.join(name);
             let bytes = fedper_nn::weights::write_safetensors(params)
                 .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
-            write_atomically(&path, &bytes)
+            Ok(write_atomically(&path, &bytes)?)
         };
         let (base, rest) = parts.base_and_rest(state);
         write(BASE.into(), &base)?;
@@ -315,7 +306,7 @@ impl RunDir {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn write_new_clients(&self, records: &[NewClientRecord]) -> Result<(), Error> {
-        write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))
+        Ok(write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))?)
     }
 
     /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
@@ -325,25 +316,25 @@ impl RunDir {
     pub(crate) fn finish(
         &mut self,
         experiment: &Experiment,
-        options: &RunOptions<'_>,
+        workers: usize,
         seconds: f64,
     ) -> Result<Summary, Error> {
         let mut rounds: Vec<RoundRecord> = Vec::new();
-        files::for_each_line(&self.path.join(ROUNDS), |round| rounds.push(round))?;
+        for_each_line(&self.path.join(ROUNDS), |round| rounds.push(round))?;
         let evaluated = rounds.iter().filter(|round| round.accuracy.is_some());
         // The last one of each algorithm stays.
         let last: BTreeMap<&str, u32> =
             evaluated.map(|round| (round.algorithm.as_str(), round.round)).collect();
         let mut accuracies: BTreeMap<String, BTreeMap<u64, f64>> = BTreeMap::new();
-        files::for_each_line(&self.path.join(DEVICES), |record: DeviceRecord| {
+        for_each_line(&self.path.join(DEVICES), |record: DeviceRecord| {
             if last.get(record.algorithm.as_str()) == Some(&record.round) {
                 accuracies.entry(record.algorithm).or_default().insert(record.device, record.accuracy);
             }
         })?;
-        let mut summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        let mut summary = summary::summarise(experiment, workers, &rounds, accuracies, seconds);
         if experiment.config.new_clients.is_some() {
             let mut records: Vec<NewClientRecord> = Vec::new();
-            files::for_each_line(&self.path.join(NEW_CLIENTS), |record| records.push(record))?;
+            for_each_line(&self.path.join(NEW_CLIENTS), |record| records.push(record))?;
             summary.new_clients = Some(new_clients::summarise(&experiment.config, &records));
         }
         let mut json = serde_json::to_vec_pretty(&summary).expect("a summary is plain data");
@@ -353,16 +344,6 @@ impl RunDir {
         Self::remove_checkpoint(&self.path)?;
         Ok(summary)
     }
-}
-
-/// Reads `summary.json` of the run in `path`.
-///
-/// # Errors
-/// If there is none, or it is not a summary.
-pub fn read_summary(path: &Path) -> Result<Summary, Error> {
-    let path = path.join(SUMMARY);
-    let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Foreign { path, reason: error.to_string() })
 }
 
 /// The configuration in the text of a `config.toml`.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use fedper_core::metrics::{Spread, Worst};
 
-use super::records::{NewClientRecord, NewClientSummary, NewClients};
+use fedper_records::{NewClientRecord, NewClientSummary, NewClients};
+
 use crate::config::{Config, NewClientLayers};
 
 /// Puts the records together. A device whose training diverged has fewer of them, and does not count.

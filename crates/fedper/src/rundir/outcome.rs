@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use fedper_core::coordinator::Outcome;
 use fedper_core::metrics::{EvalMetrics, Spread, Worst};
 use fedper_core::round::DeviceId;
-
-use super::records::{DeviceRecord, RoundRecord};
+use fedper_records::{DeviceRecord, RoundRecord};
 
 /// The line in `rounds.jsonl` of a round that came to nothing, for `reason`, and after which there is none.
 pub(crate) fn record_of_end(algorithm: &str, outcome: &Outcome, seconds: f64, reason: String) -> RoundRecord {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use fedper_core::round::DeviceId;
 use fedper_data::class_counts;
+use fedper_records::DevicePartition;
+use fedper_records::files::replace_with;
 use serde::Serialize;
 
-use super::files::replace_with;
-use super::records::DevicePartition;
 use crate::error::Error;
 use crate::experiment::Experiment;
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::records::{AlgorithmSummary, RoundRecord, Summary};
+use fedper_data::Normalisation;
+use fedper_records::{AlgorithmSummary, Pixels, RoundRecord, Summary};
+
 use crate::experiment::Experiment;
-use crate::simulator::RunOptions;
 
 /// Puts a run's records together. `accuracies` has each algorithm's accuracy by device in its last evaluated round.
 pub(super) fn summarise(
     experiment: &Experiment,
-    options: &RunOptions<'_>,
+    workers: usize,
     rounds: &[RoundRecord],
     mut accuracies: BTreeMap<String, BTreeMap<u64, f64>>,
     seconds: f64,
@@ -30,7 +31,7 @@ pub(super) fn summarise(
         seed: config.seed,
         cpu: cpu(),
         kernels: Some(fedper_nn::InstructionSet::current().used_in(config.precision).to_string()),
-        workers: options.workers,
+        workers,
         command: config.command(),
         complete: algorithms
             .values()
@@ -40,7 +41,7 @@ pub(super) fn summarise(
         dataset_note: experiment.dataset.note.clone(),
         notes: experiment.notes(),
         image_shape: Some([images.height, images.width, images.channels]),
-        pixels: Some(images.normalisation()),
+        pixels: Some(pixels(images.normalisation())),
         init_sha256: experiment.init_sha256.clone(),
         peak_rss_bytes: peak_rss_bytes(),
         algorithms,
@@ -94,6 +95,11 @@ fn algorithm(
         seconds,
         images_per_second: if seconds > 0.0 { trained as f64 / seconds } else { 0.0 },
     }
+}
+
+/// As it is written.
+fn pixels(of: Normalisation) -> Pixels {
+    Pixels { scale: of.scale, mean: of.mean, std: of.std }
 }
 
 /// The CPU's model name, or its architecture where the system does not tell.

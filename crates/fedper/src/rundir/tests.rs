@@ -91,16 +91,3 @@ fn a_damaged_checkpoint_is_one_clear_error() {
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("state.redb"), "{error}");
 }
-
-#[test]
-fn a_failed_write_leaves_the_old_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("file");
-    write_atomically(&path, b"old").unwrap();
-    // A folder in the file's place cannot be replaced by a file.
-    let folder = dir.path().join("folder");
-    fs::create_dir(&folder).unwrap();
-    assert!(write_atomically(&folder, b"new").is_err());
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left lying about");
-    assert_eq!(fs::read(&path).unwrap(), b"old");
-}

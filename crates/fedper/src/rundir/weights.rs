@@ -1,7 +1,6 @@
 //! Reading a device's network back from `weights/`.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +10,12 @@ use fedper_core::seed::SERVER;
 use fedper_core::split::{BaseParams, PersonalParams};
 use fedper_core::strategy::Strategy;
 use fedper_nn::{Architecture, InputShape};
-use serde::Deserialize;
+use fedper_records::files::for_each_line;
+use fedper_records::names::{CONFIG, ROUNDS};
+use fedper_records::{RoundRecord, read_classes, read_summary};
 
 use super::checkpoint::FOLDER;
-use super::records::RoundRecord;
-use super::{BASE, CONFIG, PARTITION, ROUNDS, RunDir, SERVER as REST, files, read_summary};
+use super::{BASE, RunDir, SERVER as REST};
 use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{cut, initial, initial_kept, parts, read_hashed_weights, read_weights};
@@ -30,12 +30,6 @@ pub struct DeviceNetwork {
     pub own: bool,
     /// Whether it has trained. If not, what is its own is what it would begin with, which follows from the run's seed.
     pub trained: bool,
-}
-
-/// Of `partition.json`, what counts the classes.
-#[derive(Deserialize)]
-struct Classes {
-    classes: Vec<String>,
 }
 
 /// The network that `algorithm` has given `device` at the end of the run in `run`, as it was last tested; or, without a
@@ -131,7 +125,7 @@ pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<BaseParams, Err
 /// The last round of `algorithm` in which devices were tested.
 fn last_round(run: &Path, algorithm: &str) -> Result<u32, Error> {
     let mut last = 0;
-    files::for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
+    for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
         if record.algorithm == algorithm && record.accuracy.is_some() {
             last = last.max(record.round);
         }
@@ -152,10 +146,7 @@ struct Rebuilt {
 
 impl Rebuilt {
     fn of(run: &Path, config: &Config, strategy: &dyn Strategy) -> Result<Self, Error> {
-        let path = run.join(PARTITION);
-        let file = File::open(&path).map_err(Error::file("read", &path))?;
-        let read: Result<Classes, _> = serde_json::from_reader(BufReader::new(file));
-        let classes = read.map_err(|error| Error::Foreign { path, reason: error.to_string() })?.classes.len();
+        let classes = read_classes(run)?.len();
         let [height, width, channels] = image_shape(run, config)?;
         let input = InputShape { channels, height, width };
         let architecture = Architecture::new(config.model, config.stem, input, classes)?;
@@ -174,7 +165,7 @@ impl Rebuilt {
             )));
         }
         let mut trained = false;
-        files::for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
+        for_each_line(&run.join(ROUNDS), |record: RoundRecord| {
             let all = u64::from(record.devices) + u64::from(record.failed) == config.training_clients();
             let asked = record.participants.map_or(all, |list| list.contains(&device));
             let failed = if record.failed_devices.is_empty() {

@@ -142,5 +142,5 @@ pub fn run(
         let records = newcomers::run(experiment, &federations, options, dir.path(), observer)?;
         dir.write_new_clients(&records)?;
     }
-    dir.finish(experiment, options, before + start.elapsed().as_secs_f64())
+    dir.finish(experiment, options.workers, before + start.elapsed().as_secs_f64())
 }

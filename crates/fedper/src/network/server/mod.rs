@@ -106,7 +106,7 @@ pub fn run(
     Network::remove(dir.path())?;
     let options = RunOptions { workers: 1, personal_memory: 0, stop };
     let seconds = dir.seconds();
-    dir.finish(experiment, &options, seconds)
+    dir.finish(experiment, options.workers, seconds)
 }
 
 /// How often the server asks who is online while it waits for answers.

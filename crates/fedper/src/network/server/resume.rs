@@ -37,7 +37,7 @@ impl Network {
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), Error> {
-        write_atomically(&Self::path(dir), &serde_json::to_vec(self).expect("plain data"))
+        Ok(write_atomically(&Self::path(dir), &serde_json::to_vec(self).expect("plain data"))?)
     }
     pub(super) fn remove(dir: &Path) -> Result<(), Error> {
         let path = Self::path(dir);

@@ -3,9 +3,14 @@
 //! Other programs read these files. A field is added freely and never renamed.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use fedper_core::metrics::Spread;
 use serde::{Deserialize, Serialize};
+
+use crate::error::RecordError;
+use crate::names::SUMMARY;
 
 /// A line of `rounds.jsonl`: one round of one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,7 +150,7 @@ pub struct Summary {
     pub image_shape: Option<[usize; 3]>,
     /// What is done to their bytes before the network sees them.
     #[serde(default)]
-    pub pixels: Option<fedper_data::Normalisation>,
+    pub pixels: Option<Pixels>,
     /// The SHA-256 of the file of weights that the run began with (`init`), in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_sha256: Option<String>,
@@ -160,7 +165,7 @@ pub struct Summary {
 
 impl Summary {
     /// Whether it is that of a complete run of so many rounds.
-    pub(crate) fn is_complete(&self, rounds: u32) -> bool {
+    pub fn is_complete(&self, rounds: u32) -> bool {
         let all = |a: &AlgorithmSummary| a.rounds == rounds || a.stopped_early;
         self.complete && self.rounds.map_or_else(|| self.algorithms.values().all(all), |had| had == rounds)
     }
@@ -171,6 +176,27 @@ impl Summary {
         let reasons: Option<Vec<String>> = reasons.collect();
         reasons.filter(|reasons| !reasons.is_empty()).map(|reasons| reasons.join("; "))
     }
+}
+
+/// From a byte of an image to a network's input, by channel: (byte / scale - mean) / std.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pixels {
+    /// What a byte is divided by first.
+    pub scale: f64,
+    /// What is subtracted then, of each channel.
+    pub mean: Vec<f64>,
+    /// What is divided by at last, of each channel.
+    pub std: Vec<f64>,
+}
+
+/// Reads `summary.json` of the run in `run`.
+///
+/// # Errors
+/// [`RecordError::File`] if there is none, [`RecordError::Foreign`] if it is not a summary.
+pub fn read_summary(run: &Path) -> Result<Summary, RecordError> {
+    let path = run.join(SUMMARY);
+    let bytes = fs::read(&path).map_err(RecordError::file("read", &path))?;
+    serde_json::from_slice(&bytes).map_err(RecordError::foreign(&path))
 }
 
 /// A line of `new_clients.jsonl`: a device that was held out of training, after some epochs.
