@@ -36,10 +36,10 @@ use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
 pub(crate) use self::weights::image_shape;
 pub use self::weights::{DeviceNetwork, device_network};
+use crate::campaign::RunOptions;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::simulator::RunOptions;
 
 const CONFIG: &str = "config.toml";
 const PARTITION: &str = "partition.json";

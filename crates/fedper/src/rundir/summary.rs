@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::records::{AlgorithmSummary, RoundRecord, Summary};
+use crate::campaign::RunOptions;
 use crate::experiment::Experiment;
-use crate::simulator::RunOptions;
 
 /// Puts a run's records together. `accuracies` has each algorithm's accuracy by device in its last evaluated round.
 pub(super) fn summarise(

@@ -16,7 +16,7 @@ use crate::rundir::OpenRound;
 const OVERHEAD: u64 = 200;
 
 /// One federation's personal parameters.
-pub(super) struct PersonalStore {
+pub(crate) struct PersonalStore {
     split: Arc<Split>,
     /// How many devices' parameters may be held.
     most: u64,
@@ -33,7 +33,7 @@ struct Held {
 
 impl PersonalStore {
     /// For devices that keep their side of `split`, in at most `budget` bytes.
-    pub(super) fn new(split: Arc<Split>, budget: u64) -> Self {
+    pub(crate) fn new(split: Arc<Split>, budget: u64) -> Self {
         let most = budget / (4 * split.personal().numel() as u64 + OVERHEAD);
         Self { split, most, held: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0 }
     }
@@ -42,7 +42,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If it cannot be read back.
-    pub(super) fn get(
+    pub(crate) fn get(
         &mut self,
         device: DeviceId,
         open: &OpenRound,
@@ -65,7 +65,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         device: DeviceId,
         params: PersonalParams,
