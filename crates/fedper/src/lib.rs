@@ -6,6 +6,7 @@
 //! command line over all of it.
 
 pub mod bench;
+mod campaign;
 pub mod cli;
 pub mod config;
 mod cores;

@@ -12,7 +12,6 @@ use common::{
 };
 use fedper::rundir::records::RoundRecord;
 use fedper::simulator::{PERSONAL_MEMORY, RunOptions};
-use fedper_core::params::Params;
 
 /// Some take part, some fail, some are tested.
 const SOME: &str = "model = 'mlp'\nclients = 6\nclasses_per_client = 3\nsamples_per_client = 43\nlocal_epochs = 1\n\
@@ -53,19 +52,6 @@ fn end(dir: &Path, name: &str, methods: &str, more: &str) -> BTreeMap<String, Ve
     let out = dir.join(name);
     run(&format!("{ALL}algorithm = {methods}\n{more}"), &out, 2);
     weights(&out)
-}
-
-fn params(bytes: &[u8]) -> Params {
-    fedper_nn::weights::read_safetensors(bytes).unwrap()
-}
-
-/// The parameters whose names begin with `prefix`, without it.
-fn slot(bytes: &[u8], prefix: &str) -> BTreeMap<String, Vec<f32>> {
-    let params = params(bytes);
-    let named = params
-        .iter()
-        .filter_map(|(spec, values)| Some((spec.name.strip_prefix(prefix)?.to_owned(), values.to_vec())));
-    named.collect()
 }
 
 #[test]

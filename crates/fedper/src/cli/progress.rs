@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::say;
 use super::table::{duration, percent};
+use crate::campaign::Observer;
 use crate::experiment::Experiment;
 use crate::rundir::records::RoundRecord;
-use crate::simulator::Observer;
 
 /// How often plain lines tell of a round that takes long.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl Progress {
 }
 
 fn flat(algorithm: &str, round: u32) -> String {
-    format!("{algorithm} ends after round {round}: its accuracy has stopped rising (--patience)")
+    format!("{algorithm} ends after round {round}: its accuracy has stopped rising (patience)")
 }
 
 fn over(algorithm: &str, reason: &str) -> String {

@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// How long to wait for a SuperLink that cannot be reached, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
     patience: f64,
+    /// Threads that average [default: one for each core]
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<usize>,
     /// The bundle with the app of Python nodes, if there are any; `flwr build` makes it
     #[arg(long, value_name = "FILE")]
     fab: Option<PathBuf>,
@@ -66,11 +69,16 @@ Examples:
   fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed
   fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed --min-devices 8 --min-answers 5";
 
+const NEW_CLIENTS: &str = "new_clients is for `fedper run`: a server holds no devices out, because a new device needs a question of \
+                           its own; leave new_clients out, and start such devices when the run has ended";
+
 pub(super) fn main(args: Args) -> Result<(), Error> {
     let stop = interrupt::watch()?;
     let settings = read_settings(&args.config)?;
     let experiment = Experiment::prepare(&settings)?;
-    simulated_only(&experiment.config)?;
+    if experiment.config.new_clients.is_some() {
+        return Err(Error::Config(NEW_CLIENTS.into()));
+    }
     let clients = experiment.config.clients;
     let options = ServerOptions {
         min_devices: args.min_devices,
@@ -78,6 +86,7 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         min_answers: args.min_answers,
         round_timeout: seconds("round-timeout", args.round_timeout)?,
         limits: Limits { max_samples: args.max_samples, max_update_norm: args.max_update_norm },
+        workers: super::workers(args.workers)?,
     };
     if options.min_devices.is_some_and(|count| count > clients) || options.min_answers > clients {
         return Err(Error::Config(format!(
@@ -103,26 +112,6 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     super::run::finish(&args.out, &result?, args.json)
 }
 
-/// Refuses what only a simulation can do.
-fn simulated_only(config: &Config) -> Result<(), Error> {
-    let keys = [
-        (
-            "new_clients",
-            config.new_clients.is_some(),
-            "a server holds no devices out: start them when the run has ended",
-        ),
-        (
-            "patience",
-            config.patience.is_some(),
-            "a server runs all of its rounds: end it with Ctrl-C, it can go on later",
-        ),
-    ];
-    match keys.into_iter().find(|(_, set, _)| *set) {
-        Some((key, _, why)) => Err(Error::Config(format!("{key} is for `fedper run`; {why}"))),
-        None => Ok(()),
-    }
-}
-
 /// The run directory: a new one, or one to go on with. `None` if its run is complete.
 fn open(path: &Path, experiment: &Experiment) -> Result<Option<RunDir>, Error> {
     if !path.join("config.toml").is_file() {
@@ -143,21 +132,4 @@ fn open(path: &Path, experiment: &Experiment) -> Result<Option<RunDir>, Error> {
         return Ok(None);
     }
     RunDir::resume(path, experiment).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_only_a_simulation_can_do_is_refused() {
-        let refused = |settings: Settings| {
-            simulated_only(&Config::resolve(&settings).unwrap()).map_err(|error| error.to_string())
-        };
-        assert_eq!(refused(Settings::default()), Ok(()));
-        let held_out = refused(Settings { new_clients: Some(1), ..Settings::default() }).unwrap_err();
-        assert!(held_out.starts_with("new_clients is for `fedper run`"), "{held_out}");
-        let early = refused(Settings { patience: Some(3), ..Settings::default() }).unwrap_err();
-        assert!(early.starts_with("patience is for `fedper run`"), "{early}");
-    }
 }

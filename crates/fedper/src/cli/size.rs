@@ -1,7 +1,7 @@
 //! Sizes as people type them: `64MiB`, `2GB`, `1000000`.
 
+use crate::campaign::PERSONAL_MEMORY;
 use crate::error::Error;
-use crate::simulator::PERSONAL_MEMORY;
 
 /// The value of `--personal-memory`, in bytes.
 ///

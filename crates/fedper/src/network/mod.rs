@@ -1,5 +1,5 @@
-//! A federation over a network, on Flower's SuperLink: [`server::run`] drives the coordinator that the simulator drives,
-//! [`client::run`] hosts devices that train as simulated ones do. `fedper-flower` carries the messages.
+//! A federation over a network, on Flower's SuperLink: [`server::run`] runs the rounds that the simulator runs, [`client::run`]
+//! hosts devices that train as simulated ones do. `fedper-flower` carries the messages.
 //!
 //! # Messages
 //!

@@ -15,8 +15,7 @@ use fedper_core::round::DeviceId;
 use fedper_core::split::{BaseParams, Split};
 use fedper_core::strategy::{LearnError, LocalRound};
 
-use super::federation::Federation;
-use super::{Observer, RunOptions};
+use crate::campaign::{Federation, Observer, RunOptions};
 use crate::config::{BatchNorm, NewClientLayers};
 use crate::device::{Bench, LocalDevice, local_round};
 use crate::error::Error;
@@ -40,8 +39,9 @@ fn ways(experiment: &Experiment, federations: &[Federation]) -> Vec<Way> {
     let epochs = config.new_client_epochs.unwrap_or(1);
     let personal_only = config.new_client_layers != Some(NewClientLayers::All);
     let mut ways: Vec<Way> = Vec::new();
-    for federation in federations {
-        let parts = federation.parts();
+    // An algorithm that ended before its time led to nothing that a new device could get.
+    for federation in federations.iter().filter(|federation| !federation.has_failed()) {
+        let parts = &federation.parts;
         let base = federation.base();
         let way = |name: &str, epochs, frozen| Way {
             name: name.to_owned(),

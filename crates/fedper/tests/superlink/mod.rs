@@ -205,6 +205,7 @@ pub fn options() -> ServerOptions {
         min_answers: 1,
         round_timeout: Duration::from_secs(60),
         limits: Limits::default(),
+        workers: 2,
     }
 }
 

@@ -1,17 +1,17 @@
 //! An attempt at a round: what the coordinator wants is asked, what comes back is judged.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::{Action, Event, Outcome};
 use fedper_core::metrics::EvalMetrics;
 use fedper_core::round::{Answer, DeviceId, Download, Together, Upload};
-use fedper_core::strategy::Strategy;
 use fedper_flower::error::FlowerError;
 use fedper_flower::records::{Content, Values};
 
-use super::{Federation, LOOK, Server};
+use super::{LOOK, Server};
+use crate::campaign::{Federation, Observer};
+use crate::device::drops_out;
 use crate::error::Error;
 use crate::network::answer::{Failure, check_evaluated, check_trained};
 use crate::network::one_line;
@@ -27,19 +27,25 @@ pub(super) enum Attempt {
     TooFewTests(u64, u64),
 }
 
-/// Bytes of a round's training, as they travel.
+/// What is known of a round's training beside its outcome.
 #[derive(Default)]
-pub(super) struct Traffic {
+pub(super) struct Tried {
+    /// Bytes of the messages to nodes.
     pub(super) down: u64,
+    /// Bytes of their answers.
     pub(super) up: u64,
+    /// How many devices did not answer and did not say why: they were lost, or late.
+    pub(super) silent: u64,
+    /// Why another one failed, in its own words.
+    pub(super) reason: Option<String>,
 }
 
 impl Server<'_> {
     pub(super) fn attempt(
         &mut self,
         federation: &mut Federation,
-        traffic: &mut Traffic,
-        stop: &AtomicBool,
+        tried: &mut Tried,
+        observer: &mut dyn Observer,
     ) -> Result<Attempt, Error> {
         let start = Instant::now();
         let most = 8 * federation.parts.up.layout().numel() as u64 + (64 << 20);
@@ -75,9 +81,22 @@ impl Server<'_> {
                 if let Some(message) = message {
                     // Whoever has not answered the question before has been given up.
                     self.session.forget_round();
-                    let sent = self.ask(federation, kind, devices, &message, &mut events)?;
+                    let round = message.round;
+                    if kind == Kind::Evaluate {
+                        devices
+                            .iter()
+                            .for_each(|&device| observer.evaluating(federation.name(), round, device));
+                    }
+                    let (sent, nowhere) = self.ask(federation, kind, devices, &message)?;
+                    if !nowhere.is_empty() {
+                        self.say(federation, &nowhere, "on no node that is online");
+                        events.extend(nowhere.iter().map(|&device| Event::Lost { device, round }));
+                    }
                     (asked, sent_out) = (kind, true);
-                    traffic.down += if kind == Kind::Train { sent } else { 0 };
+                    if kind == Kind::Train {
+                        tried.down += sent;
+                        tried.silent += nowhere.len() as u64;
+                    }
                 }
             }
             // Nobody has answered what was asked just now.
@@ -86,8 +105,8 @@ impl Server<'_> {
                 if arrived.question.kind == Kind::Query {
                     self.roster_answer(arrived);
                 } else {
-                    traffic.up += if arrived.question.kind == Kind::Train { arrived.bytes } else { 0 };
-                    self.judge(federation, arrived, &mut events);
+                    tried.up += if arrived.question.kind == Kind::Train { arrived.bytes } else { 0 };
+                    self.judge(federation, arrived, &mut events, tried, observer);
                 }
             }
             let idle = events.is_empty();
@@ -97,10 +116,15 @@ impl Server<'_> {
             if federation.coordinator.deadline().is_some_and(|deadline| start.elapsed() >= deadline) {
                 let late = federation.coordinator.awaited();
                 let seconds = self.options.round_timeout.as_secs_f64();
-                self.fail(federation, asked, &late, &format!("no answer in {seconds} s"));
+                self.say(federation, &late, &format!("no answer in {seconds} s"));
+                if asked == Kind::Train {
+                    tried.silent += late.len() as u64;
+                    late.iter()
+                        .for_each(|_| observer.trained(federation.name(), federation.coordinator.round(), 0));
+                }
                 actions.extend(federation.coordinator.step(start.elapsed(), Event::Tick));
             }
-            if stop.load(Ordering::Relaxed) {
+            if self.is_stopped() {
                 return Err(FlowerError::Interrupted.into());
             }
             if idle && actions.is_empty() {
@@ -113,29 +137,23 @@ impl Server<'_> {
         }
     }
 
-    /// Asks each node for its devices; returns the bytes that go out.
+    /// Asks each node for its devices; returns the bytes that go out, and the devices that are nowhere.
     fn ask(
         &mut self,
-        federation: &mut Federation,
+        federation: &Federation,
         kind: Kind,
         devices: Vec<DeviceId>,
         message: &Download,
-        events: &mut Vec<Event>,
-    ) -> Result<u64, Error> {
-        let strategy = federation.strategy.clone();
+    ) -> Result<(u64, Vec<DeviceId>), Error> {
         let places = self.roster.places();
         let mut by_node: BTreeMap<u64, Vec<DeviceId>> = BTreeMap::new();
         let mut nowhere = Vec::new();
         for device in devices {
-            if kind == Kind::Evaluate {
-                self.observer.evaluating(strategy.name(), message.round, device);
-            }
             match places.get(&device) {
                 Some(&node) => by_node.entry(node).or_default().push(device),
                 None => nowhere.push(device),
             }
         }
-        let sent = federation.sent(&message.base);
         let mut bytes = 0;
         for (node, devices) in by_node {
             let compact = self.roster.is_compact(node);
@@ -144,11 +162,11 @@ impl Server<'_> {
                 config.set_int(ROUND, message.round.into());
             }
             config.set_text(FEDERATION, self.network.federation.clone());
-            config.set_text(ALGORITHM, strategy.name());
+            config.set_text(ALGORITHM, federation.name());
             config.set_text(CONFIG, for_devices(&self.experiment.config));
             config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
             config.set_bool(TEST_LOCALLY, message.test_locally);
-            let arrays = Some(sent.arrays(compact));
+            let arrays = Some(self.sent(federation.name(), &message.base).arrays(compact));
             let content = Content { arrays, config: Some(config), ..Content::default() }.pack();
             let question = Question { node, kind, devices: devices.clone() };
             match self.session.ask(question, message.round, &content, self.options.round_timeout)? {
@@ -156,15 +174,18 @@ impl Server<'_> {
                 None => nowhere.extend(devices),
             }
         }
-        if !nowhere.is_empty() {
-            self.say(&*strategy, message.round, &nowhere, "on no node that is online");
-            events.extend(nowhere.iter().map(|&device| Event::Lost { device, round: message.round }));
-        }
-        Ok(bytes)
+        Ok((bytes, nowhere))
     }
 
     /// Makes events of an answer. What it is refused for is said, and its devices count as failed.
-    fn judge(&mut self, federation: &Federation, arrived: Arrived, events: &mut Vec<Event>) {
+    fn judge(
+        &mut self,
+        federation: &Federation,
+        arrived: Arrived,
+        events: &mut Vec<Event>,
+        tried: &mut Tried,
+        observer: &mut dyn Observer,
+    ) {
         let round = federation.coordinator.round();
         let Question { node, kind, devices } = arrived.question;
         let mut is_lost = matches!(arrived.result, Err(Refused::Lost(_)));
@@ -189,7 +210,7 @@ impl Server<'_> {
             .map_err(|reason| format!("refused: {reason}"))
             .map(|(base, answers, failed)| {
                 for answer in &answers {
-                    self.observer.trained(federation.strategy.name(), round, answer.train.samples);
+                    observer.trained(federation.name(), round, answer.train.samples);
                 }
                 let event = match answers[..] {
                     [Answer { device, samples, train, test }] => {
@@ -210,39 +231,48 @@ impl Server<'_> {
                     (tests.into_iter().map(event).collect(), failed)
                 }),
         };
-        match checked {
+        let failed: Vec<Failure> = match checked {
             Ok((answers, failed)) => {
                 events.extend(answers);
-                for (device, reason) in failed {
-                    self.fail(federation, kind, &[device], &reason);
-                    events.push(Event::Failed { device, round });
+                for (device, reason) in &failed {
+                    self.say(federation, &[*device], reason);
                 }
+                failed
             }
             Err(reason) => {
-                self.fail(federation, kind, &devices, &reason);
-                events.extend(devices.into_iter().map(|device| match is_lost {
-                    true => Event::Lost { device, round },
-                    false => Event::Failed { device, round },
-                }));
+                self.say(federation, &devices, &reason);
+                devices.into_iter().map(|device| (device, reason.clone())).collect()
             }
+        };
+        for (device, reason) in failed {
+            if kind == Kind::Train {
+                observer.trained(federation.name(), round, 0);
+                if is_lost {
+                    tried.silent += 1;
+                } else if !drops_out(&self.experiment.config, device, round) {
+                    tried.reason = Some(reason_of(device, &reason));
+                }
+            }
+            events.push(match is_lost {
+                true => Event::Lost { device, round },
+                false => Event::Failed { device, round },
+            });
         }
     }
 
-    fn fail(&mut self, federation: &Federation, kind: Kind, devices: &[DeviceId], reason: &str) {
-        let round = federation.coordinator.round();
-        self.say(&*federation.strategy, round, devices, reason);
-        let trainings = if kind == Kind::Train { devices.len() } else { 0 };
-        for _ in 0..trainings {
-            self.observer.trained(federation.strategy.name(), round, 0);
-        }
-    }
-
-    fn say(&self, strategy: &dyn Strategy, round: u32, devices: &[DeviceId], reason: &str) {
+    /// Tells what became of devices in the round that is under way.
+    fn say(&self, federation: &Federation, devices: &[DeviceId], reason: &str) {
         let list: Vec<String> = devices.iter().take(20).map(ToString::to_string).collect();
         let more = if devices.len() > 20 { ", …" } else { "" };
         let plural = if devices.len() == 1 { "" } else { "s" };
-        let name = strategy.name();
+        let (name, round) = (federation.name(), federation.coordinator.round());
         let (list, reason) = (list.join(", "), one_line(reason));
         (self.tell)(&format!("{name} round {round}: device{plural} {list}{more}: {reason}"));
     }
+}
+
+/// What `device` says of its failure. A node that names its devices itself needs no further name.
+fn reason_of(device: DeviceId, reason: &str) -> String {
+    let reason = one_line(reason);
+    if reason.starts_with("device ") { reason } else { format!("device {device}: {reason}") }
 }

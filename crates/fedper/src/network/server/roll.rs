@@ -1,7 +1,6 @@
 //! Who takes part: nodes that come online are asked what they host, and what they have images of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fedper_flower::error::FlowerError;
@@ -62,12 +61,12 @@ impl Roll {
 
 impl Server<'_> {
     /// Waits until enough devices are online, and all nodes have said what they host.
-    pub(super) fn wait_for_devices(&mut self, stop: &AtomicBool) -> Result<(), Error> {
+    pub(super) fn wait_for_devices(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let mut said = None;
         // The last round's will do at first.
         let mut fresh = 2 * LOOK;
-        while !stop.load(Ordering::Relaxed) {
+        while !self.is_stopped() {
             self.look_for_nodes(fresh)?;
             fresh = Duration::from_millis(500);
             for arrived in self.session.collect(MOST_BYTES)? {

@@ -17,7 +17,7 @@ use crate::rundir::OpenRound;
 const OVERHEAD: u64 = 200;
 
 /// One federation's personal parameters.
-pub(super) struct PersonalStore {
+pub(crate) struct PersonalStore {
     parts: Arc<Parts>,
     /// How many devices' parameters may be held.
     most: u64,
@@ -34,7 +34,7 @@ struct Held {
 
 impl PersonalStore {
     /// For devices that keep what `parts` says, in at most `budget` bytes.
-    pub(super) fn new(parts: Arc<Parts>, budget: u64) -> Self {
+    pub(crate) fn new(parts: Arc<Parts>, budget: u64) -> Self {
         let most = budget / (4 * parts.kept.layout().numel() as u64 + OVERHEAD);
         Self { parts, most, held: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0 }
     }
@@ -43,7 +43,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If it cannot be read back.
-    pub(super) fn get(
+    pub(crate) fn get(
         &mut self,
         device: DeviceId,
         open: &OpenRound,
@@ -66,7 +66,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         device: DeviceId,
         params: PersonalParams,
