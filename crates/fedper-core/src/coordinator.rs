@@ -257,6 +257,15 @@ impl Coordinator {
         }
     }
 
+    /// Whether the round that is under way has been averaged, with what `device` sent.
+    pub fn has_counted(&self, device: DeviceId) -> bool {
+        let asked =
+            self.outcome.participants.as_ref().is_none_or(|asked| asked.binary_search(&device).is_ok());
+        matches!(self.phase, Phase::Evaluating { .. })
+            && asked
+            && !self.outcome.failed_devices.contains(&device)
+    }
+
     /// Advances the federation. Answers that are late, doubled or unasked for change nothing.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         match event {

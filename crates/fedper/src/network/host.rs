@@ -1,5 +1,6 @@
 //! The devices of one process: what they do when a server asks.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -17,7 +18,7 @@ use fedper_flower::records::{ArrayRecord, Content, Values};
 use super::Tell;
 use super::answer::{self, Failure};
 use super::kept::{About, Kept};
-use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
+use super::settings::{ALGORITHM, COUNTED, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
 use super::store::{Scope, Store};
 use crate::config::Settings;
 use crate::cores;
@@ -71,6 +72,8 @@ pub(super) struct Question {
     pub(super) parts: Arc<Parts>,
     pub(super) federation: String,
     devices: Vec<DeviceId>,
+    /// Of each the last round that counted, if the server says so.
+    counted: Option<BTreeMap<DeviceId, u32>>,
     /// Whether a list for each device is wanted.
     detailed: bool,
     /// Whether the base came as one array, and goes back so.
@@ -203,11 +206,18 @@ impl<'a> Host<'a> {
             // Each run of a server that says nothing is a federation of its own.
             None => format!("run-{:x}", message.metadata.run_id),
         };
+        let devices = self.own.asked(config, experiment.config.clients)?;
+        let counted = config
+            .ints(COUNTED)
+            .map(|rounds| rounds.into_iter().map(|round| u32::try_from(round).unwrap_or(0)));
+        let counted: Option<BTreeMap<DeviceId, u32>> =
+            counted.map(|rounds| devices.iter().copied().zip(rounds).collect());
         Ok(Question {
             strategy,
             parts,
             federation,
-            devices: self.own.asked(config, experiment.config.clients)?,
+            counted: counted.filter(|counted| counted.len() == devices.len()),
+            devices,
             detailed: config.ints(DEVICES).is_some(),
             flat: arrays.is_flat(),
             message: Download {
@@ -250,7 +260,8 @@ impl<'a> Host<'a> {
             return Ok(Reply::Refusal(reasons(&failed)));
         }
         if !question.parts.kept.is_empty() {
-            let states = kept.iter().map(|(device, personal)| (*device, personal));
+            let counted = |device| question.counted.as_ref().map(|counted| counted[&device]);
+            let states = kept.iter().map(|(device, personal)| (*device, counted(*device), personal));
             self.store.keep(question.message.round, question.scope(), states)?;
         }
         let base = only.or_else(|| folding.together()).expect("a device answered");
@@ -377,9 +388,15 @@ fn own(
     if parts.kept.is_empty() {
         return Ok(None);
     }
-    match task {
-        Task::Train => store.at_the_beginning_of(question.message.round, question.scope(), device, parts),
-        Task::Evaluate => Ok(store.state(question.scope(), device, parts)?.map(|state| state.personal)),
+    match (question.counted.as_ref().map(|counted| counted[&device]), task) {
+        (Some(counted), _) => store.after(counted, question.scope(), device, parts),
+        // A server that does not say it gets the newest.
+        (None, Task::Train) => {
+            store.at_the_beginning_of(question.message.round, question.scope(), device, parts)
+        }
+        (None, Task::Evaluate) => {
+            Ok(store.state(question.scope(), device, parts)?.map(|state| state.personal))
+        }
     }
 }
 

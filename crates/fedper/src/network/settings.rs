@@ -15,6 +15,8 @@ pub(super) const FEDERATION: &str = "fedper-federation";
 pub(super) const ALGORITHM: &str = "fedper-algorithm";
 pub(super) const CONFIG: &str = "fedper-config";
 pub(super) const DEVICES: &str = "fedper-devices";
+/// Of each device asked, the last round that counted; 0 if none has.
+pub(super) const COUNTED: &str = "fedper-counted";
 pub(super) const TEST_LOCALLY: &str = "fedper-test-locally";
 
 /// The experiment as devices are told: without paths, which are the server's own.

@@ -273,6 +273,26 @@ impl Store {
         Ok(state.map(|state| state.personal))
     }
 
+    /// What `device` keeps after `counted`, the last round of it that counted, whatever came since; `None` if none has, so that
+    /// it follows from the seed. If that state is lost, the newest before it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not what `parts` asks for.
+    pub fn after(
+        &self,
+        counted: u32,
+        scope: Scope<'_>,
+        device: DeviceId,
+        parts: &Parts,
+    ) -> Result<Option<PersonalParams>, Error> {
+        let fits = |state: &State| state.round <= counted && counted > 0;
+        let state = match self.read(NOW, scope, device, parts)?.filter(fits) {
+            None => self.read(BEFORE, scope, device, parts)?.filter(fits),
+            now => now,
+        };
+        Ok(state.map(|state| state.personal))
+    }
+
     fn read(
         &self,
         table: TableDefinition<'_, (&'static str, &'static str, u64), &'static [u8]>,
@@ -308,7 +328,7 @@ impl Store {
         Ok(State { round, personal })
     }
 
-    /// Keeps what devices have after `round`, all of them or none.
+    /// Keeps what devices have after `round`, all of them or none. Each says, if it knows, which round's state it began with.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -316,18 +336,21 @@ impl Store {
         &self,
         round: u32,
         scope: Scope<'_>,
-        states: impl IntoIterator<Item = (DeviceId, &'a PersonalParams)>,
+        states: impl IntoIterator<Item = (DeviceId, Option<u32>, &'a PersonalParams)>,
     ) -> Result<(), Error> {
         self.write(|transaction| {
             let mut now = transaction.open_table(NOW)?;
             let mut before = transaction.open_table(BEFORE)?;
-            for (device, personal) in states {
+            for (device, counted, personal) in states {
                 let key = (scope.federation, scope.algorithm, device.0);
                 let last = now.get(key)?.map(|value| value.value().to_vec());
-                // Trained in this round before: what was before it stays.
-                let again = last.as_ref().is_some_and(|last| last.starts_with(&round.to_le_bytes()));
-                match last {
-                    Some(last) if !again => drop(before.insert(key, last.as_slice())?),
+                // Of what counts not, nothing stays. Trained in this round before: what was before it stays.
+                let is_of =
+                    |round: u32| last.as_ref().is_some_and(|last| last.starts_with(&round.to_le_bytes()));
+                let began_with_last = counted.map_or(!is_of(round), is_of);
+                match &last {
+                    Some(last) if began_with_last => drop(before.insert(key, last.as_slice())?),
+                    _ if counted == Some(0) => drop(before.remove(key)?),
                     _ => {}
                 }
                 let mut bytes = round.to_le_bytes().to_vec();

@@ -36,7 +36,7 @@ fn a_round_asked_for_again_begins_where_it_began() {
         store.at_the_beginning_of(round, SCOPE, device, &parts).unwrap()
     };
     let keep = |round: u32, value: f32| {
-        Store::open(dir.path()).unwrap().keep(round, SCOPE, [(device, &own(value))]).unwrap();
+        Store::open(dir.path()).unwrap().keep(round, SCOPE, [(device, None, &own(value))]).unwrap();
     };
     assert_eq!(begins(1), None);
     keep(1, 1.0);
@@ -54,6 +54,39 @@ fn a_round_asked_for_again_begins_where_it_began() {
     let error = store.state(SCOPE, device, &Parts::of(Split::all_base(&layout))).unwrap_err().to_string();
     assert!(error.contains("another network"), "{error}");
     assert!(Store::open(dir.path()).err().unwrap().to_string().contains("another process"));
+}
+
+#[test]
+fn a_round_that_did_not_count_never_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
+    let parts = Parts::of(Split::all_personal(&layout));
+    let own =
+        |value: f32| parts.adopt_kept(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let device = DeviceId(3);
+    let after = |counted: u32| store.after(counted, SCOPE, device, &parts).unwrap();
+    let keep = |round: u32, counted: u32, value: f32| {
+        store.keep(round, SCOPE, [(device, Some(counted), &own(value))]).unwrap();
+    };
+    assert_eq!(after(0), None);
+    keep(1, 0, 1.0);
+    assert_eq!((after(0), after(1)), (None, Some(own(1.0))));
+    // Round 1 did not count, nor did 2 and 4: the device goes on from the beginning.
+    keep(2, 0, 2.0);
+    assert_eq!((after(0), after(2)), (None, Some(own(2.0))));
+    keep(4, 0, 4.0);
+    keep(5, 4, 5.0);
+    // Round 4 counted. 5 did not, however often it was asked for, nor 6.
+    keep(5, 4, 5.5);
+    assert_eq!((after(4), after(5)), (Some(own(4.0)), Some(own(5.5))));
+    keep(6, 4, 6.0);
+    keep(6, 4, 6.5);
+    assert_eq!((after(4), after(6)), (Some(own(4.0)), Some(own(6.5))));
+    keep(7, 6, 7.0);
+    assert_eq!((after(6), after(7)), (Some(own(6.5)), Some(own(7.0))));
+    // What is lost is not made up for with something newer.
+    assert_eq!((after(5), after(9)), (None, Some(own(7.0))));
 }
 
 #[test]

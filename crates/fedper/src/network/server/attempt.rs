@@ -16,7 +16,9 @@ use crate::error::Error;
 use crate::network::answer::{Failure, check_evaluated, check_trained};
 use crate::network::one_line;
 use crate::network::session::{Arrived, Kind, Question, Refused};
-use crate::network::settings::{ALGORITHM, CONFIG, DEVICES, FEDERATION, ROUND, TEST_LOCALLY, for_devices};
+use crate::network::settings::{
+    ALGORITHM, CONFIG, COUNTED, DEVICES, FEDERATION, ROUND, TEST_LOCALLY, for_devices,
+};
 
 /// What became of an attempt at a round.
 pub(super) enum Attempt {
@@ -165,6 +167,9 @@ impl Server<'_> {
             config.set_text(ALGORITHM, federation.name());
             config.set_text(CONFIG, for_devices(&self.experiment.config));
             config.set_ints(DEVICES, devices.iter().map(|device| device.0 as i64).collect());
+            let counted =
+                |&device: &DeviceId| self.counted.last(federation.name(), device, &federation.coordinator);
+            config.set_ints(COUNTED, devices.iter().map(|device| counted(device).into()).collect());
             config.set_bool(TEST_LOCALLY, message.test_locally);
             let arrays = Some(self.sent(federation.name(), &message.base).arrays(compact));
             let content = Content { arrays, config: Some(config), ..Content::default() }.pack();

@@ -1,6 +1,7 @@
 //! `fedper server`: the rounds of a run whose devices are on a SuperLink.
 
 mod attempt;
+mod counted;
 mod resume;
 mod roll;
 mod round;
@@ -18,6 +19,7 @@ use fedper_flower::identity;
 use fedper_flower::records::ArrayRecord;
 use fedper_flower::runtime::{Run, Runtime};
 
+use self::counted::Counted;
 use self::resume::Network;
 use self::roll::Roll;
 use super::answer::Limits;
@@ -80,6 +82,7 @@ pub fn run(
         ..experiment.plan()
     };
     let run_options = RunOptions { workers: options.workers, personal_memory: 0, stop };
+    let counted = Counted::read(dir, plan.devices)?;
     let mut campaign = Campaign::restore(experiment, &plan, dir, &run_options)?;
     let alive = Mutex::new(None);
     let ended = AtomicBool::new(false);
@@ -98,6 +101,7 @@ pub fn run(
             looked: None,
             network,
             sent: BTreeMap::new(),
+            counted,
             stop,
             tell,
             path: dir.path().to_owned(),
@@ -141,6 +145,7 @@ struct Server<'a> {
     network: Network,
     /// What each algorithm's devices were sent last.
     sent: BTreeMap<&'static str, Sent>,
+    counted: Counted,
     stop: &'a AtomicBool,
     tell: Tell<'a>,
     path: PathBuf,

@@ -47,7 +47,10 @@ impl Hosts for Server<'_> {
             let result =
                 self.wait_for_devices().and_then(|()| self.attempt(federation, &mut tried, observer));
             match result {
-                Ok(Attempt::Done(outcome)) => return came(*outcome, None, &tried, start),
+                Ok(Attempt::Done(outcome)) => {
+                    self.counted.note(name, &outcome, federation.plan.devices);
+                    return came(*outcome, None, &tried, start);
+                }
                 Ok(Attempt::TooFew(answered)) => {
                     self.session.forget_round();
                     failures = if answered == 0 && tried.silent == 0 { failures + 1 } else { 0 };
