@@ -1,5 +1,7 @@
 //! SGD, and what becomes of a gradient.
 
+use std::mem::take;
+
 use fedper_core::params::Params;
 
 use crate::kernel::buffer::Buffer;
@@ -32,6 +34,41 @@ pub(crate) enum Sink<'a> {
     Store(&'a mut Params),
 }
 
+/// An array that a parameter has in the engine's own order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Array {
+    Values,
+    /// What a tilt pulls the values toward.
+    Toward,
+    /// What a tilt adds to the gradient.
+    Add,
+}
+
+/// What is added to a gradient before the step that uses it. Its arrays have no memory until they are first needed.
+#[derive(Default)]
+struct Tilt {
+    pull: f32,
+    toward: Buffer,
+    add: Buffer,
+    /// Whether the arrays are in use.
+    pulls: bool,
+    adds: bool,
+}
+
+impl Tilt {
+    /// `gradient += pull * (values - toward) + add`.
+    fn correct(&self, values: &[f32], gradient: &mut [f32]) {
+        if self.pulls {
+            for ((g, w), toward) in gradient.iter_mut().zip(values).zip(&self.toward[..]) {
+                *g += self.pull * (w - toward);
+            }
+        }
+        if self.adds {
+            gradient.iter_mut().zip(&self.add[..]).for_each(|(g, add)| *g += add);
+        }
+    }
+}
+
 /// A parameter in the engine's own order, with its velocity.
 pub(crate) struct Parameter {
     pub(crate) name: String,
@@ -39,6 +76,7 @@ pub(crate) struct Parameter {
     pub(crate) velocity: Buffer,
     /// The kept gradient; without memory until one is kept.
     gradient: Buffer,
+    tilt: Tilt,
     /// Whether no step changes it.
     pub(crate) frozen: bool,
 }
@@ -46,7 +84,7 @@ pub(crate) struct Parameter {
 impl Parameter {
     pub(crate) fn new(name: String, len: usize) -> Self {
         let (values, velocity) = (Buffer::zeros(len), Buffer::zeros(len));
-        Self { name, values, velocity, gradient: Buffer::default(), frozen: false }
+        Self { name, values, velocity, gradient: Buffer::default(), tilt: Tilt::default(), frozen: false }
     }
 
     /// One SGD step on the values from `start` on.
@@ -90,12 +128,16 @@ impl Parameter {
         sums.iter().sum()
     }
 
-    /// One SGD step with the kept gradient times `factor`.
+    /// One SGD step with the kept gradient times `factor`, tilted after that.
     pub(crate) fn step_kept(&mut self, optimizer: &Sgd, factor: f32) {
-        let mut gradient = std::mem::take(&mut self.gradient);
-        if factor != 1.0 && !self.frozen {
+        if self.frozen {
+            return;
+        }
+        let mut gradient = take(&mut self.gradient);
+        if factor != 1.0 {
             gradient.iter_mut().for_each(|value| *value *= factor);
         }
+        self.tilt.correct(&self.values, &mut gradient);
         self.step(optimizer, 0, &gradient);
         self.gradient = gradient;
     }
@@ -109,8 +151,42 @@ impl Parameter {
         }
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.values.copy_from_slice(params.get(&self.name).expect("checked against the layout"));
+    /// From now on steps are tilted by the arrays that are loaded after this call, and by nothing until then.
+    pub(crate) fn tilt(&mut self, pull: f32) {
+        (self.tilt.pull, self.tilt.pulls, self.tilt.adds) = (pull, false, false);
+    }
+
+    /// What `params` has for an array, and the array, taken out to be written; [`Parameter::put`] brings it back.
+    /// Nothing if `params` leaves this parameter out, as it may for a tilt.
+    pub(crate) fn take_array<'a>(&mut self, params: &'a Params, array: Array) -> Option<(&'a [f32], Buffer)> {
+        let from = params.get(&self.name);
+        let to = match array {
+            Array::Values => {
+                return Some((from.expect("checked against the layout"), take(&mut self.values)));
+            }
+            Array::Toward => &mut self.tilt.toward,
+            Array::Add => &mut self.tilt.add,
+        };
+        let from = from?;
+        if to.len() != self.values.len() {
+            *to = Buffer::zeros(self.values.len());
+        }
+        Some((from, take(to)))
+    }
+
+    pub(crate) fn put(&mut self, array: Array, values: Buffer) {
+        match array {
+            Array::Values => self.values = values,
+            Array::Toward => (self.tilt.toward, self.tilt.pulls) = (values, true),
+            Array::Add => (self.tilt.add, self.tilt.adds) = (values, true),
+        }
+    }
+
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        if let Some((from, mut to)) = self.take_array(params, array) {
+            to.copy_from_slice(from);
+            self.put(array, to);
+        }
     }
 
     pub(crate) fn store(&self, params: &mut Params) {

@@ -48,6 +48,10 @@ fn a_warm_step_allocates_nothing() {
                 let batch = Batch { images: &images, labels: &labels };
                 network.train_step(batch, &sgd).unwrap();
                 network.train_step_clipped(batch, &sgd, 1.0).unwrap();
+                network.tilt(0.1, Some(&params), Some(&params)).unwrap();
+                network.train_step(batch, &sgd).unwrap();
+                network.train_step_clipped(batch, &sgd, 1.0).unwrap();
+                network.untilt();
                 network.evaluate(batch).unwrap();
                 COUNT.with(Cell::get) - before
             };

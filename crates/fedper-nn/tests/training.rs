@@ -209,6 +209,48 @@ fn frozen_parameters_and_statistics_stay() {
     }
 }
 
+/// As FedRep trains: the personal layers first, then the base, each as if nothing had been before it.
+#[test]
+fn parts_train_one_after_the_other() {
+    for (model, precision) in networks() {
+        let arch = arch(model);
+        let (images, labels) = samples(&arch);
+        let batch = Batch { images: &images, labels: &labels };
+        let steps = |network: &mut Network| {
+            network.train_step(batch, &SGD).unwrap();
+            network.train_step_clipped(batch, &SGD, 0.5).unwrap();
+            network.train_step(batch, &SGD).unwrap();
+            stored(network, &arch)
+        };
+        for personal_layers in [1, arch.blocks.len() / 2, arch.blocks.len() - 1] {
+            let personal = arch.personal_names(personal_layers).unwrap();
+            let is_personal = |name: &str| personal.iter().any(|own| own == name);
+            let before = fresh(&arch);
+            let mut network = Network::with_precision(&arch, COUNT, precision).unwrap();
+            network.load(&before).unwrap();
+            network.freeze(|name| !is_personal(name));
+            let between = steps(&mut network);
+            network.reset_momentum();
+            network.freeze(is_personal);
+            let after = steps(&mut network);
+            let at = format!("{model} {precision}, {personal_layers} personal layers");
+            for (i, (spec, before)) in before.iter().enumerate() {
+                let own = is_personal(&spec.name);
+                assert_eq!(before != between.at(i), own, "{at}, first {}", spec.name);
+                assert_eq!(between.at(i) != after.at(i), !own, "{at}, then {}", spec.name);
+            }
+            let phase = |start: &Params, frozen: &dyn Fn(&str) -> bool| {
+                let mut network = Network::with_precision(&arch, COUNT, precision).unwrap();
+                network.load(start).unwrap();
+                network.freeze(frozen);
+                steps(&mut network)
+            };
+            assert_eq!(phase(&before, &|name| !is_personal(name)), between, "{at}, first");
+            assert_eq!(phase(&between, &is_personal), after, "{at}, then");
+        }
+    }
+}
+
 /// Without batch norm, what trains does not see whether the rest is frozen.
 #[test]
 fn what_is_not_frozen_trains_as_before() {

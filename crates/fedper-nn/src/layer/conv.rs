@@ -9,7 +9,7 @@ use super::winograd::{Part, Points, Winograd};
 use super::{Done, Extent, Scratch};
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::{BLOCK, Kernels, winograd};
-use crate::optim::{Parameter, Sink};
+use crate::optim::{Array, Parameter, Sink};
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
@@ -379,9 +379,9 @@ impl Conv {
         self.bias.iter_mut().for_each(Bias::reset_velocity);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.weight.load(params);
-        self.bias.iter_mut().for_each(|bias| bias.load(params));
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        self.weight.load(params, array);
+        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
     }
 
     pub(crate) fn store(&self, params: &mut Params) {

@@ -8,7 +8,7 @@ use super::{Done, Extent, blocks};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::depthwise::{MAX_TAPS, gradients, taps};
 use crate::kernel::{BLOCK, Row, rows, rows_mut};
-use crate::optim::{Parameter, Sink, of};
+use crate::optim::{Array, Parameter, Sink, of};
 
 /// Rows of a weight gradient summed in one go.
 const GRADIENT_ROWS: usize = 256;
@@ -107,11 +107,12 @@ impl Depthwise {
         self.bias.iter_mut().for_each(Bias::reset_velocity);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        let from = params.get(&self.weight.name).expect("checked against the layout");
-        let values = &mut self.weight.values;
-        each(self.channels, self.taps, |own, torch| values[own] = from[torch]);
-        self.bias.iter_mut().for_each(|bias| bias.load(params));
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        if let Some((from, mut to)) = self.weight.take_array(params, array) {
+            each(self.channels, self.taps, |own, torch| to[own] = from[torch]);
+            self.weight.put(array, to);
+        }
+        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
     }
 
     pub(crate) fn store(&self, params: &mut Params) {

@@ -11,7 +11,7 @@ use super::{Done, Extent, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Rows, Start, Stretch};
 use crate::kernel::linear::{Inputs, Tile, backward, forward};
-use crate::optim::{Parameter, Sink};
+use crate::optim::{Array, Parameter, Sink};
 
 /// Samples up to which the memory traffic of the weights counts more than arithmetic.
 const FEW: usize = 32;
@@ -195,9 +195,9 @@ impl Linear {
         self.bias.reset_velocity();
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.weight.load(params);
-        self.bias.load(params);
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        self.weight.load(params, array);
+        self.bias.load(params, array);
     }
 
     pub(crate) fn store(&self, params: &mut Params) {

@@ -9,7 +9,7 @@ use crate::kernel::norm::{
     normalise_add, shifted_sums,
 };
 use crate::kernel::{BLOCK, Row, rows, rows_mut};
-use crate::optim::{Parameter, Sink};
+use crate::optim::{Array, Parameter, Sink};
 
 /// PyTorch's defaults.
 const EPS: f64 = 1e-5;
@@ -169,9 +169,13 @@ impl Norm {
         self.bias.velocity.fill(0.0);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        for parameter in [&mut self.weight, &mut self.bias, &mut self.running_mean, &mut self.running_var] {
-            parameter.load(params);
+    /// Statistics have values and nothing else: they are never tilted.
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        self.weight.load(params, array);
+        self.bias.load(params, array);
+        if array == Array::Values {
+            self.running_mean.load(params, array);
+            self.running_var.load(params, array);
         }
     }
 

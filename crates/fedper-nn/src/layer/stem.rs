@@ -10,7 +10,7 @@ use super::{Done, Extent, Scratch};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::{BLOCK, bf16};
-use crate::optim::{Parameter, Sink};
+use crate::optim::{Array, Parameter, Sink};
 
 /// Rows of a window that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 32;
@@ -259,9 +259,9 @@ impl Stem {
         self.bias.iter_mut().for_each(Bias::reset_velocity);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.weight.load(params);
-        self.bias.iter_mut().for_each(|bias| bias.load(params));
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        self.weight.load(params, array);
+        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
     }
 
     pub(crate) fn store(&self, params: &mut Params) {

@@ -9,7 +9,7 @@ use crate::kernel::gemm::Kernel;
 use crate::kernel::norm::column_sums;
 use crate::kernel::transpose::transpose;
 use crate::kernel::{BLOCK, rows};
-use crate::optim::{Parameter, Sink, of};
+use crate::optim::{Array, Parameter, Sink, of};
 
 /// Weights as `[panel][tap][input][panel width]`: what a tile needs lies in a row. A panel is one block of output
 /// channels or two, as the kernel has it, the last one perhaps narrower. Rows and columns beyond the channels there are,
@@ -217,13 +217,12 @@ impl Weight {
         self.parameter.velocity.fill(0.0);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        let from = params.get(&self.parameter.name).expect("checked against the layout");
-        let mut values = std::mem::take(&mut self.parameter.values);
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        let Some((from, mut to)) = self.parameter.take_array(params, array) else { return };
         for panel in self.panels() {
-            self.in_panel(panel, 0..self.taps, |own, torch| values[panel.start + own] = from[torch]);
+            self.in_panel(panel, 0..self.taps, |own, torch| to[panel.start + own] = from[torch]);
         }
-        self.parameter.values = values;
+        self.parameter.put(array, to);
     }
 
     pub(crate) fn store(&self, params: &mut Params) {
@@ -301,8 +300,8 @@ impl Bias {
         self.parameter.velocity.fill(0.0);
     }
 
-    pub(crate) fn load(&mut self, params: &Params) {
-        self.parameter.load(params);
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        self.parameter.load(params, array);
     }
 
     pub(crate) fn store(&self, params: &mut Params) {
@@ -332,7 +331,7 @@ mod tests {
                     Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
                 let params = Params::from_values(layout.clone(), noise(layout.numel(), 1)).unwrap();
                 let mut weight = Weight::new("w".into(), [inputs, outputs], groups, taps, true, kernel);
-                weight.load(&params);
+                weight.load(&params, Array::Values);
                 let mut back = Params::zeros(layout);
                 weight.store(&mut back);
                 assert_eq!(back, params);

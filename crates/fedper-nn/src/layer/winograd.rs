@@ -433,7 +433,7 @@ mod tests {
     use super::*;
     use crate::kernel::winograd::{output_gradients, outputs};
     use crate::layer::testing::Case;
-    use crate::optim::Sink;
+    use crate::optim::{Array, Sink};
     use crate::testing::noise;
 
     #[test]
@@ -457,7 +457,7 @@ mod tests {
             bias.resize(sides[1].blocks * BLOCK, 0.0);
             for kernel in Kernel::available() {
                 let mut weight = Weight::new("w.weight".into(), channels, 1, window.taps(), true, kernel);
-                weight.load(&case.params);
+                weight.load(&case.params, Array::Values);
                 let mut scratch = Scratch::default();
                 scratch.reserve(weight.panel_len(), weight.transposed_len());
                 winograd.reserve(&mut scratch, sides.map(|side| side.blocks));

@@ -1,5 +1,7 @@
 //! From an architecture to nodes: layers with the slots they read and write.
 
+use fedper_core::params::Params;
+
 use super::gradients::{self, Gradients};
 use crate::NnError;
 use crate::arch::{Architecture, Op, Shape};
@@ -15,7 +17,7 @@ use crate::layer::pool::MaxPool;
 use crate::layer::pooled_conv::PooledConv;
 use crate::layer::pooled_stem::PooledStem;
 use crate::layer::stem::Stem;
-use crate::optim::Parameter;
+use crate::optim::{Array, Parameter};
 
 /// What a node does.
 pub(crate) enum Layer {
@@ -42,6 +44,24 @@ pub(crate) enum Layer {
 }
 
 impl Layer {
+    /// Takes over an array of every parameter.
+    pub(crate) fn load(&mut self, params: &Params, array: Array) {
+        match self {
+            Self::Stem(layer, _) => layer.load(params, array),
+            Self::Conv(layer, _) => layer.load(params, array),
+            Self::Linear(layer, _) => layer.load(params, array),
+            Self::PooledStem(layer) => layer.stem.load(params, array),
+            Self::PooledConv(layer) => layer.conv.load(params, array),
+            Self::Depthwise(layer, _) => layer.load(params, array),
+            Self::Norm(layer) => layer.load(params, array),
+            Self::Input { .. }
+            | Self::Activation(_)
+            | Self::Add(_)
+            | Self::MaxPool(..)
+            | Self::AveragePool => {}
+        }
+    }
+
     /// Hands every parameter that training changes to `visit`.
     pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
         match self {

@@ -15,7 +15,7 @@ use crate::kernel::Kernels;
 use crate::kernel::buffer::Buffer;
 use crate::layer::Scratch;
 use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
-use crate::optim::{Sgd, Sink};
+use crate::optim::{Array, Sgd, Sink};
 use crate::{InstructionSet, NnError, Precision};
 use compile::{INPUT, Layer, Program};
 use run::Memory;
@@ -31,8 +31,9 @@ pub struct Batch<'a> {
 
 /// A network in memory, ready to train and to evaluate, on one thread.
 ///
-/// A worker keeps one and loads device after device into it: nothing but the loaded parameters, and the velocities
-/// until [`Network::reset_momentum`], carries over from one use to the next. After [`Network::new`] nothing allocates.
+/// A worker keeps one and loads device after device into it. What carries over from one use to the next is the loaded
+/// parameters, the velocities until [`Network::reset_momentum`], what [`Network::freeze`] names until it names something
+/// else, and [`Network::tilt`] until [`Network::untilt`]. After [`Network::new`] nothing allocates.
 ///
 /// ```
 /// use fedper_core::seed::{Purpose, SERVER, named};
@@ -59,6 +60,8 @@ pub struct Network {
     max_batch: usize,
     /// The first node that training changes.
     first_trained: usize,
+    /// Whether steps have a correction to their gradients.
+    tilted: bool,
 }
 
 impl Network {
@@ -113,6 +116,7 @@ impl Network {
             classes: arch.classes,
             max_batch,
             first_trained: 0,
+            tilted: false,
         })
     }
 
@@ -135,26 +139,22 @@ impl Network {
         self.max_batch
     }
 
-    /// Takes over all parameters and running statistics, matched by name and shape. Velocities stay.
+    /// Takes over all parameters and running statistics, matched by name and shape. Velocities stay, and so does what is
+    /// frozen and how steps are tilted.
     ///
     /// # Errors
     /// [`ParamsError::Missing`], [`ParamsError::Unknown`] or [`ParamsError::Shape`] if `params` does not hold exactly
     /// this network's parameters, in whatever order; nothing is changed then.
     pub fn load(&mut self, params: &Params) -> Result<(), ParamsError> {
         self.check(params.layout())?;
-        for node in &mut self.program.nodes {
-            match &mut node.layer {
-                Layer::Stem(layer, _) => layer.load(params),
-                Layer::Conv(layer, _) => layer.load(params),
-                Layer::Linear(layer, _) => layer.load(params),
-                Layer::PooledStem(layer) => layer.stem.load(params),
-                Layer::PooledConv(layer) => layer.conv.load(params),
-                Layer::Depthwise(layer, _) => layer.load(params),
-                Layer::Norm(layer) => layer.load(params),
-                _ => {}
-            }
-        }
+        self.load_array(params, Array::Values);
         Ok(())
+    }
+
+    fn load_array(&mut self, params: &Params, array: Array) {
+        for node in &mut self.program.nodes {
+            node.layer.load(params, array);
+        }
     }
 
     /// Writes all parameters and running statistics, matched by name and shape.
@@ -196,18 +196,21 @@ impl Network {
 
     /// One step of SGD on the mean loss of a batch, in train mode. The metrics are those before the step.
     ///
-    /// Between two calls of [`Network::reset_momentum`], momentum and weight decay must stay what they are: a step without
+    /// Between two calls of [`Network::reset_momentum`], momentum, weight decay and tilt must stay what they are: a step without
     /// momentum leaves velocities alone, and one without weight decay leaves alone what can have no gradient.
     ///
     /// # Errors
     /// [`NnError::BatchSize`], [`NnError::ImageLength`], [`NnError::Label`] or [`NnError::SingleValue`]; nothing is
     /// changed then.
     pub fn train_step(&mut self, batch: Batch<'_>, sgd: &Sgd) -> Result<StepMetrics, NnError> {
-        self.forward_backward(batch, &mut Sink::Step(sgd))
+        match self.tilted {
+            true => self.step_kept(batch, sgd, None),
+            false => self.forward_backward(batch, &mut Sink::Step(sgd)),
+        }
     }
 
     /// The gradient of the mean loss of a batch, in train mode, written to the trainable parameters of `out`; buffers
-    /// of `out` become 0. Changes nothing in the network but the running statistics.
+    /// of `out` become 0. It is of the loss alone: neither tilted nor clipped, and of frozen parameters too. Changes nothing in the network but the running statistics.
     ///
     /// # Errors
     /// As [`Network::train_step`], and [`NnError::Params`] if `out` does not hold exactly this network's parameters.
@@ -304,6 +307,23 @@ impl Network {
             Some(spec) => Err(ParamsError::Unknown(spec.name.clone())),
             None => Ok(()),
         }
+    }
+
+    /// As [`Network::check`], but parameters may be missing.
+    fn check_part(&self, layout: &Layout) -> Result<(), ParamsError> {
+        for spec in layout.specs() {
+            let position =
+                self.layout.position(&spec.name).ok_or_else(|| ParamsError::Unknown(spec.name.clone()))?;
+            let expected = &self.layout.specs()[position].shape;
+            if *expected != spec.shape {
+                return Err(ParamsError::Shape {
+                    name: spec.name.clone(),
+                    expected: expected.clone(),
+                    found: spec.shape.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn check_images(&self, images: &[f32], samples: usize) -> Result<(), NnError> {

@@ -342,6 +342,7 @@ mod tests {
     use super::*;
     use crate::kernel::{Kernels, bf16};
     use crate::layer::testing::Case;
+    use crate::optim::Array;
     use crate::testing::noise;
     use crate::{InstructionSet, Precision};
     use fedper_core::params::Params;
@@ -383,7 +384,7 @@ mod tests {
                 let Some(kernel) = kernels.bf16 else { continue };
                 let own = Bf16::new(kernel, &window);
                 let mut conv = Conv::new("w", &window, channels, groups, true, kernels);
-                conv.load(&case.params);
+                conv.load(&case.params, Array::Values);
                 let mut scratch = Scratch::default();
                 // A batch smaller than there is memory for, after one that used it all.
                 own.reserve(&mut scratch, &conv.weight, case.sides, samples + 1);

@@ -219,6 +219,7 @@ mod tests {
     use crate::kernel::{Kernels, bf16};
     use crate::layer::geometry::Window;
     use crate::layer::testing::Case;
+    use crate::optim::Array;
     use crate::testing::noise;
     use crate::{InstructionSet, Precision};
     use fedper_core::params::Params;
@@ -251,7 +252,7 @@ mod tests {
                 let kernels = Kernels::of(set, Precision::Bf16);
                 let stem = Stem::new("w", &window, channels, true, samples + 1, kernels.matrix);
                 let mut stem = stem.in_bf16(kernels.bf16, samples + 1);
-                stem.load(&case.params);
+                stem.load(&case.params, Array::Values);
                 let mut scratch = Scratch::default();
                 stem.reserve(&mut scratch, samples + 1);
                 for halves in &mut scratch.halves {
