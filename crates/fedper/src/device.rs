@@ -221,6 +221,7 @@ impl<'a> LocalDevice<'a> {
             self.measure_statistics()?;
         }
         self.bench.network.reset_momentum();
+        self.bench.network.untilt();
         self.bench.network.freeze(frozen);
         tests.push(self.test()?);
         for _ in 0..epochs {
@@ -271,11 +272,15 @@ impl Learner for LocalDevice<'_> {
         let mut metrics = TrainMetrics::default();
         let network = &mut self.bench.network;
         network.reset_momentum();
+        let tilt = pass.tilt.unwrap_or_default();
+        network.tilt(tilt.pull as f32, tilt.toward, tilt.add).map_err(failed)?;
         network.freeze(|name| pass.only.is_some_and(|only| only.position(name).is_none()));
         for _ in 0..pass.epochs {
             self.epoch(config.schedule().rate_in(self.round), &mut draws, &mut metrics)?;
         }
-        self.bench.network.freeze(|_| false);
+        let network = &mut self.bench.network;
+        network.freeze(|_| false);
+        network.untilt();
         Ok(metrics)
     }
 

@@ -56,6 +56,8 @@ pub struct Pass<'a> {
     /// The parameters that train; `None` for all. A batch norm that does not train is in eval mode, and its running
     /// statistics stay.
     pub only: Option<&'a Layout>,
+    /// What is added to the gradient.
+    pub tilt: Option<Tilt<'a>>,
 }
 
 impl<'a> Pass<'a> {
@@ -69,6 +71,36 @@ impl<'a> Pass<'a> {
     #[must_use]
     pub fn stream(self, name: &'static str) -> Self {
         Self { stream: name, ..self }
+    }
+
+    /// The same with a correction of the gradient.
+    #[must_use]
+    pub fn tilted(self, tilt: Tilt<'a>) -> Self {
+        Self { tilt: Some(tilt), ..self }
+    }
+}
+
+/// A correction of the gradient: `gradient += pull * (w - toward) + add`, after clipping, before weight decay and momentum.
+/// Only what the optimizer changes is corrected.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tilt<'a> {
+    /// How strongly weights are pulled.
+    pub pull: f64,
+    /// Where to.
+    pub toward: Option<&'a Params>,
+    /// What is added beside that.
+    pub add: Option<&'a Params>,
+}
+
+impl<'a> Tilt<'a> {
+    /// `pull * (w - toward)`: the gradient of `pull / 2 * |w - toward|^2`.
+    pub fn toward(pull: f64, toward: &'a Params) -> Self {
+        Self { pull, toward: Some(toward), add: None }
+    }
+
+    /// The same in every step.
+    pub fn adding(add: &'a Params) -> Self {
+        Self { pull: 0.0, toward: None, add: Some(add) }
     }
 }
 
@@ -94,7 +126,7 @@ pub struct LocalRound<'a> {
 impl<'a> LocalRound<'a> {
     /// The round's local training: all epochs, all layers.
     pub fn pass(&self) -> Pass<'a> {
-        Pass { epochs: self.epochs, purpose: Purpose::Shuffle, stream: "", only: None }
+        Pass { epochs: self.epochs, purpose: Purpose::Shuffle, stream: "", only: None, tilt: None }
     }
 
     /// Has a device measure its batch-norm statistics afresh, if the round asks for it and a base with such was received:

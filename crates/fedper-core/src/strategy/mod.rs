@@ -14,7 +14,7 @@ mod local;
 pub mod registry;
 mod server;
 
-pub use self::device::{LearnError, Learner, LocalRound, Pass, Trained};
+pub use self::device::{LearnError, Learner, LocalRound, Pass, Tilt, Trained};
 pub use self::fedavg::FedAvg;
 pub use self::fedavg_ft::FedAvgFineTuned;
 pub use self::fedper::FedPer;

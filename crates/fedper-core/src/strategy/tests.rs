@@ -33,7 +33,16 @@ impl Learner for Toy {
             if pass.only.is_some_and(|only| only.position(&name).is_none()) {
                 continue;
             }
-            values.iter_mut().for_each(|v| *v += pass.epochs as f32);
+            let tilt = pass.tilt.unwrap_or_default();
+            let of =
+                |params: Option<&Params>, i: usize| params.and_then(|params| Some(params.get(&name)?[i]));
+            for _ in 0..pass.epochs {
+                for (i, v) in values.iter_mut().enumerate() {
+                    // A gradient of -1 at a rate of 1.
+                    let pulled = of(tilt.toward, i).map_or(0.0, |to| tilt.pull as f32 * (*v - to));
+                    *v += 1.0 - pulled - of(tilt.add, i).unwrap_or(0.0);
+                }
+            }
         }
         Ok(TrainMetrics { loss_sum: 0.0, samples: pass.epochs.into(), steps: pass.epochs.into() })
     }
