@@ -12,6 +12,7 @@ use common::{
 };
 use fedper::rundir::records::RoundRecord;
 use fedper::simulator::{PERSONAL_MEMORY, RunOptions};
+use fedper_core::params::Params;
 
 /// Some take part, some fail, some are tested.
 const SOME: &str = "model = 'mlp'\nclients = 6\nclasses_per_client = 3\nsamples_per_client = 43\nlocal_epochs = 1\n\
@@ -52,6 +53,19 @@ fn end(dir: &Path, name: &str, methods: &str, more: &str) -> BTreeMap<String, Ve
     let out = dir.join(name);
     run(&format!("{ALL}algorithm = {methods}\n{more}"), &out, 2);
     weights(&out)
+}
+
+fn params(bytes: &[u8]) -> Params {
+    fedper_nn::weights::read_safetensors(bytes).unwrap()
+}
+
+/// The parameters whose names begin with `prefix`, without it.
+fn slot(bytes: &[u8], prefix: &str) -> BTreeMap<String, Vec<f32>> {
+    let params = params(bytes);
+    let named = params
+        .iter()
+        .filter_map(|(spec, values)| Some((spec.name.strip_prefix(prefix)?.to_owned(), values.to_vec())));
+    named.collect()
 }
 
 #[test]
@@ -100,6 +114,10 @@ fn settings_that_make_no_sense_are_refused_with_a_line() {
         ("--algorithm fedrep --set fedrep.head_epochs=x", "`x` is not a number"),
         ("--algorithm fedrep --set fedrep.tau=1", "fedrep has no setting `tau`: it has head_epochs"),
         ("--algorithm fedper --set fedrep.head_epochs=1", "give --algorithm fedrep too, or leave it out"),
+        (
+            "--algorithm ditto --set ditto.lambda=-0.1",
+            "ditto.lambda is -0.1, and it must be 0 or more: pull of",
+        ),
         ("--algorithm fedper --set sgd.x=1", "there is no method `sgd`"),
         ("--algorithm fedper --set fedper", "--set takes METHOD.NAME=VALUE"),
     ] {
@@ -126,4 +144,53 @@ fn what_is_set_is_written_and_repeats_the_run() {
     run(&written, &second, 2);
     assert_same(&results(&first), &results(&second));
     assert_eq!(rounds(&first).len(), 3);
+}
+
+#[test]
+fn dittos_global_model_is_fedavgs_and_without_a_pull_its_own_is_local_training() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["mlp", "mobilenet_v1"] {
+        let first = dir.path().join(format!("{model}.safetensors"));
+        let args = ["model", "export", "--model", model, "--out", text(&first)];
+        assert!(fedper(&args).stdout(std::process::Stdio::null()).status().unwrap().success());
+        // From the same start on all devices, which is what they receive first.
+        let more = format!("init = '{}'\nmodel = '{model}'\n", first.display());
+        let config = ALL.replace("model = 'mlp'\n", "") + &more;
+        let of = |name: &str, lambda: &str| {
+            let out = dir.path().join(format!("{model}-{name}"));
+            let methods = "algorithm = ['ditto', 'fedavg', 'local']\n";
+            run(&format!("{config}{methods}[method.ditto]\nlambda = {lambda}\n"), &out, 2);
+            weights(&out)
+        };
+        let (free, pulled) = (of("free", "0.0"), of("pulled", "0.5"));
+        for ends in [&free, &pulled] {
+            assert!(ends["ditto/base.safetensors"] == ends["fedavg/base.safetensors"], "{model}");
+        }
+        for device in 0..4 {
+            let file = |method: &str| format!("{method}/device-{device:05}.safetensors");
+            assert_eq!(slot(&free[&file("ditto")], "own/"), slot(&free[&file("local")], ""), "{model}");
+            assert_ne!(free[&file("ditto")], pulled[&file("ditto")]);
+        }
+    }
+}
+
+/// A device that never trained is tested with the model that it receives.
+#[test]
+fn dittos_devices_begin_with_what_they_receive_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    run(&format!("{SOME}algorithm = ['ditto', 'fedavg']\nrounds = 1\nseed = 3\n"), &out, 2);
+    let text = std::fs::read_to_string(out.join("devices.jsonl")).unwrap();
+    let records: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loss = |method: &str, device: u64| {
+        let found = records.iter().find(|r| r["algorithm"] == method && r["device"] == device);
+        found.map(|record| record["loss"].as_f64().unwrap())
+    };
+    let trained = |device: u64| out.join(format!("weights/ditto/device-{device:05}.safetensors")).exists();
+    let tested: Vec<u64> = (0..6).filter(|&device| loss("ditto", device).is_some()).collect();
+    assert!(tested.iter().any(|&device| trained(device)) && tested.iter().any(|&device| !trained(device)));
+    for device in tested {
+        assert_eq!(loss("ditto", device) == loss("fedavg", device), !trained(device), "device {device}");
+    }
 }

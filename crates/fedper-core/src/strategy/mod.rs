@@ -6,6 +6,7 @@
 //! its module and its entry in [`METHODS`].
 
 mod device;
+pub mod ditto;
 mod fedavg;
 mod fedavg_ft;
 mod fedper;
@@ -32,6 +33,7 @@ pub static METHODS: &[&Entry] = &[
     // One a line, for who adds one.
     &FedAvgFineTuned::ENTRY,
     &fedrep::FedRep::ENTRY,
+    &ditto::Ditto::ENTRY,
 ];
 
 /// What a method is, for those who choose one.

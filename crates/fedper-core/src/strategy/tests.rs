@@ -221,4 +221,5 @@ fn settings_are_checked() {
     }
 }
 
+mod ditto;
 mod fedrep;
