@@ -118,6 +118,10 @@ fn settings_that_make_no_sense_are_refused_with_a_line() {
             "--algorithm ditto --set ditto.lambda=-0.1",
             "ditto.lambda is -0.1, and it must be 0 or more: pull of",
         ),
+        (
+            "--algorithm scaffold --set scaffold.server_lr=nan",
+            "scaffold.server_lr is NaN, and it must be 0 or more",
+        ),
         ("--algorithm fedper --set sgd.x=1", "there is no method `sgd`"),
         ("--algorithm fedper --set fedper", "--set takes METHOD.NAME=VALUE"),
     ] {
@@ -192,5 +196,64 @@ fn dittos_devices_begin_with_what_they_receive_first() {
     assert!(tested.iter().any(|&device| trained(device)) && tested.iter().any(|&device| !trained(device)));
     for device in tested {
         assert_eq!(loss("ditto", device) == loss("fedavg", device), !trained(device), "device {device}");
+    }
+}
+
+#[test]
+fn scaffolds_first_round_is_fedavgs_and_its_control_is_the_mean_of_its_devices() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["mlp", "mobilenet_v1"] {
+        let of = |name: &str, more: &str| {
+            let out = dir.path().join(format!("{model}-{name}"));
+            let config = ALL.replace("mlp", model).replace("rounds = 3\n", "");
+            run(&format!("{config}algorithm = ['scaffold', 'fedavg']\n{more}"), &out, 2);
+            weights(&out)
+        };
+        let one = of("one", "rounds = 1\n");
+        assert!(one["scaffold/base.safetensors"] == one["fedavg/base.safetensors"], "{model}");
+        let three = of("three", "rounds = 3\n");
+        assert!(three["scaffold/base.safetensors"] != three["fedavg/base.safetensors"], "{model}");
+        let control = slot(&three["scaffold/server.safetensors"], "control/");
+        assert!(control.keys().all(|name| !name.contains("running")), "{control:?}");
+        let devices: Vec<_> = (0..4)
+            .map(|d| slot(&three[&format!("scaffold/device-{d:05}.safetensors")], "control/"))
+            .collect();
+        for (name, values) in &control {
+            let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
+            for (i, value) in values.iter().enumerate() {
+                let mean = devices.iter().map(|device| device[name][i]).sum::<f32>() / 4.0;
+                assert!(
+                    (value - mean).abs() <= 1e-5 * (largest + value.abs()),
+                    "{model} {name}: {value} and {mean}"
+                );
+            }
+        }
+    }
+}
+
+/// Where one method cannot have momentum, none has it by default; where it is typed, that method is refused.
+#[test]
+fn scaffold_has_no_momentum() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let args =
+        "run --model mlp --clients 2 --samples-per-client 10 --rounds 1 --algorithm fedavg,scaffold --out";
+    let mut command = fedper(&args.split(' ').collect::<Vec<_>>());
+    let said = stderr(&command.arg(&out).output().unwrap());
+    let line = "momentum is 0 for all methods: scaffold cannot have any, and all train alike";
+    assert!(said.contains(line), "{said}");
+    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(config.contains("momentum = 0.0\n"), "{config}");
+    assert!(
+        !config.contains("[method.fedavg]") && config.contains("[method.scaffold]\nserver_lr = 1.0"),
+        "{config}"
+    );
+    for (momentum, code) in [("0.9", Some(2)), ("0", Some(0))] {
+        let out = dir.path().join(momentum);
+        let mut command = fedper(&args.split(' ').collect::<Vec<_>>());
+        let output = command.arg(&out).args(["--momentum", momentum]).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), code, "{said}");
+        assert_eq!(said.contains("scaffold counts on steps without it"), code == Some(2), "{said}");
     }
 }

@@ -13,6 +13,7 @@ mod fedper;
 pub mod fedrep;
 mod local;
 pub mod registry;
+pub mod scaffold;
 mod server;
 
 pub use self::device::{LearnError, Learner, LocalRound, Pass, Tilt, Trained};
@@ -34,6 +35,7 @@ pub static METHODS: &[&Entry] = &[
     &FedAvgFineTuned::ENTRY,
     &fedrep::FedRep::ENTRY,
     &ditto::Ditto::ENTRY,
+    &scaffold::Scaffold::ENTRY,
 ];
 
 /// What a method is, for those who choose one.

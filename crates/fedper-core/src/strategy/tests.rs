@@ -223,3 +223,4 @@ fn settings_are_checked() {
 
 mod ditto;
 mod fedrep;
+mod scaffold;
