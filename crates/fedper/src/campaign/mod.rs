@@ -185,7 +185,7 @@ impl<'a> Campaign<'a> {
     /// # Errors
     /// If a file cannot be written.
     pub(crate) fn finish(self, dir: &mut RunDir) -> Result<Summary, Error> {
-        dir.finish(self.experiment, self.options, self.seconds())
+        dir.finish(self.experiment, self.options.workers, self.seconds())
     }
 }
 

@@ -36,7 +36,6 @@ use self::records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::summary::peak_rss_bytes;
 pub(crate) use self::weights::image_shape;
 pub use self::weights::{DeviceNetwork, device_network};
-use crate::campaign::RunOptions;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
@@ -308,14 +307,14 @@ impl RunDir {
         write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))
     }
 
-    /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
+    /// Writes `summary.json` of a run on so many workers, and removes the checkpoint: there is nothing left to resume.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub(crate) fn finish(
         &mut self,
         experiment: &Experiment,
-        options: &RunOptions<'_>,
+        workers: usize,
         seconds: f64,
     ) -> Result<Summary, Error> {
         let mut rounds: Vec<RoundRecord> = Vec::new();
@@ -330,7 +329,7 @@ impl RunDir {
                 accuracies.entry(record.algorithm).or_default().insert(record.device, record.accuracy);
             }
         })?;
-        let mut summary = summary::summarise(experiment, options, &rounds, accuracies, seconds);
+        let mut summary = summary::summarise(experiment, workers, &rounds, accuracies, seconds);
         if experiment.config.new_clients.is_some() {
             let mut records: Vec<NewClientRecord> = Vec::new();
             files::for_each_line(&self.path.join(NEW_CLIENTS), |record| records.push(record))?;

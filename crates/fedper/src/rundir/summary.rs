@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::records::{AlgorithmSummary, RoundRecord, Summary};
-use crate::campaign::RunOptions;
 use crate::experiment::Experiment;
 
 /// Puts a run's records together. `accuracies` has each algorithm's accuracy by device in its last evaluated round.
 pub(super) fn summarise(
     experiment: &Experiment,
-    options: &RunOptions<'_>,
+    workers: usize,
     rounds: &[RoundRecord],
     mut accuracies: BTreeMap<String, BTreeMap<u64, f64>>,
     seconds: f64,
@@ -30,7 +29,7 @@ pub(super) fn summarise(
         seed: config.seed,
         cpu: cpu(),
         kernels: Some(fedper_nn::InstructionSet::current().used_in(config.precision).to_string()),
-        workers: options.workers,
+        workers,
         command: config.command(),
         complete: algorithms
             .values()
