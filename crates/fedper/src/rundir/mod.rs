@@ -309,7 +309,7 @@ impl RunDir {
         Ok(write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))?)
     }
 
-    /// Writes `summary.json` and removes the checkpoint: there is nothing left to resume.
+    /// Writes `summary.json` of a run on so many workers, and removes the checkpoint: there is nothing left to resume.
     ///
     /// # Errors
     /// If a file cannot be written.
