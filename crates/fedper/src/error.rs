@@ -6,9 +6,8 @@ use fedper_data::DataError;
 use fedper_flower::error::FlowerError;
 use fedper_nn::NnError;
 use fedper_records::RecordError;
+use fedper_report::ReportError;
 use thiserror::Error;
-
-use crate::report::ReportError;
 
 /// What can go wrong in a run.
 #[derive(Debug, Error)]

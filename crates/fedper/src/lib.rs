@@ -16,8 +16,9 @@ pub mod experiment;
 pub mod import;
 pub mod network;
 pub mod predict;
-pub mod report;
 mod reproduce;
 pub mod rundir;
 mod settled;
 pub mod simulator;
+
+pub use fedper_report as report;

@@ -11,12 +11,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use fedper_report::RunData;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Samples, Settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::report::{self, RunData};
 use crate::rundir::records::RoundRecord;
 use crate::rundir::{RunDir, peak_rss_bytes};
 use crate::simulator::{self, Observer, RunOptions};
@@ -113,7 +113,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
     if let Some(reason) = summary.failure() {
         return Err(Error::Training(reason));
     }
-    report::write(&[RunData::read(&options.dir)?], &options.dir)?;
+    fedper_report::write(&[RunData::read(&options.dir)?], &options.dir)?;
     say(&Line::Done { peak_rss_bytes: peak_rss_bytes() });
     Ok(())
 }

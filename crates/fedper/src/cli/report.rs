@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use fedper_records::names::REPORT;
+use fedper_report::RunData;
+
 use crate::error::Error;
-use crate::report::{self, RunData};
 
 /// Draw report.html and its figures from run directories
 #[derive(clap::Args)]
@@ -29,6 +31,6 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
 /// Draws the report of `runs` into `out` and returns the path of `report.html`.
 pub(super) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf, Error> {
     let runs: Vec<RunData> = runs.iter().map(|run| RunData::read(run)).collect::<Result<_, _>>()?;
-    report::write(&runs, out)?;
-    Ok(out.join("report.html"))
+    fedper_report::write(&runs, out)?;
+    Ok(out.join(REPORT))
 }

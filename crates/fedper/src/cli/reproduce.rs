@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use fedper_report::experiment::ExperimentFigure;
+
 use super::table::{Align, percent, table};
 use super::{interrupt, photos, say};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::report::experiment::ExperimentFigure;
 use crate::reproduce::{self, Figure, Plan, PlannedRun, Scale, State};
 use crate::rundir::{RunDir, read_summary};
 use crate::simulator::{self, PERSONAL_MEMORY, RunOptions};

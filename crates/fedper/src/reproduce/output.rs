@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fedper_records::write_atomically;
+use fedper_report::experiment::{self, CurveRuns, ExperimentFigure, PanelRuns};
+use fedper_report::{RunData, png};
+
 use super::plan::{RUNS, run_name};
 use super::{Figure, Scale};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::report::RunData;
-use crate::report::experiment::{self, CurveRuns, ExperimentFigure, PanelRuns};
-use crate::report::png;
-use crate::rundir::{RunDir, write_atomically};
+use crate::rundir::RunDir;
 
 /// Seeds beyond this are not looked for.
 const MOST_SEEDS: u64 = 100;
