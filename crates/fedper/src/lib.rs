@@ -14,6 +14,7 @@ mod device;
 pub mod error;
 pub mod experiment;
 pub mod import;
+pub mod kept;
 pub mod network;
 pub mod predict;
 mod reproduce;

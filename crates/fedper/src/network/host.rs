@@ -15,14 +15,14 @@ use fedper_flower::records::{ArrayRecord, Content, Values};
 
 use super::Tell;
 use super::answer::{self, Failure};
-use super::kept::{About, Kept};
-use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
+use super::settings::{ALGORITHM, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY, for_devices};
 use super::store::{Scope, Store};
 use crate::config::Settings;
 use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::kept::{About, Kept};
 use crate::settled::network_of;
 
 /// How many images that were left out are named.
@@ -294,7 +294,9 @@ impl<'a> Host<'a> {
         let parts = (&*question.message.base, &personal);
         let params = network_of(experiment, &mut benches[0], split, parts, (device, place), self.stop)
             .map_err(|error| Error::Training(format!("device {device}: {error}")))?;
-        let about = About::new(experiment, device, question.strategy.name(), question.message.round, own);
+        let config = for_devices(&experiment.config);
+        let about =
+            About::new(experiment, config, device, question.strategy.name(), question.message.round, own);
         Ok(Kept { params, about })
     }
 
