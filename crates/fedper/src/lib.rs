@@ -13,6 +13,7 @@ mod cost;
 mod device;
 pub mod error;
 pub mod experiment;
+pub mod failure;
 pub mod import;
 pub mod kept;
 pub mod network;

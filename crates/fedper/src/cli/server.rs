@@ -10,6 +10,7 @@ use super::superlink::{self, seconds};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::failure::Failure;
 use crate::network::answer::{Limits, MAX_SAMPLES};
 use crate::network::server::{self, ServerOptions};
 use crate::rundir::{RunDir, read_summary};
@@ -66,7 +67,7 @@ Examples:
   fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed
   fedper server --superlink http://127.0.0.1:8000 --config exp.toml --out runs/deployed --min-devices 8 --min-answers 5";
 
-pub(super) fn main(args: Args) -> Result<(), Error> {
+pub(super) fn main(args: Args) -> Result<(), Failure> {
     let stop = interrupt::watch()?;
     let settings = read_settings(&args.config)?;
     let experiment = Experiment::prepare(&settings)?;
@@ -82,7 +83,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     if options.min_devices.is_some_and(|count| count > clients) || options.min_answers > clients {
         return Err(Error::Config(format!(
             "the experiment has {clients} devices: more cannot be waited for"
-        )));
+        ))
+        .into());
     }
     let Some(mut dir) = open(&args.out, &experiment)? else {
         return super::run::finish(&args.out, &read_summary(&args.out)?, args.json);
