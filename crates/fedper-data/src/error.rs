@@ -119,6 +119,7 @@ pub enum DataError {
         longest: usize,
     },
     /// A dataset has no files on the network.
+    #[cfg(feature = "fetch")]
     #[error("there is nothing to download for dataset '{dataset}': it is looked for in {looked_for}")]
     NothingToFetch {
         /// The dataset.
@@ -155,12 +156,14 @@ pub enum DataError {
         problem: String,
     },
     /// Another process holds the lock.
+    #[cfg(feature = "fetch")]
     #[error("another process is downloading dataset '{dataset}': wait for it to end, then try again")]
     FetchBusy {
         /// The dataset.
         dataset: String,
     },
     /// A download failed.
+    #[cfg(feature = "fetch")]
     #[error("cannot download {url}: {problem}; {advice}")]
     Fetch {
         /// The address.
@@ -171,6 +174,7 @@ pub enum DataError {
         advice: String,
     },
     /// What was downloaded is not the official file.
+    #[cfg(feature = "fetch")]
     #[error(
         "{url} is not the file it should be: expected SHA-256 {expected}, found {found}; it was thrown away, try again \
              or from another network"

@@ -2,7 +2,8 @@
 //!
 //! [`load`] reads a dataset by name, [`partition`] deals its samples to devices, and a [`Batcher`] turns a device's
 //! samples into normalised batches. Nothing here knows of networks or federations, prints, or draws a random number
-//! that is not derived from a seed ([`fedper_core::seed`]).
+//! that is not derived from a seed ([`fedper_core::seed`]). With the feature `fetch`, official files can be downloaded; without
+//! it, nothing here opens a connection.
 //!
 //! ```
 //! use fedper_data::{LoadOptions, PartitionOptions, Scheme, TestSplit, load, partition};
@@ -29,6 +30,7 @@ mod cifar;
 mod dataset;
 mod embedded;
 mod error;
+#[cfg(feature = "fetch")]
 mod fetch;
 mod flickr;
 mod folder;
@@ -46,6 +48,7 @@ pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
 pub use dataset::{Dataset, DeviceFolder, LoadOptions, load, load_watched};
 pub use error::DataError;
+#[cfg(feature = "fetch")]
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
 pub use flickr::{RATINGS as FLICKR_RATINGS, RaterOptions};
 pub use folder::read_image;

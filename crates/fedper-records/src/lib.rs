@@ -27,6 +27,7 @@ pub mod records;
 
 pub use counts::{ClassCounts, DeviceCounts, read_classes};
 pub use error::RecordError;
+pub use fedper_core::metrics::Spread;
 pub use files::write_atomically;
 pub use records::{
     AlgorithmSummary, DevicePartition, DeviceRecord, NewClientRecord, NewClientSummary, NewClients,

@@ -1,4 +1,4 @@
-//! What can go wrong in a run, and what the process says of it.
+//! What can go wrong in a run, and what a process says of it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,6 @@ use fedper_flower::error::FlowerError;
 use fedper_nn::NnError;
 use fedper_records::RecordError;
 use thiserror::Error;
-
-use crate::report::ReportError;
 
 /// What can go wrong in a run.
 #[derive(Debug, Error)]
@@ -40,17 +38,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A report cannot be drawn.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// Some of the images that were asked about are none; each was named.
-    #[error("{failed} of {all} images could not be classified")]
-    Images {
-        /// How many.
-        failed: usize,
-        /// Of how many.
-        all: usize,
-    },
     /// The SuperLink cannot be talked to, or refuses this program.
     #[error(transparent)]
     Flower(#[from] FlowerError),
@@ -71,7 +58,7 @@ impl Error {
         match self {
             Self::Config(_) => 2,
             Self::Data(error) if is_configuration(error) => 2,
-            Self::Network(_) | Self::Report(ReportError::NotARun(_)) => 2,
+            Self::Network(_) => 2,
             Self::Interrupted(_) | Self::Stopped(_) | Self::Flower(FlowerError::Interrupted) => 130,
             Self::Flower(FlowerError::Key(_)) => 2,
             _ => 1,

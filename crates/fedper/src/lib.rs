@@ -14,11 +14,14 @@ mod cost;
 mod device;
 pub mod error;
 pub mod experiment;
+pub mod failure;
 pub mod import;
+pub mod kept;
 pub mod network;
 pub mod predict;
-pub mod report;
 mod reproduce;
 pub mod rundir;
 mod settled;
 pub mod simulator;
+
+pub use fedper_report as report;

@@ -10,7 +10,7 @@ use fedper_records::read_classes;
 use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{named_in, own_order};
-use crate::network::kept::{self, About, Kept};
+use crate::kept::{self, About, Kept};
 use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
 
 /// A device's network, ready to classify image files.

@@ -11,12 +11,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use fedper_report::RunData;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Samples, Settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::report::{self, RunData};
+use crate::failure::Failure;
 use crate::rundir::records::RoundRecord;
 use crate::rundir::{RunDir, peak_rss_bytes};
 use crate::simulator::{self, Observer, RunOptions};
@@ -99,8 +100,8 @@ impl Options {
 /// Runs one federation in this process, in step with the process that reads its standard output.
 ///
 /// # Errors
-/// As [`simulator::run`].
-pub fn serve(options: &Options) -> Result<(), Error> {
+/// As [`simulator::run`], or if the report cannot be drawn.
+pub fn serve(options: &Options) -> Result<(), Failure> {
     let experiment = Experiment::prepare(&options.settings())?;
     let mut dir = RunDir::create(&options.dir, &experiment)?;
     let run = RunOptions {
@@ -111,9 +112,9 @@ pub fn serve(options: &Options) -> Result<(), Error> {
     let mut steps = Steps { left: options.rounds + 1, start: Instant::now() };
     let summary = simulator::run(&experiment, &mut dir, &run, &mut steps)?;
     if let Some(reason) = summary.failure() {
-        return Err(Error::Training(reason));
+        return Err(Error::Training(reason).into());
     }
-    report::write(&[RunData::read(&options.dir)?], &options.dir)?;
+    fedper_report::write(&[RunData::read(&options.dir)?], &options.dir)?;
     say(&Line::Done { peak_rss_bytes: peak_rss_bytes() });
     Ok(())
 }

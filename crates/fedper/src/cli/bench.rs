@@ -12,6 +12,7 @@ use crate::bench::{Figures, aggregate, round, train};
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment;
+use crate::failure::Failure;
 use crate::rundir::write_atomically;
 
 #[derive(clap::Subcommand)]
@@ -145,11 +146,11 @@ pub(super) struct AggregateArgs {
     json: bool,
 }
 
-pub(super) fn main(command: Command) -> Result<(), Error> {
+pub(super) fn main(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Train(args) => train(&args),
-        Command::Round(args) => round(*args),
-        Command::Aggregate(args) => aggregate(&args),
+        Command::Train(args) => Ok(train(&args)?),
+        Command::Round(args) => Ok(round(*args)?),
+        Command::Aggregate(args) => Ok(aggregate(&args)?),
         Command::Scale(args) => bench_scale::main(&args),
     }
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use super::table::{Align, bytes, grouped, table};
 use crate::bench::scale::{self, Figures, Options};
 use crate::error::Error;
+use crate::failure::Failure;
 
 /// What a round costs as the federation grows: start-up, seconds a round, memory
 ///
@@ -42,8 +43,8 @@ pub(super) struct Args {
     serve: Option<PathBuf>,
 }
 
-pub(super) fn main(args: &Args) -> Result<(), Error> {
-    let wrong = |message: String| Err(Error::Config(message));
+pub(super) fn main(args: &Args) -> Result<(), Failure> {
+    let wrong = |message: String| Err(Error::Config(message).into());
     if args.participants == 0
         || args.samples_per_client == 0
         || args.rounds == 0
@@ -93,9 +94,10 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let figures = figures?;
     if args.json {
         let json = serde_json::json!({ "workers": workers, "scale": figures });
-        return super::print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("plain data")));
+        super::print(&format!("{}\n", serde_json::to_string_pretty(&json).expect("plain data")))?;
+        return Ok(());
     }
-    super::print(&printed(&figures, args, workers))
+    Ok(super::print(&printed(&figures, args, workers))?)
 }
 
 /// The process that is measured.

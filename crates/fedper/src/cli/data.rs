@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use fedper_data::ClassTable;
+use fedper_records::{ClassCounts, DeviceCounts, write_atomically};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::table::{Align, table};
 use super::{made, photos};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
-use crate::report;
-use crate::rundir::write_atomically;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -89,9 +88,22 @@ fn partition(args: PartitionArgs) -> Result<(), Error> {
     let experiment = photos::prepare(&settings, false)?;
     let classes = ClassTable::new(&experiment.dataset, &experiment.partition);
     if let Some(path) = &args.svg {
-        write_atomically(path, report::partition_svg(&experiment.dataset.name, &classes).as_bytes())?;
+        let counts = counts(&experiment.dataset.name, &classes);
+        write_atomically(path, fedper_report::partition_svg(&counts).as_bytes())?;
     }
     super::print(&(picture(&classes) + &photos::inspection(&experiment)))
+}
+
+/// As a run directory has them.
+fn counts(dataset: &str, table: &ClassTable) -> ClassCounts {
+    let devices = table.train.iter().zip(0..);
+    ClassCounts {
+        dataset: dataset.to_owned(),
+        classes: table.classes.clone(),
+        devices: devices
+            .map(|(counts, device)| DeviceCounts { device, train_classes: counts.clone() })
+            .collect(),
+    }
 }
 
 /// How many devices the terminal gets to see.

@@ -32,6 +32,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use self::say::say;
 use crate::cores;
 use crate::error::Error;
+use crate::failure::Failure;
 
 /// Personalised federated learning.
 ///
@@ -96,18 +97,18 @@ pub fn main() -> ExitCode {
     // Clap prints its own errors, and exits with 2 for them and 0 for --help.
     let cli = Cli::parse();
     // Asked before anything is computed, so that a wrong name is an error message and not a panic.
-    let kernels = fedper_nn::InstructionSet::from_environment().map_err(Error::from);
+    let kernels = fedper_nn::InstructionSet::from_environment().map_err(Failure::from);
     let result = kernels.and_then(|_| match cli.command {
         Command::Run(args) => run::main(*args),
         Command::Reproduce(args) => reproduce::main(&args),
         Command::Report(args) => report::main(&args),
-        Command::Data(command) => data::main(command),
-        Command::Methods(args) => methods::main(&args),
-        Command::Model(command) => model::main(command),
+        Command::Data(command) => Ok(data::main(command)?),
+        Command::Methods(args) => Ok(methods::main(&args)?),
+        Command::Model(command) => Ok(model::main(command)?),
         Command::Predict(args) => predict::main(&args),
         Command::Server(args) => server::main(*args),
-        Command::Client(args) => client::main(*args),
-        Command::Key(args) => key::main(&args),
+        Command::Client(args) => Ok(client::main(*args)?),
+        Command::Key(args) => Ok(key::main(&args)?),
         Command::Bench(command) => bench::main(command),
     });
     match result {

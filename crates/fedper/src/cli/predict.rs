@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::table::{Align, percent, table};
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::predict::Classifier;
 
 /// Classify images with a device's own network
@@ -47,7 +48,7 @@ Examples:
 
 A file that is no image is named on standard error, the others are classified all the same, and the exit code is 1.";
 
-pub(super) fn main(args: &Args) -> Result<(), Error> {
+pub(super) fn main(args: &Args) -> Result<(), Failure> {
     let algorithm = args.algorithm.as_deref();
     let mut classifier = match (&args.run, args.device, &args.state) {
         (Some(run), Some(device), _) => Classifier::open(run, algorithm, device)?,
@@ -88,7 +89,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     }
     match failed.len() {
         0 => Ok(()),
-        failed => Err(Error::Images { failed, all: results.len() }),
+        failed => Err(Failure::Images { failed, all: results.len() }),
     }
 }
 

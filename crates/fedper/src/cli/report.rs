@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use fedper_records::names::REPORT;
+use fedper_report::RunData;
+
 use crate::error::Error;
-use crate::report::{self, RunData};
+use crate::failure::Failure;
 
 /// Draw report.html and its figures from run directories
 #[derive(clap::Args)]
@@ -16,19 +19,21 @@ pub(super) struct Args {
     out: Option<PathBuf>,
 }
 
-pub(super) fn main(args: &Args) -> Result<(), Error> {
+pub(super) fn main(args: &Args) -> Result<(), Failure> {
     let out = match (&args.out, &args.runs[..]) {
         (Some(out), _) => out,
         (None, [run]) => run,
-        (None, _) => return Err(Error::Config("several runs: say where to write with --out DIR".into())),
+        (None, _) => {
+            return Err(Error::Config("several runs: say where to write with --out DIR".into()).into());
+        }
     };
     let report = draw(&args.runs, out)?;
-    super::print(&format!("{}\n", report.display()))
+    Ok(super::print(&format!("{}\n", report.display()))?)
 }
 
 /// Draws the report of `runs` into `out` and returns the path of `report.html`.
-pub(super) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf, Error> {
+pub(super) fn draw(runs: &[PathBuf], out: &Path) -> Result<PathBuf, Failure> {
     let runs: Vec<RunData> = runs.iter().map(|run| RunData::read(run)).collect::<Result<_, _>>()?;
-    report::write(&runs, out)?;
-    Ok(out.join("report.html"))
+    fedper_report::write(&runs, out)?;
+    Ok(out.join(REPORT))
 }

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use fedper_report::experiment::ExperimentFigure;
+
 use super::table::{Align, percent, table};
 use super::{interrupt, photos, say};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::report::experiment::ExperimentFigure;
+use crate::failure::Failure;
 use crate::reproduce::{self, Figure, Plan, PlannedRun, Scale, State};
 use crate::rundir::{RunDir, read_summary};
 use crate::simulator::{self, PERSONAL_MEMORY, RunOptions};
@@ -58,7 +60,7 @@ Examples:
   fedper reproduce fig2 fig4 --data-dir cifar10=~/cifar     figures that share runs, from official files
   fedper reproduce fig4 --list                              what would be run, and what is done";
 
-pub(super) fn main(args: &Args) -> Result<(), Error> {
+pub(super) fn main(args: &Args) -> Result<(), Failure> {
     let mut figures: Vec<Figure> = Vec::new();
     for name in &args.figures {
         for figure in Figure::named(name)? {
@@ -71,7 +73,7 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
     let plan = Plan::new(&figures, args.scale, args.seeds, &args.panel, &out)?;
     let folders = data_dirs(&args.data_dir)?;
     if args.list {
-        return list(&plan);
+        return Ok(list(&plan)?);
     }
     let workers = super::workers(args.workers)?;
     let stop = interrupt::watch()?;
@@ -121,11 +123,13 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
             ended.len(),
             plan.runs.len(),
             ended.join("; ")
-        ))),
+        ))
+        .into()),
         Some(reason) => Err(Error::Training(format!(
             "{left_out} of {} runs were not made, for want of their data: {reason}",
             plan.runs.len()
-        ))),
+        ))
+        .into()),
     }
 }
 

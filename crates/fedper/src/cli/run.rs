@@ -11,6 +11,7 @@ use super::{interrupt, photos, progress, say};
 use crate::config::{AUTO, Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::failure::Failure;
 use crate::rundir::records::Summary;
 use crate::rundir::{RunDir, SampleTotals, read_summary};
 use crate::simulator::{self, RunOptions};
@@ -60,7 +61,7 @@ Examples:
   fedper run --resume runs/cifar
   fedper run --resume runs/cifar --rounds 200";
 
-pub(super) fn main(args: Args) -> Result<(), Error> {
+pub(super) fn main(args: Args) -> Result<(), Failure> {
     let workers = super::workers(args.workers)?;
     let personal_memory = super::size::memory(args.personal_memory.as_deref())?;
     let (experiment, mut dir) = match &args.resume {
@@ -206,13 +207,13 @@ fn dealt(config: &Config) -> String {
 }
 
 /// Draws the report and prints where the run ended.
-pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Error> {
+pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), Failure> {
     let report = super::report::draw(&[path.to_owned()], path)?;
     if json {
         let mut text = serde_json::to_string_pretty(summary).expect("a summary is plain data");
         text.push('\n');
         super::print(&text)?;
-        return came_through(summary);
+        return Ok(came_through(summary)?);
     }
     let mut text = results(path, summary)?;
     if let Some(seen) = what_was_seen(path, summary)? {
@@ -223,7 +224,7 @@ pub(super) fn finish(path: &Path, summary: &Summary, json: bool) -> Result<(), E
     }
     text += &format!("\nReport: {}\n", report.display());
     super::print(&text)?;
-    came_through(summary)
+    Ok(came_through(summary)?)
 }
 
 /// # Errors

@@ -10,6 +10,7 @@ use super::superlink::{self, seconds};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::failure::Failure;
 use crate::network::answer::{Limits, MAX_SAMPLES};
 use crate::network::server::{self, ServerOptions};
 use crate::rundir::{RunDir, read_summary};
@@ -72,12 +73,12 @@ Examples:
 const NEW_CLIENTS: &str = "new_clients is for `fedper run`: a server holds no devices out, because a new device needs a question of \
                            its own; leave new_clients out, and start such devices when the run has ended";
 
-pub(super) fn main(args: Args) -> Result<(), Error> {
+pub(super) fn main(args: Args) -> Result<(), Failure> {
     let stop = interrupt::watch()?;
     let settings = read_settings(&args.config)?;
     let experiment = Experiment::prepare(&settings)?;
     if experiment.config.new_clients.is_some() {
-        return Err(Error::Config(NEW_CLIENTS.into()));
+        return Err(Error::Config(NEW_CLIENTS.into()).into());
     }
     let clients = experiment.config.clients;
     let options = ServerOptions {
@@ -91,7 +92,8 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     if options.min_devices.is_some_and(|count| count > clients) || options.min_answers > clients {
         return Err(Error::Config(format!(
             "the experiment has {clients} devices: more cannot be waited for"
-        )));
+        ))
+        .into());
     }
     let Some(mut dir) = open(&args.out, &experiment)? else {
         return super::run::finish(&args.out, &read_summary(&args.out)?, args.json);

@@ -17,14 +17,14 @@ use fedper_flower::records::{ArrayRecord, Content, Values};
 
 use super::Tell;
 use super::answer::{self, Failure};
-use super::kept::{About, Kept};
-use super::settings::{ALGORITHM, COUNTED, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY};
+use super::settings::{ALGORITHM, COUNTED, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY, for_devices};
 use super::store::{Scope, Store};
 use crate::config::Settings;
 use crate::cores;
 use crate::device::{Bench, Job, Task, Work, attempt};
 use crate::error::Error;
 use crate::experiment::Experiment;
+use crate::kept::{About, Kept};
 use crate::settled::Given;
 
 /// How many images that were left out are named.
@@ -314,7 +314,9 @@ impl<'a> Host<'a> {
         let params = given
             .network(experiment, &mut benches[0], (device, place), self.stop)
             .map_err(|error| Error::Training(format!("device {device}: {error}")))?;
-        let about = About::new(experiment, device, question.strategy.name(), question.message.round, own);
+        let config = for_devices(&experiment.config);
+        let about =
+            About::new(experiment, config, device, question.strategy.name(), question.message.round, own);
         Ok(Kept { params, about })
     }
 

@@ -32,7 +32,6 @@ pub mod client;
 mod fit;
 mod host;
 mod join;
-pub mod kept;
 pub mod limits;
 mod roster;
 pub mod server;

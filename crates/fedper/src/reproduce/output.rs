@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fedper_records::write_atomically;
+use fedper_report::experiment::{self, CurveRuns, ExperimentFigure, PanelRuns};
+use fedper_report::{RunData, png};
+
 use super::plan::{RUNS, run_name};
 use super::{Figure, Scale};
 use crate::config::Settings;
 use crate::error::Error;
-use crate::report::RunData;
-use crate::report::experiment::{self, CurveRuns, ExperimentFigure, PanelRuns};
-use crate::report::png;
-use crate::rundir::{RunDir, write_atomically};
+use crate::failure::Failure;
+use crate::rundir::RunDir;
 
 /// Seeds beyond this are not looked for.
 const MOST_SEEDS: u64 = 100;
@@ -28,7 +30,7 @@ pub(crate) struct Drawn {
 ///
 /// # Errors
 /// If a run cannot be read or a file cannot be written.
-pub(crate) fn draw(figures: &[Figure], scale: Scale, out: &Path) -> Result<Drawn, Error> {
+pub(crate) fn draw(figures: &[Figure], scale: Scale, out: &Path) -> Result<Drawn, Failure> {
     let figures: Vec<ExperimentFigure> =
         figures.iter().map(|figure| gather(figure, scale, out)).collect::<Result<_, _>>()?;
     fs::create_dir_all(out).map_err(Error::file("create", out))?;
@@ -46,7 +48,7 @@ pub(crate) fn draw(figures: &[Figure], scale: Scale, out: &Path) -> Result<Drawn
 }
 
 /// A figure with all of its runs that are complete.
-fn gather(figure: &Figure, scale: Scale, out: &Path) -> Result<ExperimentFigure, Error> {
+fn gather(figure: &Figure, scale: Scale, out: &Path) -> Result<ExperimentFigure, Failure> {
     let mut panels = Vec::new();
     for panel in &figure.panels {
         let mut curves = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use fedper::network::kept::Kept;
+use fedper::kept::Kept;
 use image::GrayImage;
 
 use crate::common::fedper;

@@ -6,7 +6,6 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use fedper_core::metrics::{Spread, Worst};
-
 use fedper_records::{
     AlgorithmSummary, DevicePartition, DeviceRecord, PartitionRecord, RoundRecord, Summary,
 };

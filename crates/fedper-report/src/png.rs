@@ -24,7 +24,7 @@ static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
 ///
 /// # Panics
 /// If `svg` is not one of this program's figures.
-pub(crate) fn render(svg: &str) -> Vec<u8> {
+pub fn render(svg: &str) -> Vec<u8> {
     let options = usvg::Options { fontdb: FONTS.clone(), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).expect("a figure is an SVG document");
     let size = tree.size().to_int_size().scale_by(SCALE).expect("a figure has an area");

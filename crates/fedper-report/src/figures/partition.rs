@@ -1,6 +1,8 @@
 //! Who holds which classes: a circle for each device and class where there are few, else a heat map.
 
-use super::super::read::{Partition, RunData};
+use fedper_records::ClassCounts;
+
+use super::super::read::RunData;
 use super::super::series::Comparison;
 use super::super::svg::{Anchor, FAINT, SIZE, Svg, Type, n};
 use super::super::text::{counted, grouped, shorten, width};
@@ -54,11 +56,11 @@ pub(super) fn figure(of: &Comparison<'_>) -> Figure {
 }
 
 /// The figure of one partition alone.
-pub(in super::super) fn alone(partition: &Partition) -> String {
+pub(crate) fn alone(partition: &ClassCounts) -> String {
     draw(&Table::of(partition), partition)
 }
 
-fn draw(table: &Table, partition: &Partition) -> String {
+fn draw(table: &Table, partition: &ClassCounts) -> String {
     let svg = if table.fits_circles() { draw_circles(table) } else { draw_cells(table) };
     let description = format!(
         "{} and {} classes; {} per device on average; at most {} samples of one class on one device.",
@@ -70,7 +72,7 @@ fn draw(table: &Table, partition: &Partition) -> String {
     svg.finish(NAME, HEADING, &description)
 }
 
-fn per_device(partition: &Partition) -> String {
+fn per_device(partition: &ClassCounts) -> String {
     let held: usize =
         partition.devices.iter().map(|d| d.train_classes.iter().filter(|&&count| count > 0).count()).sum();
     format!("{:.1} classes", held as f64 / partition.devices.len().max(1) as f64)
@@ -93,7 +95,7 @@ impl Table {
         self.shown <= CIRCLES.0 && self.classes.len() <= CIRCLES.1
     }
 
-    fn of(partition: &Partition) -> Self {
+    fn of(partition: &ClassCounts) -> Self {
         let labels = partition.devices.iter().map(|d| d.train_classes.len()).max().unwrap_or(0);
         let all_classes = labels.max(partition.classes.len());
         let count = all_classes.min(MOST_CLASSES);

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use fedper_records::Spread;
+
 use super::page::CSS;
 use super::panels::{CurveData, PanelData, panels};
 use super::read::{Algorithm, RunData};
@@ -10,64 +12,71 @@ use super::text::{counted, duration, escape, percent};
 
 /// One figure and everything that is known of it.
 #[derive(Debug)]
-pub(crate) struct ExperimentFigure {
+pub struct ExperimentFigure {
     /// `fig2`.
-    pub(crate) name: String,
-    pub(crate) title: String,
+    pub name: String,
+    /// Its heading.
+    pub title: String,
     /// Where its settings and published values come from.
-    pub(crate) about: String,
+    pub about: String,
     /// What differs from the published settings: `rounds 25 (paper: 50)`.
-    pub(crate) changes: Vec<String>,
-    pub(crate) panels: Vec<PanelRuns>,
+    pub changes: Vec<String>,
+    /// Its plots.
+    pub panels: Vec<PanelRuns>,
 }
 
 /// The runs behind one plot.
 #[derive(Debug)]
-pub(crate) struct PanelRuns {
-    pub(crate) title: String,
-    pub(crate) curves: Vec<CurveRuns>,
+pub struct PanelRuns {
+    /// Its heading.
+    pub title: String,
+    /// Its curves.
+    pub curves: Vec<CurveRuns>,
 }
 
 /// The runs behind one curve, one for each seed.
 #[derive(Debug)]
-pub(crate) struct CurveRuns {
-    pub(crate) name: String,
+pub struct CurveRuns {
+    /// As its plot names it.
+    pub name: String,
     /// Name of its strategy.
-    pub(crate) algorithm: String,
+    pub algorithm: String,
     /// Final accuracy elsewhere, as a fraction.
-    pub(crate) published: Option<f64>,
+    pub published: Option<f64>,
     /// All of one configuration but the seed.
-    pub(crate) runs: Vec<RunData>,
+    pub runs: Vec<RunData>,
 }
 
 /// A line of a figure's table.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Row {
-    pub(crate) panel: String,
-    pub(crate) curve: String,
+pub struct Row {
+    /// Which plot.
+    pub panel: String,
+    /// Which of its curves.
+    pub curve: String,
     /// Name of its strategy.
-    pub(crate) algorithm: String,
+    pub algorithm: String,
     /// How many runs stand behind it.
-    pub(crate) seeds: usize,
+    pub seeds: usize,
     /// The last round.
-    pub(crate) round: u32,
+    pub round: u32,
     /// Mean device accuracy at the last round, mean over seeds; absent if nothing was run.
-    pub(crate) accuracy: Option<f64>,
+    pub accuracy: Option<f64>,
     /// Standard deviation of that over seeds, where there are several.
-    pub(crate) over_seeds: Option<f64>,
+    pub over_seeds: Option<f64>,
     /// Standard deviation over devices, mean over seeds.
-    pub(crate) over_devices: Option<f64>,
+    pub over_devices: Option<f64>,
     /// Mean accuracy of the worst tenth of the devices, mean over seeds.
-    pub(crate) worst_decile: Option<f64>,
+    pub worst_decile: Option<f64>,
     /// Final accuracy elsewhere.
-    pub(crate) published: Option<f64>,
+    pub published: Option<f64>,
     /// Wall time of all its runs.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
 }
 
 impl Row {
     /// The time its runs took, as a table shows it.
-    pub(crate) fn time(&self) -> String {
+    pub fn time(&self) -> String {
         if self.seeds == 0 { "-".to_owned() } else { duration(self.seconds) }
     }
 }
@@ -94,7 +103,7 @@ impl CurveRuns {
             .rounds()
             .filter_map(|algorithm| algorithm.rounds.iter().rev().find_map(|r| Some((r.round, r.accuracy?))))
             .collect();
-        let mean = |of: fn(&fedper_core::metrics::Spread) -> f64| {
+        let mean = |of: fn(&Spread) -> f64| {
             let values: Vec<f64> = last.iter().map(|(_, accuracy)| of(accuracy)).collect();
             (!values.is_empty()).then(|| mean_and_deviation(&values))
         };
@@ -118,7 +127,7 @@ impl CurveRuns {
 
 impl ExperimentFigure {
     /// The figure as an SVG document: the plots that something was run for, or all of them, empty, if nothing was.
-    pub(crate) fn svg(&self) -> String {
+    pub fn svg(&self) -> String {
         let begun = |panel: &&PanelRuns| panel.curves.iter().any(|curve| !curve.runs.is_empty());
         let nothing = !self.panels.iter().any(|panel| begun(&panel));
         let data: Vec<PanelData> = self
@@ -140,14 +149,14 @@ impl ExperimentFigure {
     }
 
     /// The lines of its table.
-    pub(crate) fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<Row> {
         let rows =
             |panel: &PanelRuns| panel.curves.iter().map(|curve| curve.row(&panel.title)).collect::<Vec<_>>();
         self.panels.iter().flat_map(rows).collect()
     }
 
     /// Its table as comma-separated values; fractions, not percent.
-    pub(crate) fn csv(&self) -> String {
+    pub fn csv(&self) -> String {
         let mut out = String::from(
             "panel,curve,seeds,round,accuracy,std_over_seeds,std_over_devices,worst_decile,published,seconds\n",
         );
@@ -176,7 +185,7 @@ impl ExperimentFigure {
     }
 
     /// Notes on the datasets, each once: that images are not the official ones, for instance.
-    pub(crate) fn notes(&self) -> Vec<String> {
+    pub fn notes(&self) -> Vec<String> {
         distinct(self.runs().filter_map(|run| run.summary.as_ref()).flat_map(|summary| summary.all_notes()))
     }
 
@@ -207,7 +216,7 @@ fn distinct(values: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// The page of all `figures`. It refers to nothing outside itself, and is well-formed XML as well as HTML.
-pub(crate) fn page(title: &str, command: &str, figures: &[ExperimentFigure]) -> String {
+pub fn page(title: &str, command: &str, figures: &[ExperimentFigure]) -> String {
     let mut out = String::new();
     let _ = write!(
         out,

@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use serde::Deserialize;
+use fedper_records::names::{CONFIG, DEVICES, PARTITION, ROUNDS, SUMMARY};
+use fedper_records::{ClassCounts, DeviceRecord, RoundRecord, Summary};
 use serde::de::DeserializeOwned;
 
 use super::ReportError;
-use fedper_records::{DeviceRecord, RoundRecord, Summary};
 
 /// A run directory as read back: what the report needs of it.
 ///
@@ -22,7 +22,7 @@ pub struct RunData {
     pub(super) config: Vec<(String, String)>,
     /// `fedper` first, then in order of first appearance.
     pub(super) algorithms: Vec<Algorithm>,
-    pub(super) partition: Option<Partition>,
+    pub(super) partition: Option<ClassCounts>,
     pub(super) summary: Option<Summary>,
 }
 
@@ -36,21 +36,6 @@ pub(super) struct Algorithm {
     pub(super) devices: BTreeMap<u64, f64>,
 }
 
-/// `partition.json` without its sample indices.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct Partition {
-    pub(super) dataset: String,
-    pub(super) classes: Vec<String>,
-    pub(super) devices: Vec<DeviceClasses>,
-}
-
-/// One device's training samples by label.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct DeviceClasses {
-    pub(super) device: u64,
-    pub(super) train_classes: Vec<u32>,
-}
-
 impl RunData {
     /// Reads the run in `dir`.
     ///
@@ -62,14 +47,14 @@ impl RunData {
     ///
     /// If `dir` holds no `config.toml`, if a file cannot be read, or if one is malformed (with file and line).
     pub fn read(dir: &Path) -> Result<Self, ReportError> {
-        let config_path = dir.join("config.toml");
+        let config_path = dir.join(CONFIG);
         let Some(config) = read_if_there(&config_path)? else {
             return Err(ReportError::NotARun(dir.to_owned()));
         };
         let config = parse_config(&config_path, &config)?;
-        let mut algorithms = read_rounds(&dir.join("rounds.jsonl"))?;
-        let summary: Option<Summary> = read_json(&dir.join("summary.json"))?;
-        read_devices(&dir.join("devices.jsonl"), &mut algorithms)?;
+        let mut algorithms = read_rounds(&dir.join(ROUNDS))?;
+        let summary: Option<Summary> = read_json(&dir.join(SUMMARY))?;
+        read_devices(&dir.join(DEVICES), &mut algorithms)?;
         if let Some(summary) = &summary {
             for algorithm in algorithms.iter_mut().filter(|a| a.devices.is_empty()) {
                 if let Some(known) = summary.algorithms.get(&algorithm.name) {
@@ -77,7 +62,7 @@ impl RunData {
                 }
             }
         }
-        let partition = read_partition(&dir.join("partition.json"))?;
+        let partition = read_partition(&dir.join(PARTITION))?;
         Ok(Self { name: name_of(dir), config, algorithms, partition, summary })
     }
 
@@ -147,7 +132,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ReportError>
 }
 
 /// The class counts of a partition, without its samples in memory.
-fn read_partition(path: &Path) -> Result<Option<Partition>, ReportError> {
+fn read_partition(path: &Path) -> Result<Option<ClassCounts>, ReportError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 use fedper_nn::weights::{read_note, read_safetensors, write_with_note};
+use fedper_records::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use super::settings::for_devices;
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
-use crate::rundir::write_atomically;
 
 /// Under which the file says what it is.
 const NOTE: &str = "fedper";
@@ -46,9 +45,11 @@ pub struct About {
 }
 
 impl About {
-    /// Of the network that `algorithm` gives `device` after `round` of an experiment.
-    pub(super) fn new(
+    /// Of the network that `algorithm` gives `device` after `round` of an experiment, whose configuration devices know as
+    /// `config`.
+    pub(crate) fn new(
         experiment: &Experiment,
+        config: String,
         device: DeviceId,
         algorithm: &str,
         round: u32,
@@ -62,7 +63,7 @@ impl About {
             classes: experiment.class_names(device),
             image_shape: [images.height, images.width, images.channels],
             pixels: Some(images.normalisation()),
-            config: for_devices(&experiment.config),
+            config,
         }
     }
 
@@ -82,7 +83,7 @@ impl Kept {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be written.
-    pub(super) fn write(&self, state: &Path) -> Result<(), Error> {
+    pub(crate) fn write(&self, state: &Path) -> Result<(), Error> {
         let path = path(state, &self.about.algorithm);
         let note = serde_json::to_string(&self.about).expect("plain data");
         let bytes = write_with_note(&self.params, NOTE, note)
@@ -154,7 +155,7 @@ mod tests {
         assert!(read(None).err().unwrap().to_string().contains("no network yet"));
 
         let params = Params::zeros(experiment.layout.clone());
-        let about = About::new(&experiment, DeviceId(0), "fedavg", 7, false);
+        let about = About::new(&experiment, experiment.config.to_toml(), DeviceId(0), "fedavg", 7, false);
         Kept { params, about }.write(folder.path()).unwrap();
         let kept = read(None).unwrap();
         assert_eq!((kept.about.algorithm.as_str(), kept.about.round, kept.about.own), ("fedavg", 7, false));

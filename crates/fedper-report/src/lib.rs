@@ -7,20 +7,29 @@
 //! partition. The writer is a hundred lines. HTML is written by plain functions, for the same reason: one page does not
 //! need a template engine.
 //!
+//! ```
+//! use fedper_report::{RunData, write};
+//!
+//! # fn main() -> Result<(), fedper_report::ReportError> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let (run, out) = (folder.path().to_owned(), folder.path().join("report"));
+//! # std::fs::write(run.join("config.toml"), "seed = 1").unwrap();
+//! let written = write(&[RunData::read(&run)?], &out)?;
+//! assert!(written[0].ends_with("report.html"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What depends on what: `read` → `series` → (`figures` on `chart`, `axis`, `style`, `svg`) and `tables` → `page`.
-
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 
 mod axis;
 mod chart;
-pub(crate) mod experiment;
+pub mod experiment;
 mod figures;
 mod newcomers;
 mod page;
 mod panels;
-pub(crate) mod png;
+pub mod png;
 mod read;
 mod series;
 mod style;
@@ -32,11 +41,15 @@ mod tables;
 mod tests;
 mod text;
 
-pub use read::RunData;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use fedper_data::ClassTable;
-
+use fedper_records::ClassCounts;
 use fedper_records::files::replace;
+use fedper_records::names::REPORT;
+
+pub use read::RunData;
 
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +107,7 @@ pub fn write(runs: &[RunData], out: &Path) -> Result<Vec<PathBuf>, ReportError> 
     let html = page::page(&comparison, &figures);
     fs::create_dir_all(out).map_err(|source| ReportError::Write { path: out.to_owned(), source })?;
     let mut paths = Vec::with_capacity(figures.len() + 1);
-    paths.push(write_whole(out.join("report.html"), &html)?);
+    paths.push(write_whole(out.join(REPORT), &html)?);
     for figure in &figures {
         paths.push(write_whole(out.join(format!("{}.svg", figure.name)), &figure.svg)?);
     }
@@ -102,15 +115,8 @@ pub fn write(runs: &[RunData], out: &Path) -> Result<Vec<PathBuf>, ReportError> 
 }
 
 /// The picture of a partition alone: who holds which classes, as an SVG.
-pub fn partition_svg(dataset: &str, table: &ClassTable) -> String {
-    let devices = table.train.iter().zip(0..);
-    figures::partition::alone(&read::Partition {
-        dataset: dataset.to_owned(),
-        classes: table.classes.clone(),
-        devices: devices
-            .map(|(counts, device)| read::DeviceClasses { device, train_classes: counts.clone() })
-            .collect(),
-    })
+pub fn partition_svg(counts: &ClassCounts) -> String {
+    figures::partition::alone(counts)
 }
 
 fn write_whole(path: PathBuf, text: &str) -> Result<PathBuf, ReportError> {
