@@ -6,9 +6,10 @@ mod superlink;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{assert_same, fedper, results, stderr, text};
+use common::{assert_same, every_method, fedper, results, stderr, text, weights};
 use fedper::rundir::RunDir;
 use fedper::rundir::records::RoundRecord;
+use fedper_core::strategy::METHODS;
 use superlink::{Deployed, deployed};
 
 const CONFIG: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 20\nbatch_size = 10\nclasses_per_client = 3\n\
@@ -66,6 +67,45 @@ fn failures_and_samples_of_devices_are_drawn_alike() {
     // Nobody is asked again for what was drawn.
     assert!(!run.said.iter().any(|line| line.contains("begun again")), "{:?}", run.said);
     assert_eq!(run.summary.unwrap().algorithms["fedper"].devices.len(), 2);
+}
+
+#[test]
+fn every_method_is_the_simulators_bit_for_bit() {
+    for (model, more) in
+        [("mlp", "participation = 0.6\nfailure_rate = 0.2\nrounds = 4\n"), ("mobilenet_v1", "rounds = 2\n")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let config = CONFIG.replace("mlp", model) + &every_method() + more;
+        let (run, _) = as_simulated(&config, dir.path());
+        let summary = run.summary.unwrap();
+        assert_eq!(summary.algorithms.len(), METHODS.len());
+    }
+}
+
+/// Devices of one process send their mean, which is rounded once more.
+#[test]
+fn every_method_is_the_simulators_but_for_a_rounding_where_devices_share_a_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("{CONFIG}{}rounds = 3\n", every_method())
+        .replace("samples_per_client = 20\n", "samples_per_client = 33\n");
+    let (simulated, there) = (dir.path().join("simulated"), dir.path().join("deployed"));
+    common::run(&config, &simulated, 2);
+    deployed(&config, &there, &dir.path().join("states"), &[0..=2, 3..=3]).summary.unwrap();
+    let mut compared = 0;
+    for (name, ours) in weights(&there) {
+        let [ours, theirs] = [&ours, &std::fs::read(simulated.join("weights").join(&name)).unwrap()]
+            .map(|bytes| fedper_nn::weights::read_safetensors(bytes).unwrap());
+        for (spec, values) in ours.iter() {
+            let others = theirs.get(&spec.name).unwrap();
+            // A control is a difference of weights divided by the way, so it has the error of weights divided by that.
+            let most = if spec.name.starts_with("control/") { 1e-6 / 0.05 } else { 1e-6 };
+            for (a, b) in values.iter().zip(others) {
+                assert!((a - b).abs() <= most, "{name}, {}: {a} and {b}", spec.name);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 100_000, "{compared}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ mod superlink;
 use std::collections::HashSet;
 use std::path::Path;
 
+use fedper::experiment::Experiment;
+use fedper_core::params::Params;
+use fedper_core::strategy::METHODS;
 use superlink::deployed;
 
 const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsamples_per_client = 20\nbatch_size = 10\n\
@@ -67,6 +70,60 @@ fn no_personal_byte_travels() {
     // The searches would find them: what is not personal is there.
     assert!(names(&traffic, "\"flat-"));
     assert!(holds(&traffic, &personal_pairs(&dir.path().join("3"), "fedper", &["conv2.0.weight"])));
+}
+
+/// The values of a begun network by name: what has hardly moved from there since is no secret, as the model that is sent may
+/// have moved as little.
+fn unmoved(begin: &Params, name: &str, at: usize, value: f32) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    begin.get(name).is_some_and(|begin| (begin[at] - value).abs() <= 1e-5 * value.abs())
+}
+
+/// What each method says is private is on no wire, whatever else the method sends.
+#[test]
+fn no_private_byte_of_any_method_travels() {
+    for entry in METHODS {
+        let name = entry.name;
+        // With as many epochs, a weight that moved in the last step alone would be that of the model that is sent.
+        let more = if name == "ditto" { "[method.ditto]\npersonal_epochs = 2\nlambda = 10\n" } else { "" };
+        let config = |rounds: u32| {
+            format!("{CONFIG}momentum = 0.0\nalgorithm = ['{name}']\nrounds = {rounds}\n{more}")
+        };
+        let experiment = Experiment::prepare(&common::settings(&config(1))).unwrap();
+        let parts = experiment.parts(&*entry.by_default());
+        let begin = experiment.initial_state(&parts);
+        let slots = parts.kept.slots().iter().enumerate();
+        let private = slots.filter(|(nth, slot)| slot.private && !parts.kept.slot_layout(*nth).is_empty());
+        let private: Vec<&str> = private.map(|(_, slot)| slot.prefix).collect();
+        let is_private = |name: &str| match name.rfind('/') {
+            Some(end) => private.contains(&&name[..=end]),
+            None => private.contains(&""),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut pairs = HashSet::new();
+        for rounds in 1..=2 {
+            let path = dir.path().join(rounds.to_string());
+            common::run(&config(rounds), &path, 2);
+            for (file, bytes) in common::weights(&path).iter().filter(|(file, _)| file.contains("/device-")) {
+                let kept = fedper_nn::weights::read_safetensors(bytes)
+                    .unwrap_or_else(|error| panic!("{file}: {error}"));
+                for (spec, values) in kept.iter().filter(|(spec, _)| is_private(&spec.name)) {
+                    let moved = |&(at, pair): &(usize, &[f32])| {
+                        pair[0].to_bits() != pair[1].to_bits()
+                            && !unmoved(begin.params(), &spec.name, at, pair[0])
+                            && !unmoved(begin.params(), &spec.name, at + 1, pair[1])
+                    };
+                    let moved = values.windows(2).enumerate().filter(moved);
+                    pairs.extend(
+                        moved.map(|(_, p)| u64::from(p[0].to_bits()) | u64::from(p[1].to_bits()) << 32),
+                    );
+                }
+            }
+        }
+        assert_eq!(pairs.len() > 1000, !private.is_empty(), "{name}: {}", pairs.len());
+        let traffic = traffic(&config(2), dir.path());
+        assert!(!holds(&traffic, &pairs), "{name}: a pair of private values was sent");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use fedper::network::store::{Scope, Store};
 use fedper_core::round::DeviceId;
 use fedper_core::strategy::FedPer;
 
-use crate::common::{assert_same, settings};
+use crate::common::{assert_same, every_method, settings};
 use crate::support::{Place, distance, free_port, lines, shared_results, simulated, url, venv, weights};
 
 const WAIT: Duration = Duration::from_secs(180);
@@ -18,9 +18,7 @@ const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsample
 #[test]
 #[ignore = "needs Flower: scripts/test-flower.sh"]
 fn a_process_a_device_equals_the_simulator_bit_for_bit() {
-    equals_the_simulator(&format!(
-        "{CONFIG}algorithm = ['fedper', 'fedavg', 'fedavg-ft', 'local']\nfailure_rate = 0.1"
-    ));
+    equals_the_simulator(&format!("{CONFIG}{}failure_rate = 0.1", every_method()));
 }
 
 /// What a device decides from the seed and from its own images: the order of its classes, its batch-norm statistics.
