@@ -7,6 +7,7 @@ use fedper_nn::{Architecture, InputShape, InstructionSet, Precision, Sgd};
 use serde::Serialize;
 
 use super::bench_scale;
+use super::settings::SettingsArgs;
 use super::table::{Align, bytes, grouped, table};
 use crate::bench::{Figures, aggregate, round, train};
 use crate::config::{Config, Settings};
@@ -109,7 +110,7 @@ pub(super) struct TrainArgs {
 #[derive(clap::Args)]
 pub(super) struct RoundArgs {
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsArgs,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     workers: Option<usize>,
@@ -218,11 +219,11 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
 
 fn round(args: RoundArgs) -> Result<(), Error> {
     let workers = super::workers(args.workers)?;
-    let rounds = args.settings.rounds.unwrap_or(3);
+    let rounds = args.settings.0.rounds.unwrap_or(3);
     if rounds == 0 {
         return Err(Error::Config("rounds is 0: it must be at least 1".into()));
     }
-    let experiment = round::prepare(args.settings, rounds)?;
+    let experiment = round::prepare(args.settings.0, rounds)?;
     let report = round::measure(&experiment, workers)?;
     if args.json {
         return print_json(&report);

@@ -6,6 +6,7 @@ use fedper_data::ClassTable;
 use fedper_records::{ClassCounts, DeviceCounts, write_atomically};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::settings::SettingsArgs;
 use super::table::{Align, table};
 use super::{made, photos};
 use crate::config::{Settings, read_settings};
@@ -36,7 +37,7 @@ Examples:
 #[derive(clap::Args)]
 pub(super) struct PartitionArgs {
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsArgs,
     /// Take the configuration from this TOML file
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
@@ -82,8 +83,8 @@ fn fetch(name: &str) -> Result<(), Error> {
 
 fn partition(args: PartitionArgs) -> Result<(), Error> {
     let settings = match &args.config {
-        Some(file) => args.settings.over(read_settings(file)?),
-        None => args.settings.over(Settings::default()),
+        Some(file) => args.settings.0.over(read_settings(file)?),
+        None => args.settings.0.over(Settings::default()),
     };
     let experiment = photos::prepare(&settings, false)?;
     let classes = ClassTable::new(&experiment.dataset, &experiment.partition);

@@ -20,6 +20,7 @@ mod run;
 mod say;
 mod seen;
 mod server;
+mod settings;
 mod size;
 mod superlink;
 mod table;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fedper_nn::{InstructionSet, Network, Precision};
 
 use super::seen::{self, Ended, Setting};
+use super::settings::SettingsArgs;
 use super::table::{Align, bytes, duration, percent, table};
 use super::{interrupt, photos, progress, say};
 use crate::config::{AUTO, Config, Settings, read_settings};
@@ -24,7 +25,7 @@ use crate::simulator::{self, RunOptions};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsArgs,
     /// Take the configuration from this TOML file; a run's own config.toml repeats the run bit for bit
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     config: Option<PathBuf>,
@@ -65,7 +66,7 @@ pub(super) fn main(args: Args) -> Result<(), Failure> {
     let workers = super::workers(args.workers)?;
     let personal_memory = super::size::memory(args.personal_memory.as_deref())?;
     let (experiment, mut dir) = match &args.resume {
-        Some(path) => match resume(path, args.settings, args.quiet)? {
+        Some(path) => match resume(path, args.settings.0, args.quiet)? {
             Some(ready) => ready,
             None => {
                 if !args.quiet {
@@ -79,8 +80,8 @@ pub(super) fn main(args: Args) -> Result<(), Failure> {
         },
         None => {
             let settings = match &args.config {
-                Some(file) => args.settings.over(read_settings(file)?),
-                None => args.settings.over(Settings::default()),
+                Some(file) => args.settings.0.over(read_settings(file)?),
+                None => args.settings.0.over(Settings::default()),
             };
             let experiment = photos::prepare(&settings, args.quiet)?;
             // Before there is a folder that could not be gone on with either.

@@ -5,27 +5,47 @@ use std::sync::Arc;
 
 use fedper_core::strategy::registry::by_name;
 use fedper_core::strategy::{METHODS, Strategy};
+use serde::{Deserialize, Serialize};
 
+use super::value::Value;
 use super::{Config, Settings, wrong};
 use crate::error::Error;
 
 /// Settings by method, and by their own name.
-pub type MethodSettings = BTreeMap<String, BTreeMap<String, f64>>;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MethodSettings(BTreeMap<String, BTreeMap<String, f64>>);
 
-/// `METHOD.NAME=VALUE`, as `--set` has it.
-fn parse(text: &str) -> Result<(&str, &str, f64), Error> {
-    let parts = text.split_once('=').and_then(|(key, value)| {
-        let (method, name) = key.trim().split_once('.')?;
-        Some((method, name, value.trim()))
-    });
-    let Some((method, name, value)) = parts else {
-        return wrong(format!(
-            "--set takes METHOD.NAME=VALUE, such as ditto.lambda=0.1, and this is `{text}`"
-        ));
-    };
-    match value.parse() {
-        Ok(value) => Ok((method, name, value)),
-        Err(_) => wrong(format!("--set {text}: `{value}` is not a number")),
+impl MethodSettings {
+    /// Takes over what `other` says, and keeps the rest.
+    pub(super) fn set(&mut self, other: Self) {
+        for (method, values) in other.0 {
+            self.0.entry(method).or_default().extend(values);
+        }
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Typed as `METHOD.NAME=VALUE`, with commas between several.
+impl Value for MethodSettings {
+    fn read(text: &str) -> Result<Self, String> {
+        let mut settings = Self::default();
+        for text in text.split(',') {
+            let parts = text.split_once('=').and_then(|(key, value)| {
+                let (method, name) = key.trim().split_once('.')?;
+                Some((method, name, value.trim()))
+            });
+            let Some((method, name, value)) = parts else {
+                return Err(format!("`{text}` is not METHOD.NAME=VALUE, such as ditto.lambda=0.1"));
+            };
+            let value = value.parse().map_err(|_| format!("`{value}` is not a number, such as 0.1"))?;
+            settings.0.entry(method.to_owned()).or_default().insert(name.to_owned(), value);
+        }
+        Ok(settings)
     }
 }
 
@@ -34,11 +54,7 @@ fn parse(text: &str) -> Result<(&str, &str, f64), Error> {
 /// # Errors
 /// [`Error::Config`] if a setting is of no method of the run, or not one that the method has.
 pub(super) fn resolve(settings: &Settings, algorithms: &[String]) -> Result<MethodSettings, Error> {
-    let mut given = settings.method.clone().unwrap_or_default();
-    for text in settings.set.iter().flatten() {
-        let (method, name, value) = parse(text)?;
-        given.entry(method.to_owned()).or_default().insert(name.to_owned(), value);
-    }
+    let MethodSettings(mut given) = settings.method.clone().unwrap_or_default();
     for method in given.keys() {
         if by_name(method).is_none() {
             return wrong(format!("there is no method `{method}` to set anything of; there are {}", names()));
@@ -50,7 +66,7 @@ pub(super) fn resolve(settings: &Settings, algorithms: &[String]) -> Result<Meth
             ));
         }
     }
-    let mut resolved = MethodSettings::new();
+    let mut resolved = MethodSettings::default();
     for entry in algorithms.iter().filter_map(|name| by_name(name)) {
         let mut values: BTreeMap<String, f64> = entry
             .settings
@@ -60,7 +76,7 @@ pub(super) fn resolve(settings: &Settings, algorithms: &[String]) -> Result<Meth
         values.extend(given.remove(entry.name).unwrap_or_default());
         entry.with(&values).map_err(Error::Config)?;
         if !values.is_empty() {
-            resolved.insert(entry.name.to_owned(), values);
+            resolved.0.insert(entry.name.to_owned(), values);
         }
     }
     Ok(resolved)
@@ -75,7 +91,7 @@ impl Config {
     /// The method called `name`, as it is set; `None` if there is none.
     pub fn method(&self, name: &str) -> Option<Arc<dyn Strategy>> {
         let nothing = BTreeMap::new();
-        by_name(name)?.with(self.method.get(name).unwrap_or(&nothing)).ok()
+        by_name(name)?.with(self.method.0.get(name).unwrap_or(&nothing)).ok()
     }
 
     /// The run's methods, in order.

@@ -4,11 +4,13 @@
 mod choices;
 mod command;
 mod defaults;
+mod keys;
 mod methods;
 mod raters;
 mod samples;
 mod settings;
 mod training;
+mod value;
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +20,12 @@ use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 use self::defaults::{Deal, Defaults};
+pub use self::keys::{Form, Key, Range};
 pub use self::methods::MethodSettings;
 use self::raters::Rated;
 pub use self::samples::Samples;
-pub use self::settings::Settings;
+pub use self::settings::{KEYS, Settings};
+pub use self::value::{Value, Word};
 use crate::error::Error;
 
 /// The complete configuration of a run: `config.toml`. Its keys are those of [`Settings`].
@@ -214,6 +218,7 @@ impl Config {
         training::check_pairs(settings)?;
         let default_algorithms = || default.algorithms.iter().map(|&name| name.to_owned()).collect();
         let algorithm: Vec<String> = s.algorithm.take().unwrap_or_else(default_algorithms);
+        settings.check_ranges()?;
         let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
@@ -298,55 +303,7 @@ impl Config {
                 self.dataset
             ));
         }
-        let at_least_one = [
-            ("clients", self.clients),
-            ("rounds", self.rounds.into()),
-            ("local_epochs", self.local_epochs.into()),
-            ("finetune_epochs", self.finetune_epochs.into()),
-            ("batch_size", self.batch_size as u64),
-            ("eval_every", self.eval_every.into()),
-            ("eval_devices", self.eval_devices.unwrap_or(1)),
-            ("new_clients", self.new_clients.unwrap_or(1)),
-            ("new_client_epochs", self.new_client_epochs.unwrap_or(1).into()),
-            ("samples_per_client", self.samples_per_client.unwrap_or(1) as u64),
-            ("image_size", self.image_size.unwrap_or(1) as u64),
-        ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                return wrong(format!("{key} is 0: it must be at least 1"));
-            }
-        }
-        self.check_training()?;
-        let ranges = [
-            ("lr", self.lr, self.lr > 0.0, "greater than 0"),
-            ("momentum", self.momentum, (0.0..1.0).contains(&self.momentum), "from 0 to below 1"),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or greater"),
-            (
-                "participation",
-                self.participation,
-                self.participation > 0.0 && self.participation <= 1.0,
-                "above 0 and at most 1",
-            ),
-            ("failure_rate", self.failure_rate, (0.0..=1.0).contains(&self.failure_rate), "from 0 to 1"),
-            (
-                "test_fraction",
-                self.test_fraction.unwrap_or(0.5),
-                self.test_fraction.is_none_or(|f| f > 0.0 && f < 1.0),
-                "between 0 and 1",
-            ),
-            (
-                "dirichlet",
-                self.dirichlet.unwrap_or(1.0),
-                self.dirichlet.is_none_or(|a| a > 0.0),
-                "greater than 0",
-            ),
-        ];
-        for (key, value, fits, range) in ranges {
-            if !fits || !value.is_finite() {
-                return wrong(format!("{key} is {value}: it must be {range}"));
-            }
-        }
-        Ok(())
+        self.check_training()
     }
 
     /// Takes over what only the data tell: the stem that suits their size, and a dataset in devices' folders is dealt by

@@ -1,8 +1,8 @@
 //! How many training samples a device has: a number, or all that it is dealt.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::value::Value;
 
 /// The key `samples_per_client`, as typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,16 +25,18 @@ impl Samples {
 
 const ALL: &str = "all";
 
-impl FromStr for Samples {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl Value for Samples {
+    fn read(text: &str) -> Result<Self, String> {
         match text {
             ALL => Ok(Self::All),
             _ => {
                 text.parse().map(Self::Count).map_err(|_| format!("`{text}` is neither a number nor `{ALL}`"))
             }
         }
+    }
+
+    fn number(&self) -> Option<f64> {
+        self.count().map(|count| count as f64)
     }
 }
 
@@ -48,7 +50,7 @@ impl<'de> Deserialize<'de> for Samples {
         }
         match Written::deserialize(deserializer)? {
             Written::Count(count) => Ok(Self::Count(count)),
-            Written::Word(word) => word.parse().map_err(serde::de::Error::custom),
+            Written::Word(word) => Self::read(&word).map_err(serde::de::Error::custom),
         }
     }
 }

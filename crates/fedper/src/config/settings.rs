@@ -1,193 +1,136 @@
-//! What the user typed: every key is optional, and is a flag and a key of the configuration file alike.
+//! What the user typed. Every key is optional, and is a flag and a key of the configuration file alike.
 
 use std::path::PathBuf;
 
-use clap::Args;
-use serde::Deserialize;
+use super::keys::Form::{List, Off, On, Optional, Set, With};
+use super::keys::{Key, Range, keys};
+use super::value::Value;
+use super::{Augment, BatchNorm, LrSchedule, MethodSettings, NewClientLayers, Samples, wrong};
+use crate::error::Error;
 
-use super::{Augment, BatchNorm, LrSchedule, MethodSettings, NewClientLayers, Samples};
-
-/// The keys of a configuration, as flags and as a TOML file.
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Dataset: see `fedper data list` [default: fashion-mnist-small, embedded in the program]
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    pub dataset: Option<String>,
-    /// Folder with the dataset's files [default: the cache that `fedper data fetch` fills, then system folders]
-    #[arg(long, value_name = "DIR", help_heading = "Data")]
-    pub data_dir: Option<PathBuf>,
-    /// Resize images to this height and width, in pixels [default: as they are; 224 of flickr-aes]
-    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
-    pub image_size: Option<usize>,
-    /// Of a folder of images, leave out those that cannot be decoded; they are named [default: refuse the folder]
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
-    pub skip_broken: Option<bool>,
-    /// Number of devices (N) [default: 10; 60 of the embedded dataset]
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    pub clients: Option<u64>,
-    /// Deal this many classes to each device [default: 3; the embedded dataset is dealt with --iid --own-labels]
-    #[arg(long, value_name = "K", help_heading = "Data")]
-    pub classes_per_client: Option<usize>,
-    /// Instead: deal each class in proportions drawn from a Dirichlet distribution
-    #[arg(long, value_name = "ALPHA", help_heading = "Data")]
-    pub dirichlet: Option<f64>,
-    /// Instead: deal samples at random
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
-    pub iid: Option<bool>,
-    /// Instead: each folder of the dataset is a device [default for folders DIR/device/class]
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
-    pub by_folder: Option<bool>,
-    /// Training samples of each device, or all; drawn with replacement where a class has too few [default: all, or as many
-    /// as a run of some minutes can train on; fewer of the embedded dataset]
-    #[arg(long, value_name = "COUNT", help_heading = "Data")]
-    pub samples_per_client: Option<Samples>,
-    /// Let devices share images: each draws its --samples-per-client from all images of its classes [default: only where
-    /// there are more devices than images to deal]
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
-    pub with_replacement: Option<bool>,
-    /// Each device names the classes in an order of its own, drawn from the seed, as people do whose labels differ; goes with
-    /// every way of dealing
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Data")]
-    pub own_labels: Option<bool>,
-    /// Of flickr-aes, draw users who have rated at least so many photos; each is a device [default: 60]
-    #[arg(long, value_name = "COUNT", help_heading = "Data")]
-    pub min_photos: Option<usize>,
-    /// ... and at most so many [default: 290]
-    #[arg(long, value_name = "COUNT", help_heading = "Data")]
-    pub max_photos: Option<usize>,
-    /// ... and have given each score to at least so many [default: 4]
-    #[arg(long, value_name = "COUNT", help_heading = "Data")]
-    pub min_per_score: Option<usize>,
-    /// Deal train and test images together, and let each device test on this fraction of its own [default: deal the
-    /// dataset's own test images, by each device's classes; 0.2 of flickr-aes]
-    #[arg(long, value_name = "FRACTION", help_heading = "Data")]
-    pub test_fraction: Option<f64>,
-
-    /// Network: resnet34, mobilenet_v1, cnn or mlp [default: mobilenet_v1; cnn for the embedded dataset]
-    #[arg(long, value_name = "NAME", help_heading = "Network")]
-    pub model: Option<String>,
-    /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1), or auto: cifar for mobilenet_v1 on
-    /// images below 64 pixels, imagenet otherwise [default: auto]
-    #[arg(long, value_name = "NAME", help_heading = "Network")]
-    pub stem: Option<String>,
-    /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16 and less exact
-    /// [default: fp32]
-    #[arg(long, value_name = "NAME", help_heading = "Network")]
-    pub precision: Option<String>,
-    /// Start from the weights in this safetensors file, on the server and on every device
-    #[arg(long, value_name = "FILE", help_heading = "Network")]
-    pub init: Option<PathBuf>,
-    /// How many blocks, counted from the output, are personal (K_P): see `fedper model summary` [default: 1]
-    #[arg(long, value_name = "K", help_heading = "Network")]
-    pub personal_layers: Option<usize>,
-    /// Instead: parameters whose names match are personal, such as 'fc.*' ('*' is any text)
-    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', help_heading = "Network")]
-    pub personal_pattern: Option<Vec<String>>,
-    /// Batch-norm statistics of the base: averaged, kept on the device, reset as a round starts, or averaged and measured
-    /// afresh on a device's own images before its network is tested or used [default: recalibrate]
-    #[arg(long, value_name = "WAY", help_heading = "Network")]
-    pub batch_norm: Option<BatchNorm>,
-
-    /// Methods to compare: `fedper methods` lists them [default: fedper, fedavg, local; also fedavg-ft of the embedded
-    /// dataset]
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "Training")]
-    pub algorithm: Option<Vec<String>>,
-    /// Of a method, set this: `fedper methods` names what each has
-    #[arg(long, value_name = "METHOD.NAME=VALUE,...", value_delimiter = ',', help_heading = "Training")]
-    #[serde(skip)]
-    pub set: Option<Vec<String>>,
-    /// The table behind `--set`: `[method.ditto]`.
-    #[arg(skip)]
-    pub method: Option<MethodSettings>,
-    /// Number of rounds [default: 15; 10 of the embedded dataset]
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    pub rounds: Option<u32>,
-    /// Epochs that a device trains in a round [default: 1; 4 of the embedded dataset]
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    pub local_epochs: Option<u32>,
-    /// Epochs that fedavg-ft fine-tunes before an evaluation [default: as local epochs]
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    pub finetune_epochs: Option<u32>,
-    /// Samples a step [default: 10 for cnn and mlp, 20 for others]
-    #[arg(long, value_name = "COUNT", help_heading = "Training")]
-    pub batch_size: Option<usize>,
-    /// Leave out a last batch that is not full
-    #[arg(long, num_args = 0, default_missing_value = "true", help_heading = "Training")]
-    pub drop_last: Option<bool>,
-    /// Learning rate of SGD [default: by network and dataset, see docs/defaults.md]
-    #[arg(long, value_name = "RATE", help_heading = "Training")]
-    pub lr: Option<f64>,
-    /// Course of the learning rate over the run's rounds: constant, cosine (towards 0) or step [default: constant]
-    #[arg(long, value_name = "COURSE", help_heading = "Training")]
-    pub lr_schedule: Option<LrSchedule>,
-    /// With --lr-schedule step: rounds from one step to the next [default: a third of all]
-    #[arg(long, value_name = "ROUNDS", help_heading = "Training")]
-    pub lr_step_rounds: Option<u32>,
-    /// With --lr-schedule step: what the learning rate is multiplied with [default: 0.1]
-    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
-    pub lr_step_factor: Option<f64>,
-    /// Rounds in which the learning rate rises evenly to its full height, before its course begins [default: 0]
-    #[arg(long, value_name = "ROUNDS", help_heading = "Training")]
-    pub warmup_rounds: Option<u32>,
-    /// Momentum of SGD; starts at zero in each round [default: by network, see docs/defaults.md]
-    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
-    pub momentum: Option<f64>,
-    /// L2 weight decay [default: 0]
-    #[arg(long, value_name = "FACTOR", help_heading = "Training")]
-    pub weight_decay: Option<f64>,
-    /// Scale a step's gradient down to this global L2 norm if it exceeds it; takes the memory of a whole gradient
-    /// [default: do not]
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
-    pub clip_norm: Option<f64>,
-    /// Keep each device's samples in order
-    #[arg(long, help_heading = "Training")]
-    #[serde(skip)]
-    pub no_shuffle: bool,
-    /// The key behind `--no-shuffle`.
-    #[arg(skip)]
-    pub shuffle: Option<bool>,
-    /// Change training images at random: crop-flip crops (4 pixels of padding) and mirrors them [default: none]
-    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "crop-flip", help_heading = "Training")]
-    pub augment: Option<Augment>,
-    /// Fraction of the devices that take part in a round (C) [default: 1]
-    #[arg(long, value_name = "FRACTION", help_heading = "Training")]
-    pub participation: Option<f64>,
-    /// Probability that a participant fails in a round [default: 0]
-    #[arg(long, value_name = "PROBABILITY", help_heading = "Training")]
-    pub failure_rate: Option<f64>,
-    /// Where all randomness is derived from [default: 1]
-    #[arg(long, value_name = "NUMBER", help_heading = "Training")]
-    pub seed: Option<u64>,
-
-    /// Evaluate every so many rounds, and after the last [default: 1]
-    #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
-    pub eval_every: Option<u32>,
-    /// Evaluate a fixed sample of so many devices instead of all
-    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
-    pub eval_devices: Option<u64>,
-    /// End an algorithm once its accuracy has not risen for so many rounds. It looks at test accuracy, so the last round is
-    /// then chosen on test images [default: run all rounds]
-    #[arg(long, value_name = "ROUNDS", help_heading = "Evaluation")]
-    pub patience: Option<u32>,
-    /// With --patience: a rise of the accuracy (a fraction, such as 0.002) up to this does not count [default: 0]
-    #[arg(long, value_name = "DELTA", help_heading = "Evaluation")]
-    pub min_delta: Option<f64>,
-    /// Hold the last so many devices out of training; after it each gets the base, fresh personal layers and some epochs,
-    /// and is compared with FedAvg's model and with training alone [default: none]
-    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
-    pub new_clients: Option<u64>,
-    /// With --new-clients: epochs that each of them trains [default: 1]
-    #[arg(long, value_name = "COUNT", help_heading = "Evaluation")]
-    pub new_client_epochs: Option<u32>,
-    /// With --new-clients: what each trains, its personal layers (the base stays as it is) or all [default: personal]
-    #[arg(long, value_name = "WHICH", help_heading = "Evaluation")]
-    pub new_client_layers: Option<NewClientLayers>,
+keys! {
+    "Data" {
+        /// Dataset: see `fedper data list`
+        dataset: String = With("NAME"), default "fashion-mnist-small, embedded in the program";
+        /// Folder with the dataset's files
+        data_dir: PathBuf = With("DIR"), default "the cache that `fedper data fetch` fills, then system folders";
+        /// Resize images to this height and width, in pixels
+        image_size: usize = With("PIXELS"), default "as they are; 224 of flickr-aes", range Range::AT_LEAST_1;
+        /// Of a folder of images, leave out those that cannot be decoded; they are named
+        skip_broken: bool = On, default "refuse the folder";
+        /// Number of devices (N)
+        clients: u64 = With("N"), default "10; 60 of the embedded dataset", range Range::AT_LEAST_1;
+        /// Deal this many classes to each device
+        classes_per_client: usize = With("K"), default "3; the embedded dataset is dealt with --iid --own-labels";
+        /// Instead: deal each class in proportions drawn from a Dirichlet distribution
+        dirichlet: f64 = With("ALPHA"), range Range::POSITIVE;
+        /// Instead: deal samples at random
+        iid: bool = On;
+        /// Instead: each folder of the dataset is a device [default for folders DIR/device/class]
+        by_folder: bool = On;
+        /// Training samples of each device, or all; drawn with replacement where a class has too few
+        samples_per_client: Samples = With("COUNT"),
+            default "all, or as many as a run of some minutes can train on; fewer of the embedded dataset",
+            range Range::AT_LEAST_1;
+        /// Let devices share images: each draws its --samples-per-client from all images of its classes
+        with_replacement: bool = On, default "only where there are more devices than images to deal";
+        /// Each device names the classes in an order of its own, drawn from the seed, as people do whose labels differ;
+        /// goes with every way of dealing
+        own_labels: bool = On;
+        /// Of flickr-aes, draw users who have rated at least so many photos; each is a device
+        min_photos: usize = With("COUNT"), default "60";
+        /// ... and at most so many
+        max_photos: usize = With("COUNT"), default "290";
+        /// ... and have given each score to at least so many
+        min_per_score: usize = With("COUNT"), default "4";
+        /// Deal train and test images together, and let each device test on this fraction of its own
+        test_fraction: f64 = With("FRACTION"),
+            default "deal the dataset's own test images, by each device's classes; 0.2 of flickr-aes",
+            range Range::PART;
+    }
+    "Network" {
+        /// Network: resnet34, mobilenet_v1, cnn or mlp
+        model: String = With("NAME"), default "mobilenet_v1; cnn for the embedded dataset";
+        /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1), or auto: cifar for
+        /// mobilenet_v1 on images below 64 pixels, imagenet otherwise
+        stem: String = With("NAME"), default "auto";
+        /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16 and less exact
+        precision: String = With("NAME"), default "fp32";
+        /// Start from the weights in this safetensors file, on the server and on every device
+        init: PathBuf = With("FILE");
+        /// How many blocks, counted from the output, are personal (K_P): see `fedper model summary`
+        personal_layers: usize = With("K"), default "1";
+        /// Instead: parameters whose names match are personal, such as 'fc.*' ('*' is any text)
+        personal_pattern: Vec<String> = List("PATTERN,...");
+        /// Batch-norm statistics of the base: averaged, kept on the device, reset as a round starts, or averaged and
+        /// measured afresh on a device's own images before its network is tested or used
+        batch_norm: BatchNorm = With("WAY"), default "recalibrate";
+    }
+    "Training" {
+        /// Methods to compare: `fedper methods` lists them
+        algorithm: Vec<String> = List("NAME,..."), default "fedper, fedavg, local; also fedavg-ft of the embedded dataset";
+        /// Of a method, set this: `fedper methods NAME` says what there is; in a file, a table [method.ditto]
+        method: MethodSettings = Set("METHOD.NAME=VALUE,..."), default "what the method's paper has";
+        /// Number of rounds
+        rounds: u32 = With("COUNT"), default "15; 10 of the embedded dataset", range Range::AT_LEAST_1;
+        /// Epochs that a device trains in a round
+        local_epochs: u32 = With("COUNT"), default "1; 4 of the embedded dataset", range Range::AT_LEAST_1;
+        /// Epochs that fedavg-ft fine-tunes before an evaluation
+        finetune_epochs: u32 = With("COUNT"), default "as local epochs", range Range::AT_LEAST_1;
+        /// Samples a step
+        batch_size: usize = With("COUNT"), default "10 for cnn and mlp, 20 for others", range Range::AT_LEAST_1;
+        /// Leave out a last batch that is not full
+        drop_last: bool = On;
+        /// Learning rate of SGD
+        lr: f64 = With("RATE"), default "by network and dataset, see docs/defaults.md", range Range::POSITIVE;
+        /// Course of the learning rate over the run's rounds: constant, cosine (towards 0) or step
+        lr_schedule: LrSchedule = With("COURSE"), default "constant";
+        /// With --lr-schedule step: rounds from one step to the next
+        lr_step_rounds: u32 = With("ROUNDS"), default "a third of all", range Range::AT_LEAST_1;
+        /// With --lr-schedule step: what the learning rate is multiplied with
+        lr_step_factor: f64 = With("FACTOR"), default "0.1", range Range::POSITIVE;
+        /// Rounds in which the learning rate rises evenly to its full height, before its course begins
+        warmup_rounds: u32 = With("ROUNDS"), default "0";
+        /// Momentum of SGD; starts at zero in each round
+        momentum: f64 = With("FACTOR"), default "by network, see docs/defaults.md", range Range::BELOW_1;
+        /// L2 weight decay
+        weight_decay: f64 = With("FACTOR"), default "0", range Range::NOT_NEGATIVE;
+        /// Scale a step's gradient down to this global L2 norm if it exceeds it; takes the memory of a whole gradient
+        clip_norm: f64 = With("NORM"), default "do not", range Range::POSITIVE;
+        /// Keep each device's samples in order; in a file, shuffle = false
+        shuffle: bool = Off;
+        /// Change training images at random: crop-flip crops (4 pixels of padding) and mirrors them
+        augment: Augment = Optional("HOW", "crop-flip"), default "none";
+        /// Fraction of the devices that take part in a round (C)
+        participation: f64 = With("FRACTION"), default "1", range Range::SHARE;
+        /// Probability that a participant fails in a round
+        failure_rate: f64 = With("PROBABILITY"), default "0", range Range::PROBABILITY;
+        /// Where all randomness is derived from
+        seed: u64 = With("NUMBER"), default "1";
+    }
+    "Evaluation" {
+        /// Evaluate every so many rounds, and after the last
+        eval_every: u32 = With("ROUNDS"), default "1", range Range::AT_LEAST_1;
+        /// Evaluate a fixed sample of so many devices instead of all
+        eval_devices: u64 = With("COUNT"), range Range::AT_LEAST_1;
+        /// End an algorithm once its accuracy has not risen for so many rounds. It looks at test accuracy, so the last
+        /// round is then chosen on test images
+        patience: u32 = With("ROUNDS"), default "run all rounds", range Range::AT_LEAST_1;
+        /// With --patience: a rise of the accuracy (a fraction, such as 0.002) up to this does not count
+        min_delta: f64 = With("DELTA"), default "0", range Range::NOT_NEGATIVE;
+        /// Hold the last so many devices out of training; after it each gets the base, fresh personal layers and some
+        /// epochs, and is compared with FedAvg's model and with training alone
+        new_clients: u64 = With("COUNT"), default "none", range Range::AT_LEAST_1;
+        /// With --new-clients: epochs that each of them trains
+        new_client_epochs: u32 = With("COUNT"), default "1", range Range::AT_LEAST_1;
+        /// With --new-clients: what each trains, its personal layers (the base stays as it is) or all
+        new_client_layers: NewClientLayers = With("WHICH"), default "personal";
+    }
 }
 
 impl Settings {
     /// These settings where they are given, `file`'s elsewhere. A partition given here replaces the file's, whichever
-    /// kind that is; so do a cut and a learning-rate schedule.
+    /// kind that is; so do a cut and a learning-rate schedule. What is set of a method replaces that setting alone.
     #[must_use]
     pub fn over(mut self, mut file: Self) -> Self {
         if !self.has_no_partition() {
@@ -199,23 +142,23 @@ impl Settings {
         if self.lr_schedule.is_some_and(|schedule| schedule != LrSchedule::Step) {
             (file.lr_step_rounds, file.lr_step_factor) = (None, None);
         }
-        if self.no_shuffle {
-            (self.no_shuffle, self.shuffle) = (false, Some(false));
-        }
         // One setting that is given replaces that one of the file's.
-        let mut method = file.method.take().unwrap_or_default();
-        for (name, values) in self.method.take().unwrap_or_default() {
-            method.entry(name).or_default().extend(values);
+        if let Some(ours) = self.method.take() {
+            file.method.get_or_insert_default().set(ours);
         }
-        self.method = (!method.is_empty()).then_some(method);
-        macro_rules! merge {
-            ($($key:ident)*) => { Self { no_shuffle: false, $($key: self.$key.or(file.$key)),* } };
+        self.or(file)
+    }
+
+    /// Whether every number that is given is one that its key can have.
+    pub(super) fn check_ranges(&self) -> Result<(), Error> {
+        for (key, number) in KEYS.iter().zip(self.numbers()) {
+            if let (Some(number), Some(range)) = (number, key.range)
+                && !range.contains(number)
+            {
+                return wrong(format!("{} is {number}: it must be {}", key.name, range.words));
+            }
         }
-        merge!(dataset data_dir image_size skip_broken clients classes_per_client dirichlet iid by_folder samples_per_client
-            with_replacement own_labels min_photos max_photos min_per_score test_fraction model stem precision init personal_layers personal_pattern batch_norm algorithm rounds local_epochs
-            finetune_epochs batch_size drop_last lr lr_schedule lr_step_rounds lr_step_factor warmup_rounds momentum
-            weight_decay clip_norm shuffle augment participation failure_rate seed eval_every eval_devices patience
-            min_delta new_clients new_client_epochs new_client_layers set method)
+        Ok(())
     }
 
     /// Whether no way of dealing the samples was chosen.

@@ -40,7 +40,7 @@ fn flags_override_the_file() {
         lr: Some(0.1),
         dirichlet: Some(1.0),
         personal_pattern: Some(vec!["fc.*".into()]),
-        no_shuffle: true,
+        shuffle: Some(false),
         ..Settings::default()
     };
     let config = Config::resolve(&flags.over(file)).unwrap();

@@ -81,23 +81,6 @@ impl Config {
                 self.warmup_rounds, self.rounds
             ));
         }
-        for (key, value) in [("lr_step_rounds", self.lr_step_rounds), ("patience", self.patience)] {
-            if value == Some(0) {
-                return wrong(format!("{key} is 0: it must be at least 1"));
-            }
-        }
-        let ranges = [
-            ("lr_step_factor", self.lr_step_factor, 0.0, "greater than 0"),
-            ("clip_norm", self.clip_norm, 0.0, "greater than 0"),
-            ("min_delta", self.min_delta, -f64::MIN_POSITIVE, "0 or greater"),
-        ];
-        for (key, value, above, range) in ranges {
-            if let Some(value) = value
-                && !(value > above && value.is_finite())
-            {
-                return wrong(format!("{key} is {value}: it must be {range}"));
-            }
-        }
         Ok(())
     }
 
