@@ -1,5 +1,9 @@
 //! Why a command of the program failed: as a run does, or in what only the command line does with runs.
 
+use fedper_data::DataError;
+use fedper_flower::error::FlowerError;
+use fedper_nn::NnError;
+use fedper_records::RecordError;
 use fedper_report::ReportError;
 use thiserror::Error;
 
@@ -11,6 +15,9 @@ pub enum Failure {
     /// As a run fails.
     #[error(transparent)]
     Run(Error),
+    /// As a federation over a network fails.
+    #[error(transparent)]
+    Network(#[from] fedper_network::Error),
     /// A report cannot be drawn.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -29,15 +36,29 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Run(error) => error.exit_code(),
+            Self::Network(error) => error.exit_code(),
             Self::Report(ReportError::NotARun(_)) => 2,
             Self::Report(_) | Self::Images { .. } => 1,
         }
     }
 }
 
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::Run(error.into())
+/// What a run's error can be made of, the command line's can.
+macro_rules! as_a_run_fails {
+    ($($error:ty)*) => { $(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Run(error.into())
+            }
+        }
+    )* };
+}
+
+as_a_run_fails!(Error DataError NnError RecordError);
+
+impl From<FlowerError> for Failure {
+    fn from(error: FlowerError) -> Self {
+        Self::Network(error.into())
     }
 }
 

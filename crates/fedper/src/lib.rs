@@ -6,22 +6,11 @@
 //! command line over all of it.
 
 pub mod bench;
-mod campaign;
 pub mod cli;
-pub mod config;
-mod cores;
-mod cost;
-mod device;
-pub mod error;
-pub mod experiment;
 pub mod failure;
-pub mod import;
-pub mod kept;
-pub mod network;
-pub mod predict;
 mod reproduce;
-pub mod rundir;
-mod settled;
-pub mod simulator;
 
+pub use fedper_network as network;
 pub use fedper_report as report;
+use fedper_run::{campaign, cores};
+pub use fedper_run::{config, error, experiment, import, kept, predict, rundir, simulator};

@@ -11,6 +11,7 @@ use super::say::say;
 use super::superlink::{self, seconds};
 use crate::config::{Settings, read_settings};
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::network::client::{self, ClientOptions};
 use crate::network::limits::DeviceLimits;
 use crate::network::settings::{Own, parse_data, parse_devices};
@@ -126,11 +127,13 @@ Examples:
   fedper client --superlink http://127.0.0.1:8000 --clients 0..49 --state machine-0
   fedper client --superlink https://superlink.example.org --ca ca.pem --key device.pem --data photos --state /var/lib/fedper";
 
-pub(super) fn main(args: Args) -> Result<(), Error> {
+pub(super) fn main(args: Args) -> Result<(), Failure> {
     let workers = super::workers(args.workers)?;
     let interval = seconds("heartbeat", args.heartbeat)?;
     if !(10.0..=1800.0).contains(&args.heartbeat) {
-        return Err(Error::Config(format!("heartbeat is {}: it must be from 10 to 1800", args.heartbeat)));
+        return Err(
+            Error::Config(format!("heartbeat is {}: it must be from 10 to 1800", args.heartbeat)).into()
+        );
     }
     let stop = interrupt::watch()?;
     let devices = match (&args.clients, args.device) {
@@ -141,7 +144,9 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         && *devices.end() >= of
     {
         let last = devices.end();
-        return Err(Error::Config(format!("there is no device {last} among {of}: they are counted from 0")));
+        return Err(
+            Error::Config(format!("there is no device {last} among {of}: they are counted from 0")).into()
+        );
     }
     // Counted before they are named one by one.
     let devices_here =
@@ -149,7 +154,9 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
     let (dataset, folder) = args.data.as_deref().map(parse_data).unzip();
     let own_data = folder.as_ref().is_some_and(Option::is_some);
     if own_data && devices.as_ref().is_some_and(|devices| devices.start() != devices.end()) {
-        return Err(Error::Config("a folder of images is one device's own: leave out --clients".into()));
+        return Err(
+            Error::Config("a folder of images is one device's own: leave out --clients".into()).into()
+        );
     }
     let own = Own {
         devices,
@@ -177,5 +184,5 @@ pub(super) fn main(args: Args) -> Result<(), Error> {
         }
     };
     let options = ClientOptions { own, workers, state: args.state };
-    client::run(&fleet, &store, &options, &stop, &tell)
+    Ok(client::run(&fleet, &store, &options, &stop, &tell)?)
 }

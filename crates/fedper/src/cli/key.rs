@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use fedper_flower::identity::Identity;
 
 use crate::error::Error;
+use crate::failure::Failure;
 
 /// Make a device's key, or show the public half of one
 ///
@@ -17,7 +18,7 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
-pub(super) fn main(args: &Args) -> Result<(), Error> {
+pub(super) fn main(args: &Args) -> Result<(), Failure> {
     let path = &args.file;
     let identity = if path.exists() {
         Identity::from_pem(&std::fs::read_to_string(path).map_err(Error::file("read", path))?)?
@@ -32,5 +33,5 @@ pub(super) fn main(args: &Args) -> Result<(), Error> {
         file.write_all(identity.to_pem()?.as_bytes()).map_err(Error::file("write", path))?;
         identity
     };
-    super::print(&format!("{}\n", identity.public_openssh()))
+    Ok(super::print(&format!("{}\n", identity.public_openssh()))?)
 }

@@ -108,8 +108,8 @@ pub fn main() -> ExitCode {
         Command::Model(command) => Ok(model::main(command)?),
         Command::Predict(args) => predict::main(&args),
         Command::Server(args) => server::main(*args),
-        Command::Client(args) => Ok(client::main(*args)?),
-        Command::Key(args) => Ok(key::main(&args)?),
+        Command::Client(args) => client::main(*args),
+        Command::Key(args) => key::main(&args),
         Command::Bench(command) => bench::main(command),
     });
     match result {

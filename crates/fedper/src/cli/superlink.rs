@@ -10,6 +10,7 @@ use fedper_flower::transport::Http;
 
 use super::say::say;
 use crate::error::Error;
+use crate::failure::Failure;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -28,7 +29,7 @@ impl Args {
         patience: Duration,
         stop: &Arc<AtomicBool>,
         quiet: bool,
-    ) -> Result<Link, Error> {
+    ) -> Result<Link, Failure> {
         let read = |path: &PathBuf| std::fs::read(path).map_err(Error::file("read", path));
         let ca = self.ca.as_ref().map(read).transpose()?;
         let http = Http::new(&self.superlink, ca.as_deref())?;

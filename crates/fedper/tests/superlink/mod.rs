@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fedper::config::Settings;
-use fedper::error::Error;
 use fedper::experiment::Experiment;
+use fedper::network::Error;
 use fedper::network::answer::Limits;
 use fedper::network::client::{self, ClientOptions};
 use fedper::network::limits::DeviceLimits;
