@@ -15,7 +15,7 @@ use crate::params::Layout;
 use crate::parts::Parts;
 use crate::round::{Answer, DeviceId, Download, Together, Upload};
 use crate::seed::{self, Purpose, SERVER};
-use crate::split::BaseParams;
+use crate::split::Shared;
 use crate::strategy::{ServerRound, Strategy};
 
 /// What a federation does, whatever the method.
@@ -196,9 +196,9 @@ pub struct Coordinator {
     parts: Arc<Parts>,
     cores: Cores,
     /// What lasts on the server.
-    base: Arc<BaseParams>,
+    base: Arc<Shared>,
     /// What a device is sent of it.
-    down: Arc<BaseParams>,
+    down: Arc<Shared>,
     round: u32,
     phase: Phase,
     outcome: Outcome,
@@ -207,13 +207,7 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Ready to begin the round after `done` rounds that led to the state `base`.
-    pub fn new(
-        plan: Plan,
-        strategy: Arc<dyn Strategy>,
-        parts: Arc<Parts>,
-        base: BaseParams,
-        done: u32,
-    ) -> Self {
+    pub fn new(plan: Plan, strategy: Arc<dyn Strategy>, parts: Arc<Parts>, base: Shared, done: u32) -> Self {
         let base = Arc::new(base);
         Self {
             plan,
@@ -235,7 +229,7 @@ impl Coordinator {
     }
 
     /// What lasts on the server: the base, and the method's other slots.
-    pub fn base(&self) -> &Arc<BaseParams> {
+    pub fn base(&self) -> &Arc<Shared> {
         &self.base
     }
 

@@ -7,7 +7,7 @@ use crate::cores::Cores;
 use crate::params::ParamsError;
 use crate::parts::{Fold, Parts};
 use crate::round::DeviceId;
-use crate::split::BaseParams;
+use crate::split::Shared;
 use crate::strategy::Folded;
 
 /// Folds what devices send, each slot in its own way, over the devices that sent it.
@@ -37,7 +37,7 @@ impl Folding {
     pub fn add(
         &mut self,
         device: DeviceId,
-        sent: BaseParams,
+        sent: Shared,
         weight: f64,
         devices: u32,
     ) -> Result<(), ParamsError> {
@@ -75,13 +75,13 @@ impl Folding {
     }
 
     /// The same as one answer of all these devices; `None` if none answered.
-    pub fn together(self) -> Option<BaseParams> {
+    pub fn together(self) -> Option<Shared> {
         let parts = self.parts.clone();
         let slots: Vec<_> =
             self.finish().0.into_iter().filter_map(|(prefix, slot)| Some((prefix, slot?))).collect();
         let nothing = slots.is_empty();
         let packed = parts.up.pack(slots).expect("each slot is laid out as it was sent");
-        (!nothing).then(|| BaseParams::new(packed))
+        (!nothing).then(|| Shared::new(packed))
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         Arc::new(parts.collecting(more("uniform/"), Fold::Uniform).collecting(more("sum/"), Fold::Sum))
     }
 
-    fn sent(parts: &Parts, slots: &[(&str, f32)]) -> BaseParams {
+    fn sent(parts: &Parts, slots: &[(&str, f32)]) -> Shared {
         let slot = |&(prefix, value): &(&'static str, f32)| {
             (prefix, Params::from_values(parts.split.whole().clone(), vec![value]).unwrap())
         };
@@ -110,7 +110,7 @@ mod tests {
                 (known, value)
             })
             .collect();
-        BaseParams::new(parts.up.pack(slots.iter().map(slot).collect()).unwrap())
+        Shared::new(parts.up.pack(slots.iter().map(slot).collect()).unwrap())
     }
 
     fn values(mut folded: Folded) -> [Option<f32>; 3] {
@@ -159,7 +159,7 @@ mod tests {
         let parts = parts();
         let mut folding = Folding::new(parts.clone(), &[DeviceId(0)]);
         let other = Params::zeros(Layout::new(vec![Spec::trainable("v", [1])]).unwrap());
-        assert!(folding.add(DeviceId(0), BaseParams::new(other), 1.0, 1).is_err());
+        assert!(folding.add(DeviceId(0), Shared::new(other), 1.0, 1).is_err());
         assert_eq!(values(folding.finish()), [None; 3]);
     }
 }

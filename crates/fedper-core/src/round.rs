@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{EvalMetrics, TrainMetrics};
-use crate::split::BaseParams;
+use crate::split::Shared;
 
 /// A participant of the federation, by number from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Download {
     /// Whether the device should test its network between its training and its answer.
     pub test_locally: bool,
     /// The server's base, shared by all messages of a round.
-    pub base: Arc<BaseParams>,
+    pub base: Arc<Shared>,
 }
 
 /// From a device to the server: its trained base and what it measured.
@@ -44,7 +44,7 @@ pub struct Upload {
     /// Its own test right after training, if it was asked for.
     pub test: Option<EvalMetrics>,
     /// The base it trained.
-    pub base: BaseParams,
+    pub base: Shared,
 }
 
 /// From devices that share a machine: the mean of their bases, weighted by their samples, and what each measured.
@@ -55,7 +55,7 @@ pub struct Together {
     /// Each device's part but for its base; those that failed are not in it.
     pub answers: Vec<Answer>,
     /// The mean of the bases they trained.
-    pub base: BaseParams,
+    pub base: Shared,
 }
 
 /// An [`Upload`] without its base.

@@ -1,17 +1,17 @@
 //! The cut of a network's parameters into base and personal, and the two types that keep them apart.
 //!
-//! [`BaseParams`] go to the server; [`PersonalParams`] never leave their device. They are different types, and what is sent
+//! [`Shared`] go to the server; [`Kept`] never leave their device. They are different types, and what is sent
 //! over a network is made of the first alone (`ArrayRecord` of `fedper-flower`), so sending the second does not compile.
 
 use std::sync::Arc;
 
 use crate::params::{Kind, Layout, Params, ParamsError, Spec};
 
-/// Parameters that the server averages.
+/// Parameters that may travel: the base, and whatever else a method sends.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BaseParams(Params);
+pub struct Shared(Params);
 
-impl BaseParams {
+impl Shared {
     /// Read access to names and values.
     pub fn params(&self) -> &Params {
         &self.0
@@ -26,11 +26,12 @@ impl BaseParams {
     }
 }
 
-/// Parameters that stay on the device that trained them. Nothing makes a message of them.
+/// Parameters that stay on the device: its personal layers, and whatever else a method keeps there. Nothing makes a message of
+/// them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PersonalParams(Params);
+pub struct Kept(Params);
 
-impl PersonalParams {
+impl Kept {
     /// Read access to names and values, for the device's own network and its own storage.
     pub fn params(&self) -> &Params {
         &self.0
@@ -169,16 +170,16 @@ impl Split {
     ///
     /// # Panics
     /// If `params` are those of another network.
-    pub fn cut(&self, params: &Params) -> (BaseParams, PersonalParams) {
+    pub fn cut(&self, params: &Params) -> (Shared, Kept) {
         assert!(*params.layout() == self.whole, "cut of another network's parameters");
-        (BaseParams(self.base.take(params)), PersonalParams(self.personal.take(params)))
+        (Shared(self.base.take(params)), Kept(self.personal.take(params)))
     }
 
     /// Puts a network's parameters together again.
     ///
     /// # Panics
     /// If one of the parts comes from another cut.
-    pub fn join(&self, base: &BaseParams, personal: &PersonalParams) -> Params {
+    pub fn join(&self, base: &Shared, personal: &Kept) -> Params {
         self.join_params(&base.0, &personal.0)
     }
 
@@ -199,16 +200,16 @@ impl Split {
     ///
     /// # Errors
     /// If a parameter is missing, unknown to this side of the cut, or of another shape.
-    pub fn adopt_base(&self, params: &Params) -> Result<BaseParams, ParamsError> {
-        self.base.adopt(params).map(BaseParams)
+    pub fn adopt_base(&self, params: &Params) -> Result<Shared, ParamsError> {
+        self.base.adopt(params).map(Shared)
     }
 
     /// A device's stored personal parameters, matched by name and shape.
     ///
     /// # Errors
     /// If a parameter is missing, unknown to this side of the cut, or of another shape.
-    pub fn adopt_personal(&self, params: &Params) -> Result<PersonalParams, ParamsError> {
-        self.personal.adopt(params).map(PersonalParams)
+    pub fn adopt_personal(&self, params: &Params) -> Result<Kept, ParamsError> {
+        self.personal.adopt(params).map(Kept)
     }
 }
 

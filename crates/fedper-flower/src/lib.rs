@@ -4,19 +4,19 @@
 //! `.npy`, metrics, configuration. [`fleet`] is a node, which is asked and answers; [`runtime`] is the app that drives the
 //! rounds. Both speak protobuf over HTTP behind the [`transport::Transport`] seam.
 //!
-//! What this crate sends are base parameters: an [`records::ArrayRecord`] is made of [`fedper_core::split::BaseParams`] and
+//! What this crate sends are base parameters: an [`records::ArrayRecord`] is made of [`fedper_core::split::Shared`] and
 //! of nothing else. It knows neither networks nor datasets. What a device keeps cannot be sent; this does not compile:
 //!
 //! ```compile_fail,E0308
-//! use fedper_core::split::PersonalParams;
-//! fn leak(personal: &PersonalParams) -> fedper_flower::records::ArrayRecord {
+//! use fedper_core::split::Kept;
+//! fn leak(personal: &Kept) -> fedper_flower::records::ArrayRecord {
 //!     fedper_flower::records::ArrayRecord::of(personal)
 //! }
 //! ```
 //!
 //! ```compile_fail,E0308
-//! use fedper_core::split::PersonalParams;
-//! fn leak(personal: &PersonalParams) -> fedper_flower::records::ArrayRecord {
+//! use fedper_core::split::Kept;
+//! fn leak(personal: &Kept) -> fedper_flower::records::ArrayRecord {
 //!     fedper_flower::records::ArrayRecord::flat(personal)
 //! }
 //! ```
@@ -24,9 +24,9 @@
 //! while the same with a base does:
 //!
 //! ```
-//! use fedper_core::split::BaseParams;
+//! use fedper_core::split::Shared;
 //! use fedper_flower::records::ArrayRecord;
-//! fn send(base: &BaseParams) -> [ArrayRecord; 2] {
+//! fn send(base: &Shared) -> [ArrayRecord; 2] {
 //!     [ArrayRecord::of(base), ArrayRecord::flat(base)]
 //! }
 //! ```

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fedper_core::params::{Layout, Params};
-use fedper_core::split::BaseParams;
+use fedper_core::split::Shared;
 use prost::Message as _;
 
 use crate::error::Malformed;
@@ -146,7 +146,7 @@ const FLAT: &str = "flat-";
 
 impl ArrayRecord {
     /// Every parameter of `base`, by its name, in its order: what any Flower app understands.
-    pub fn of(base: &BaseParams) -> Self {
+    pub fn of(base: &Shared) -> Self {
         let params = base.params().iter();
         Self::make(params.map(|(spec, values)| (spec.name.clone(), spec.shape.as_slice(), values)))
     }
@@ -155,7 +155,7 @@ impl ArrayRecord {
     ///
     /// Each array is two objects, and each object two calls of the SuperLink's on its way: a deep network of hundreds of
     /// small arrays arrives much sooner in few large pieces.
-    pub fn flat(base: &BaseParams) -> Self {
+    pub fn flat(base: &Shared) -> Self {
         let params = base.params();
         let values = params.values();
         Self::make([(flat_name(params.layout()), &[values.len()][..], values)].into_iter())

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn base(shapes: &[Vec<usize>], bits: u32) -> BaseParams {
+fn base(shapes: &[Vec<usize>], bits: u32) -> Shared {
     let specs =
         shapes.iter().enumerate().map(|(i, shape)| Spec::trainable(format!("p{i}.weight"), shape.clone()));
     let layout = Layout::new(specs.collect()).unwrap();

@@ -7,7 +7,7 @@
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::parts::Parts;
 use fedper_core::round::{Answer, DeviceId};
-use fedper_core::split::BaseParams;
+use fedper_core::split::Shared;
 use fedper_flower::records::{Content, Values};
 
 use super::fit::Images;
@@ -172,9 +172,9 @@ pub fn check_trained(
     content: &Content,
     asked: &[DeviceId],
     parts: &Parts,
-    state: &BaseParams,
+    state: &Shared,
     limits: &Limits,
-) -> Result<(BaseParams, Vec<Answer>, Vec<Failure>), String> {
+) -> Result<(Shared, Vec<Answer>, Vec<Failure>), String> {
     let metrics = content.metrics.as_ref().ok_or("it has no metrics")?;
     let failed = read_failures(content, asked)?;
     let ids = ids(metrics, asked, &failed)?;

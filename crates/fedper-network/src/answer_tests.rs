@@ -6,7 +6,7 @@ use rand_core::Rng;
 
 use super::*;
 
-fn base(shape: [usize; 1], value: f32) -> BaseParams {
+fn base(shape: [usize; 1], value: f32) -> Shared {
     let layout = Layout::new(vec![Spec::trainable("w", shape)]).unwrap();
     let mut params = Params::zeros(layout.clone());
     params.values_mut().fill(value);
@@ -18,7 +18,7 @@ fn check(
     content: &Content,
     asked: &[DeviceId],
     limits: &Limits,
-) -> Result<(BaseParams, Vec<Answer>, Vec<Failure>), String> {
+) -> Result<(Shared, Vec<Answer>, Vec<Failure>), String> {
     let state = base([4], 0.0);
     let parts = Parts::of(Split::all_base(state.params().layout()));
     check_trained(content, asked, &parts, &state, limits)
@@ -34,7 +34,7 @@ fn answers(devices: &[(u64, u64)]) -> Vec<Answer> {
     devices.iter().map(answer).collect()
 }
 
-fn content(metrics: Values, base: &BaseParams) -> Content {
+fn content(metrics: Values, base: &Shared) -> Content {
     Content { arrays: Some(ArrayRecord::of(base)), metrics: Some(metrics), config: None }
 }
 
@@ -59,7 +59,7 @@ fn what_devices_measured_arrives_bit_for_bit() {
 
 #[test]
 fn a_base_in_one_array_is_taken_for_what_it_is() {
-    let take = |base_sent: &BaseParams| {
+    let take = |base_sent: &Shared| {
         let arrays = Some(ArrayRecord::flat(base_sent));
         let content = Content { arrays, metrics: Some(trained(&answers(&[(1, 5)]), true)), config: None };
         check(&content, &[DeviceId(1)], &Limits::default())
@@ -106,7 +106,7 @@ fn a_python_device_is_one_device() {
 fn what_cannot_be_an_update_is_refused_with_the_reason() {
     let limits = Limits { max_samples: 1000, max_update_norm: Some(3.0) };
     let good = base([4], 1.0);
-    let of = |devices: &[(u64, u64)], base: &BaseParams| content(trained(&answers(devices), true), base);
+    let of = |devices: &[(u64, u64)], base: &Shared| content(trained(&answers(devices), true), base);
     for (content, asked, expected) in [
         (of(&[(1, 0)], &good), &[1][..], "0 samples, where 1 to 1000"),
         (of(&[(1, 1001)], &good), &[1], "1001 samples"),

@@ -10,7 +10,7 @@ use fedper_core::folding::Folding;
 use fedper_core::metrics::EvalMetrics;
 use fedper_core::parts::Parts;
 use fedper_core::round::{Answer, DeviceId, Download, Upload};
-use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::split::{Kept, Shared};
 use fedper_core::strategy::{LearnError, Strategy};
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
@@ -24,7 +24,7 @@ use fedper_run::cores;
 use fedper_run::device::{Bench, Job, Task, Work, attempt};
 use fedper_run::error::Error;
 use fedper_run::experiment::Experiment;
-use fedper_run::kept::{About, Kept};
+use fedper_run::kept::{About, Deployed};
 use fedper_run::settled::Given;
 
 /// How many images that were left out are named.
@@ -56,7 +56,7 @@ pub(super) struct Host<'a> {
     /// The settings that could not be prepared last, why, and when: data are not read anew for each question.
     refused: Option<(Settings, String, Instant)>,
     /// What the one device of this process was last tested with, until it is written.
-    tested: Option<Kept>,
+    tested: Option<Deployed>,
 }
 
 /// The experiment that was asked for last, and the workers' networks for it.
@@ -231,9 +231,9 @@ impl<'a> Host<'a> {
     fn train(&mut self, question: &Question) -> Result<Reply, Error> {
         let mut folding =
             Folding::new(question.parts.clone(), &question.devices).on(cores::lend(self.workers));
-        let mut only: Option<BaseParams> = None;
+        let mut only: Option<Shared> = None;
         let mut answers: Vec<Answer> = Vec::new();
-        let mut kept: Vec<(DeviceId, PersonalParams)> = Vec::new();
+        let mut kept: Vec<(DeviceId, Kept)> = Vec::new();
         let mut failed: Vec<Failure> = Vec::new();
         let one = question.devices.len() == 1;
         self.each(question, Task::Train, |device, result| match result {
@@ -297,7 +297,7 @@ impl<'a> Host<'a> {
     }
 
     /// The network that `device` was tested with.
-    fn network(&mut self, question: &Question, device: DeviceId) -> Result<Kept, Error> {
+    fn network(&mut self, question: &Question, device: DeviceId) -> Result<Deployed, Error> {
         let Prepared { experiment, benches, .. } = self.prepared.as_mut().expect("prepared before");
         let Question { parts, strategy, message, .. } = question;
         let kept = own(self.store, question, Task::Evaluate, device)?
@@ -317,7 +317,7 @@ impl<'a> Host<'a> {
         let config = for_devices(&experiment.config);
         let about =
             About::new(experiment, config, device, question.strategy.name(), question.message.round, own);
-        Ok(Kept { params, about })
+        Ok(Deployed { params, about })
     }
 
     /// Writes the network that was last tested, if it is not written yet, for the device's own use.
@@ -380,12 +380,7 @@ impl<'a> Host<'a> {
 }
 
 /// What `device` has of its own for this question; `None` if it follows from the seed.
-fn own(
-    store: &Store,
-    question: &Question,
-    task: Task,
-    device: DeviceId,
-) -> Result<Option<PersonalParams>, Error> {
+fn own(store: &Store, question: &Question, task: Task, device: DeviceId) -> Result<Option<Kept>, Error> {
     let parts = &*question.parts;
     if parts.kept.is_empty() {
         return Ok(None);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use fedper_core::params::Params;
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::PersonalParams;
+use fedper_core::split::Kept;
 use fedper_flower::identity::Identity;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -45,7 +45,7 @@ pub struct State {
     /// The last round it trained in.
     pub round: u32,
     /// Its personal layers then.
-    pub personal: PersonalParams,
+    pub personal: Kept,
 }
 
 /// An open store. No other process can open it meanwhile.
@@ -265,7 +265,7 @@ impl Store {
         scope: Scope<'_>,
         device: DeviceId,
         parts: &Parts,
-    ) -> Result<Option<PersonalParams>, Error> {
+    ) -> Result<Option<Kept>, Error> {
         let state = match self.read(NOW, scope, device, parts)? {
             Some(state) if state.round == round => self.read(BEFORE, scope, device, parts)?,
             state => state,
@@ -284,7 +284,7 @@ impl Store {
         scope: Scope<'_>,
         device: DeviceId,
         parts: &Parts,
-    ) -> Result<Option<PersonalParams>, Error> {
+    ) -> Result<Option<Kept>, Error> {
         let fits = |state: &State| state.round <= counted && counted > 0;
         let state = match self.read(NOW, scope, device, parts)?.filter(fits) {
             None => self.read(BEFORE, scope, device, parts)?.filter(fits),
@@ -336,7 +336,7 @@ impl Store {
         &self,
         round: u32,
         scope: Scope<'_>,
-        states: impl IntoIterator<Item = (DeviceId, Option<u32>, &'a PersonalParams)>,
+        states: impl IntoIterator<Item = (DeviceId, Option<u32>, &'a Kept)>,
     ) -> Result<(), Error> {
         self.write(|transaction| {
             let mut now = transaction.open_table(NOW)?;

@@ -13,7 +13,7 @@ use fedper_core::params::Params;
 use fedper_core::parts::Parts;
 use fedper_core::round::{DeviceId, Download, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::split::PersonalParams;
+use fedper_core::split::Kept;
 use fedper_core::strategy::{LearnError, Learner, LocalRound, Pass, Strategy};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
@@ -43,7 +43,7 @@ pub struct Job {
     /// What it was sent.
     pub message: Download,
     /// What the device keeps; as it begins if it has none yet.
-    pub personal: Option<Arc<PersonalParams>>,
+    pub personal: Option<Arc<Kept>>,
     /// What it is asked to do.
     pub task: Task,
 }
@@ -60,14 +60,14 @@ pub enum Task {
 /// What a device has done.
 pub enum Work {
     /// What the device sends, and what it keeps.
-    Trained(Upload, PersonalParams),
+    Trained(Upload, Kept),
     /// What its test measured.
     Evaluated(EvalMetrics),
 }
 
 impl Work {
     /// What the coordinator is told, and what stays on the device.
-    pub fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<PersonalParams>) {
+    pub fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<Kept>) {
         match self {
             Self::Trained(upload, personal) => (Event::Trained(upload), Some(personal)),
             Self::Evaluated(metrics) => (Event::Evaluated { device, round, metrics }, None),
@@ -402,9 +402,9 @@ fn work(
                 samples,
                 train: trained.metrics,
                 test,
-                base: trained.base,
+                base: trained.sent,
             };
-            Ok(Work::Trained(upload, trained.personal))
+            Ok(Work::Trained(upload, trained.kept))
         }
         Task::Evaluate => {
             strategy.network(&mut device, &round, &message.base, &own)?;

@@ -9,7 +9,7 @@ use fedper_core::params::{Layout, Params};
 use fedper_core::parts::{Begin, Parts};
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose, SERVER};
-use fedper_core::split::{BaseParams, PersonalParams, Split};
+use fedper_core::split::{Kept, Shared, Split};
 use fedper_core::strategy::Strategy;
 use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
@@ -203,14 +203,14 @@ impl Experiment {
 
     /// What the server begins with. The same for every cut, as far as their bases overlap: each parameter has a random
     /// sequence of its own.
-    pub fn initial_state(&self, parts: &Parts) -> BaseParams {
+    pub fn initial_state(&self, parts: &Parts) -> Shared {
         let state = parts.server.begin(|layout, _| self.initial(layout, SERVER), None);
         parts.adopt_state(&state).expect("made with the state's own layout")
     }
 
     /// What a device keeps before it has trained; that follows from the seed, the device's number and, where a method wants
     /// it so, what it has `received` first.
-    pub fn initial_kept(&self, parts: &Parts, device: DeviceId, received: &BaseParams) -> PersonalParams {
+    pub fn initial_kept(&self, parts: &Parts, device: DeviceId, received: &Shared) -> Kept {
         initial_kept(parts, received, |layout, begin| {
             self.initial(layout, if begin == Begin::Common { SERVER } else { device.0 })
         })
@@ -235,11 +235,7 @@ pub fn parts(config: &Config, strategy: &dyn Strategy, cut: &Split) -> Parts {
 }
 
 /// See [`Experiment::initial_kept`].
-pub fn initial_kept(
-    parts: &Parts,
-    received: &BaseParams,
-    drawn: impl Fn(&Arc<Layout>, Begin) -> Params,
-) -> PersonalParams {
+pub fn initial_kept(parts: &Parts, received: &Shared, drawn: impl Fn(&Arc<Layout>, Begin) -> Params) -> Kept {
     let network = parts.kept.begins_received().then(|| {
         let own = drawn(parts.split.personal(), Begin::Drawn);
         let model = parts.model_of(received);

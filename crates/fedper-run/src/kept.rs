@@ -17,7 +17,7 @@ use crate::experiment::Experiment;
 const NOTE: &str = "fedper";
 
 /// A network, and what is needed to use it.
-pub struct Kept {
+pub struct Deployed {
     /// All of its parameters.
     pub params: Params,
     /// What it is.
@@ -78,7 +78,7 @@ impl About {
     }
 }
 
-impl Kept {
+impl Deployed {
     /// Writes it into a state folder, whole or not at all.
     ///
     /// # Errors
@@ -151,12 +151,12 @@ mod tests {
         let settings = Settings { model: Some("mlp".into()), ..Settings::default() };
         let experiment = Experiment::prepare(&settings).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let read = |algorithm| Kept::read(folder.path(), algorithm);
+        let read = |algorithm| Deployed::read(folder.path(), algorithm);
         assert!(read(None).err().unwrap().to_string().contains("no network yet"));
 
         let params = Params::zeros(experiment.layout.clone());
         let about = About::new(&experiment, experiment.config.to_toml(), DeviceId(0), "fedavg", 7, false);
-        Kept { params, about }.write(folder.path()).unwrap();
+        Deployed { params, about }.write(folder.path()).unwrap();
         let kept = read(None).unwrap();
         assert_eq!((kept.about.algorithm.as_str(), kept.about.round, kept.about.own), ("fedavg", 7, false));
         assert_eq!((kept.about.classes.len(), kept.about.image_shape), (10, [28, 28, 1]));

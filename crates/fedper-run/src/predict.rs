@@ -10,7 +10,7 @@ use fedper_records::read_classes;
 use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{named_in, own_order};
-use crate::kept::{self, About, Kept};
+use crate::kept::{self, About, Deployed};
 use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
 
 /// A device's network, ready to classify image files.
@@ -63,7 +63,7 @@ impl Classifier {
     /// # Errors
     /// [`Error::Config`] if there is none; if its file is broken.
     pub fn deployed(state: &Path, algorithm: Option<&str>) -> Result<Self, Error> {
-        let Kept { params, about } = Kept::read(state, algorithm)?;
+        let Deployed { params, about } = Deployed::read(state, algorithm)?;
         let path = kept::path(state, &about.algorithm);
         let network = network(&params, &about.config()?, about.image_shape, about.classes.len(), &path)?;
         let About { algorithm, round, own, classes, image_shape: shape, .. } = about;

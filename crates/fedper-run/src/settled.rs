@@ -10,7 +10,7 @@ use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::split::{Kept, Shared};
 use fedper_core::strategy::{LearnError, Learner, Pass, Strategy};
 
 use crate::config::Config;
@@ -26,9 +26,9 @@ pub struct Given<'a> {
     /// What it sends and keeps.
     pub parts: &'a Parts,
     /// What the device has received.
-    pub received: &'a BaseParams,
+    pub received: &'a Shared,
     /// What it keeps.
-    pub kept: &'a PersonalParams,
+    pub kept: &'a Kept,
     /// The round that ended with it.
     pub round: u32,
 }

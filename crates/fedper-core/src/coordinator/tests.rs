@@ -23,14 +23,14 @@ fn layout() -> Arc<Layout> {
     Layout::new(vec![Spec::trainable("w", [1])]).unwrap()
 }
 
-fn coordinating(plan: Plan, strategy: impl Strategy + 'static, base: BaseParams, done: u32) -> Coordinator {
+fn coordinating(plan: Plan, strategy: impl Strategy + 'static, base: Shared, done: u32) -> Coordinator {
     let parts = Arc::new(strategy.parts(&Split::all_base(&layout())));
     Coordinator::new(plan, Arc::new(strategy), parts, base, done)
 }
 
-fn base(value: f32) -> BaseParams {
+fn base(value: f32) -> Shared {
     let layout = layout();
-    BaseParams::new(Params::from_values(layout, vec![value]).unwrap())
+    Shared::new(Params::from_values(layout, vec![value]).unwrap())
 }
 
 fn answer(device: u64, round: u32, value: f32, samples: u64) -> Event {
@@ -106,8 +106,8 @@ fn who_took_part_and_who_failed_is_told() {
     assert_eq!((round.participants, round.failed_devices.len()), (None, 3));
 }
 
-fn base_of_nothing() -> BaseParams {
-    BaseParams::new(Params::zeros(Layout::new(Vec::new()).unwrap()))
+fn base_of_nothing() -> Shared {
+    Shared::new(Params::zeros(Layout::new(Vec::new()).unwrap()))
 }
 
 #[test]
@@ -190,14 +190,14 @@ fn a_base_of_another_layout_is_a_failure() {
     coordinator.step(NOW, Event::Begin);
     let layout = Layout::new(vec![Spec::trainable("v", [1])]).unwrap();
     let Event::Trained(mut upload) = answer(0, 1, 9.0, 1) else { unreachable!() };
-    upload.base = BaseParams::new(Params::zeros(layout));
+    upload.base = Shared::new(Params::zeros(layout));
     assert_eq!(outcome(coordinator.step(NOW, Event::Trained(upload))).failed, 1);
     assert_eq!(coordinator.base().params().values(), [1.0]);
 }
 
 #[test]
 fn nothing_is_sent_when_nothing_is_shared() {
-    let empty = BaseParams::new(Params::zeros(Layout::new(vec![]).unwrap()));
+    let empty = Shared::new(Params::zeros(Layout::new(vec![]).unwrap()));
     let mut coordinator =
         coordinating(Plan { devices: 1, eval_devices: Some(0), ..plan() }, Local, empty.clone(), 0);
     coordinator.step(NOW, Event::Begin);

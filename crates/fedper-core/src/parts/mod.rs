@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use self::bundle::{Bundle, part_of};
 pub use self::slot::{Begin, Fold, Like, Slot};
 use crate::params::{Layout, Params, ParamsError};
-use crate::split::{BaseParams, PersonalParams, Split};
+use crate::split::{Kept, Shared, Split};
 
 /// What a method sends and keeps, for one network and cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,33 +108,33 @@ impl Parts {
     ///
     /// # Panics
     /// If one is missing or laid out otherwise.
-    pub fn state(&self, slots: Vec<(&str, Params)>) -> BaseParams {
+    pub fn state(&self, slots: Vec<(&str, Params)>) -> Shared {
         let params = self.server.pack(slots).expect("each slot is laid out as it is");
         assert!(params.layout() == self.server.layout(), "a slot of the server's state is missing");
-        BaseParams::new(params)
+        Shared::new(params)
     }
 
     /// What a device is sent of the server's `state`; the same if that is all of it.
-    pub fn downloaded(&self, state: &Arc<BaseParams>) -> Arc<BaseParams> {
+    pub fn downloaded(&self, state: &Arc<Shared>) -> Arc<Shared> {
         if self.down.slots() == self.server.slots() {
             return state.clone();
         }
         let slots =
             self.down.slots().iter().map(|slot| (slot.prefix, self.server.take(state.params(), slot.prefix)));
         let params = self.down.pack(slots.collect()).expect("what is sent is a part of the server's state");
-        Arc::new(BaseParams::new(params))
+        Arc::new(Shared::new(params))
     }
 
     /// Stored parameters of the server, matched by name and shape.
     ///
     /// # Errors
     /// If they are those of another method, network or cut.
-    pub fn adopt_state(&self, params: &Params) -> Result<BaseParams, ParamsError> {
-        self.server.adopt(params).map(BaseParams::new)
+    pub fn adopt_state(&self, params: &Params) -> Result<Shared, ParamsError> {
+        self.server.adopt(params).map(Shared::new)
     }
 
     /// The base under bare names, and what else lasts on the server, if anything does.
-    pub fn base_and_rest(&self, state: &BaseParams) -> (Params, Option<Params>) {
+    pub fn base_and_rest(&self, state: &Shared) -> (Params, Option<Params>) {
         let take = |slot: &Slot| (slot.prefix, self.server.take(state.params(), slot.prefix));
         let rest: Vec<_> =
             self.server.slots().iter().filter(|slot| !slot.prefix.is_empty()).map(take).collect();
@@ -146,33 +146,33 @@ impl Parts {
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_sent(&self, params: &Params) -> Result<BaseParams, ParamsError> {
-        self.up.adopt(params).map(BaseParams::new)
+    pub fn adopt_sent(&self, params: &Params) -> Result<Shared, ParamsError> {
+        self.up.adopt(params).map(Shared::new)
     }
 
     /// What a device was sent, matched by name and shape.
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_received(&self, params: &Params) -> Result<BaseParams, ParamsError> {
-        self.down.adopt(params).map(BaseParams::new)
+    pub fn adopt_received(&self, params: &Params) -> Result<Shared, ParamsError> {
+        self.down.adopt(params).map(Shared::new)
     }
 
     /// What a device has stored, matched by name and shape.
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_kept(&self, params: &Params) -> Result<PersonalParams, ParamsError> {
-        self.kept.adopt(params).map(PersonalParams::new)
+    pub fn adopt_kept(&self, params: &Params) -> Result<Kept, ParamsError> {
+        self.kept.adopt(params).map(Kept::new)
     }
 
     /// The base in what a device has received, under bare names.
-    pub fn model_of(&self, received: &BaseParams) -> Params {
+    pub fn model_of(&self, received: &Shared) -> Params {
         self.down.take(received.params(), "")
     }
 
     /// The network of the model's own slots: what was received, with the device's own personal layers.
-    pub fn join(&self, received: &BaseParams, own: &PersonalParams) -> Params {
+    pub fn join(&self, received: &Shared, own: &Kept) -> Params {
         match (self.down.slots().len(), self.kept.slots().len()) {
             (1, 1) => self.split.join(received, own),
             _ => self.split.join_params(&self.model_of(received), &self.kept.take(own.params(), "")),

@@ -8,7 +8,7 @@ use crate::metrics::{EvalMetrics, TrainMetrics};
 use crate::params::{Kind, Layout, Params, ParamsError};
 use crate::parts::{Like, Parts, part_of};
 use crate::seed::Purpose;
-use crate::split::{BaseParams, PersonalParams};
+use crate::split::{Kept, Shared};
 
 /// What a strategy tells the device it runs on to do. Implemented by the simulator and by deployed devices.
 pub trait Learner {
@@ -145,7 +145,7 @@ impl<'a> LocalRound<'a> {
     }
 
     /// The network that a device trains: the received base under its own personal layers.
-    pub fn assemble(&self, received: &BaseParams, own: &PersonalParams) -> Params {
+    pub fn assemble(&self, received: &Shared, own: &Kept) -> Params {
         let mut params = self.parts.join(received, own);
         if self.reset_statistics {
             for spec in self.parts.split.base().specs().iter().filter(|spec| spec.kind == Kind::Buffer) {
@@ -158,12 +158,12 @@ impl<'a> LocalRound<'a> {
     }
 
     /// A slot of what was received, under bare names.
-    pub fn received(&self, received: &BaseParams, slot: &str) -> Params {
+    pub fn received(&self, received: &Shared, slot: &str) -> Params {
         self.parts.down.take(received.params(), slot)
     }
 
     /// A slot of what the device keeps, under bare names.
-    pub fn own(&self, own: &PersonalParams, slot: &str) -> Params {
+    pub fn own(&self, own: &Kept, slot: &str) -> Params {
         self.parts.kept.take(own.params(), slot)
     }
 
@@ -192,8 +192,8 @@ impl<'a> LocalRound<'a> {
     ) -> Result<Trained, LearnError> {
         let trained = device.params()?;
         finite(&trained)?;
-        let (base, personal) = self.parts.split.cut(&trained);
-        Ok(Trained { base, personal, metrics })
+        let (sent, kept) = self.parts.split.cut(&trained);
+        Ok(Trained { sent, kept, metrics })
     }
 
     /// An answer of several slots: what is sent, what is kept. The model's own need not be named where they are empty.
@@ -216,7 +216,7 @@ impl<'a> LocalRound<'a> {
             }
             .into());
         }
-        Ok(Trained { base: BaseParams::new(sent), personal: PersonalParams::new(kept), metrics })
+        Ok(Trained { sent: Shared::new(sent), kept: Kept::new(kept), metrics })
     }
 }
 
@@ -231,9 +231,9 @@ fn finite(params: &Params) -> Result<(), LearnError> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
     /// What it sends.
-    pub base: BaseParams,
+    pub sent: Shared,
     /// What it keeps.
-    pub personal: PersonalParams,
+    pub kept: Kept,
     /// What it measured.
     pub metrics: TrainMetrics,
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{About, Entry, FedAvg, LearnError, Learner, LocalRound, Pass, Setting, Strategy, Tilt, Trained};
 use crate::parts::{Begin, Like, Parts, Slot};
-use crate::split::{BaseParams, PersonalParams, Split};
+use crate::split::{Kept, Shared, Split};
 
 /// v: never sent, nor is anything that follows from it.
 const OWN: Slot = Slot::new("own/", Like::Whole).begins(Begin::Received).private();
@@ -67,8 +67,8 @@ impl Strategy for Ditto {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<Trained, LearnError> {
         let w = round.parts.join(received, own);
         device.load(&round.assemble(received, own))?;
@@ -86,8 +86,8 @@ impl Strategy for Ditto {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        _received: &BaseParams,
-        own: &PersonalParams,
+        _received: &Shared,
+        own: &Kept,
     ) -> Result<(), LearnError> {
         device.load(&round.own(own, OWN.prefix))
     }

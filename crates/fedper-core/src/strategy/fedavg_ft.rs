@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{About, Entry, FedAvg, LearnError, Learner, LocalRound, Pass, Strategy};
 use crate::parts::Parts;
 use crate::seed::Purpose;
-use crate::split::{BaseParams, PersonalParams, Split};
+use crate::split::{Kept, Shared, Split};
 
 /// Federated averaging, personalised at the end by more SGD on the device.
 pub struct FedAvgFineTuned;
@@ -40,8 +40,8 @@ impl Strategy for FedAvgFineTuned {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<(), LearnError> {
         device.load(&round.assemble(received, own))?;
         let epochs = round.finetune_epochs;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::{About, Entry, LearnError, Learner, LocalRound, Pass, Setting, Strategy, Trained};
 use crate::metrics::TrainMetrics;
-use crate::split::{BaseParams, PersonalParams};
+use crate::split::{Kept, Shared};
 
 /// The base is averaged as in FedPer; head and base train one after the other.
 pub struct FedRep {
@@ -52,8 +52,8 @@ impl Strategy for FedRep {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<Trained, LearnError> {
         device.load(&round.assemble(received, own))?;
         let (base, head) = (round.parts.split.base(), round.parts.split.personal());

@@ -24,7 +24,7 @@ pub use self::local::Local;
 pub use self::registry::{Entry, Setting, Values};
 pub use self::server::{Folded, ServerRound};
 use crate::parts::Parts;
-use crate::split::{BaseParams, PersonalParams, Split};
+use crate::split::{Kept, Shared, Split};
 
 /// Every method, in the order in which they are listed.
 pub static METHODS: &[&Entry] = &[
@@ -72,8 +72,8 @@ pub trait Strategy: Send + Sync {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<Trained, LearnError> {
         device.load(&round.assemble(received, own))?;
         let metrics = device.train(&round.pass())?;
@@ -88,8 +88,8 @@ pub trait Strategy: Send + Sync {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<(), LearnError> {
         device.load(&round.parts.join(received, own))?;
         round.settle(device)
@@ -102,7 +102,7 @@ pub trait Strategy: Send + Sync {
 
     /// What lasts on the server after a round, from what lasted before it and what devices sent. Whatever it is, it is
     /// rounded to `f32` and goes on so.
-    fn server(&self, state: &BaseParams, folded: Folded, round: &ServerRound) -> BaseParams {
+    fn server(&self, state: &Shared, folded: Folded, round: &ServerRound) -> Shared {
         folded.over(state, round.parts)
     }
 

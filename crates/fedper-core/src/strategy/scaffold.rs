@@ -21,7 +21,7 @@ use super::{
 };
 use crate::params::{Kind, Params};
 use crate::parts::{Fold, Like, Parts, Slot};
-use crate::split::{BaseParams, PersonalParams, Split};
+use crate::split::{Kept, Shared, Split};
 
 /// c on the server and c_i on a device; a device sends what c_i has changed by.
 const CONTROL: Slot = Slot::new("control/", Like::Trainable);
@@ -72,8 +72,8 @@ impl Strategy for Scaffold {
         &self,
         device: &mut dyn Learner,
         round: &LocalRound,
-        received: &BaseParams,
-        own: &PersonalParams,
+        received: &Shared,
+        own: &Kept,
     ) -> Result<Trained, LearnError> {
         let x = round.assemble(received, own);
         let c = round.received(received, CONTROL.prefix);
@@ -94,7 +94,7 @@ impl Strategy for Scaffold {
         )
     }
 
-    fn server(&self, state: &BaseParams, mut folded: Folded, round: &ServerRound) -> BaseParams {
+    fn server(&self, state: &Shared, mut folded: Folded, round: &ServerRound) -> Shared {
         let x = round.state(state, "");
         let c = round.state(state, CONTROL.prefix);
         let x = match folded.take("") {

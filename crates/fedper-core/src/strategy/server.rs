@@ -2,7 +2,7 @@
 
 use crate::params::Params;
 use crate::parts::Parts;
-use crate::split::BaseParams;
+use crate::split::Shared;
 
 /// What a round was like, for the server.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub struct ServerRound<'a> {
 
 impl ServerRound<'_> {
     /// A slot of the server's state, under bare names.
-    pub fn state(&self, state: &BaseParams, slot: &str) -> Params {
+    pub fn state(&self, state: &Shared, slot: &str) -> Params {
         self.parts.server.take(state.params(), slot)
     }
 }
@@ -37,7 +37,7 @@ impl Folded {
     }
 
     /// Each slot of `state` as it was folded; where no device sent it, as it was.
-    pub fn over(mut self, state: &BaseParams, parts: &Parts) -> BaseParams {
+    pub fn over(mut self, state: &Shared, parts: &Parts) -> Shared {
         let slots = parts.server.slots().iter().map(|slot| {
             let folded = self.take(slot.prefix);
             (slot.prefix, folded.unwrap_or_else(|| parts.server.take(state.params(), slot.prefix)))

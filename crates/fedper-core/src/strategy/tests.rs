@@ -93,15 +93,15 @@ fn network(
     strategy: &dyn Strategy,
     device: &mut Toy,
     round: &LocalRound,
-    received: &BaseParams,
-    own: &PersonalParams,
+    received: &Shared,
+    own: &Kept,
 ) -> Vec<f32> {
     strategy.network(device, round, received, own).unwrap();
     device.params.values().to_vec()
 }
 
 /// A received network and a device's own, where nothing but the model goes round.
-fn cut(parts: &Parts, received: [f32; 4], own: [f32; 4]) -> (BaseParams, PersonalParams) {
+fn cut(parts: &Parts, received: [f32; 4], own: [f32; 4]) -> (Shared, Kept) {
     (parts.split.cut(&whole(received)).0, parts.split.cut(&whole(own)).1)
 }
 
@@ -110,8 +110,8 @@ fn fedper_trains_the_received_base_under_its_own_head() {
     let parts = FedPer.parts(&Split::by_names(&layout(), &["fc"]).unwrap());
     let (received, own) = cut(&parts, [10.0, 20.0, 30.0, 99.0], [99.0, 99.0, 99.0, 40.0]);
     let trained = FedPer.train(&mut toy(), &round(&parts), &received, &own).unwrap();
-    assert_eq!(trained.base.params().values(), [12.0, 22.0, 32.0]);
-    assert_eq!(trained.personal.params().values(), [42.0]);
+    assert_eq!(trained.sent.params().values(), [12.0, 22.0, 32.0]);
+    assert_eq!(trained.kept.params().values(), [42.0]);
     let tested = network(&FedPer, &mut toy(), &round(&parts), &received, &own);
     assert_eq!(tested, [10.0, 20.0, 30.0, 40.0]);
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fedper_core::coordinator::Plan;
-use fedper_core::split::BaseParams;
+use fedper_core::split::Shared;
 use fedper_flower::identity;
 use fedper_flower::records::ArrayRecord;
 use fedper_flower::runtime::{Run, Runtime};
@@ -154,7 +154,7 @@ struct Server<'a> {
 
 /// A base as it was last sent. What a round ends with the next begins with, and it is made into objects once.
 struct Sent {
-    base: Arc<BaseParams>,
+    base: Arc<Shared>,
     /// For nodes that read it in one array.
     flat: OnceCell<ArrayRecord>,
     /// For nodes of other programs.
@@ -182,7 +182,7 @@ impl Server<'_> {
     }
 
     /// `base` as `algorithm` sends it.
-    fn sent(&mut self, algorithm: &'static str, base: &Arc<BaseParams>) -> &Sent {
+    fn sent(&mut self, algorithm: &'static str, base: &Arc<Shared>) -> &Sent {
         let same = self.sent.remove(algorithm).filter(|sent| Arc::ptr_eq(&sent.base, base));
         let new = || Sent { base: base.clone(), flat: OnceCell::new(), named: OnceCell::new() };
         self.sent.entry(algorithm).or_insert(same.unwrap_or_else(new))

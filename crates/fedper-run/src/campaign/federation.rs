@@ -6,7 +6,7 @@ use fedper_core::coordinator::{Coordinator, Outcome, Plan};
 use fedper_core::cores::Cores;
 use fedper_core::parts::Parts;
 use fedper_core::plateau::Plateau;
-use fedper_core::split::BaseParams;
+use fedper_core::split::Shared;
 use fedper_core::strategy::Strategy;
 
 use super::personal::PersonalStore;
@@ -32,7 +32,7 @@ pub struct Federation {
     /// The round that came to nothing, so that there is no further one.
     ended: Option<u32>,
     /// The base before that round.
-    last_base: Option<Arc<BaseParams>>,
+    last_base: Option<Arc<Shared>>,
 }
 
 impl Federation {
@@ -67,7 +67,7 @@ impl Federation {
     }
 
     /// What its rounds have led to.
-    pub fn base(&self) -> &Arc<BaseParams> {
+    pub fn base(&self) -> &Arc<Shared> {
         self.last_base.as_ref().unwrap_or_else(|| self.coordinator.base())
     }
 
@@ -114,12 +114,12 @@ impl Federation {
     }
 
     /// `round`, which began with `base`, came to nothing and is the last.
-    pub(super) fn end(&mut self, round: u32, base: Arc<BaseParams>) {
+    pub(super) fn end(&mut self, round: u32, base: Arc<Shared>) {
         (self.ended, self.last_base) = (Some(round), Some(base));
     }
 
     /// Forgets the round that is under way: the next is that after `done`, from `base`, and `min_answers` are needed for it.
-    pub fn go_back(&mut self, base: &BaseParams, done: u32, min_answers: u64) {
+    pub fn go_back(&mut self, base: &Shared, done: u32, min_answers: u64) {
         let plan = Plan { min_answers, ..self.plan.clone() };
         let (strategy, parts) = (self.strategy.clone(), self.parts.clone());
         self.coordinator = Coordinator::new(plan, strategy, parts, base.clone(), done).on(self.cores);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::PersonalParams;
+use fedper_core::split::Kept;
 
 use crate::error::Error;
 use crate::rundir::OpenRound;
@@ -28,7 +28,7 @@ pub struct PersonalStore {
 }
 
 struct Held {
-    params: Arc<PersonalParams>,
+    params: Arc<Kept>,
     last_use: u64,
 }
 
@@ -43,7 +43,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If it cannot be read back.
-    pub fn get(&mut self, device: DeviceId, open: &OpenRound) -> Result<Option<Arc<PersonalParams>>, Error> {
+    pub fn get(&mut self, device: DeviceId, open: &OpenRound) -> Result<Option<Arc<Kept>>, Error> {
         if self.parts.kept.is_empty() {
             return Ok(None);
         }
@@ -62,12 +62,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn put(
-        &mut self,
-        device: DeviceId,
-        params: PersonalParams,
-        open: &mut OpenRound,
-    ) -> Result<(), Error> {
+    pub fn put(&mut self, device: DeviceId, params: Kept, open: &mut OpenRound) -> Result<(), Error> {
         if !self.parts.kept.is_empty() {
             open.keep(device, &params)?;
             self.hold(device, Arc::new(params));
@@ -75,7 +70,7 @@ impl PersonalStore {
         Ok(())
     }
 
-    fn hold(&mut self, device: DeviceId, params: Arc<PersonalParams>) {
+    fn hold(&mut self, device: DeviceId, params: Arc<Kept>) {
         self.uses += 1;
         let held = Held { params, last_use: self.uses };
         if let Some(before) = self.held.insert(device, held) {

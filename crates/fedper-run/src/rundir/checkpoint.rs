@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fedper_core::params::{Layout, Params};
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::split::{Kept, Shared};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +130,7 @@ impl Checkpoint {
         Ok(OpenRound { algorithm, writing: self.begin_write()? })
     }
 
-    pub(super) fn restore(&self, algorithm: &str, parts: &Parts) -> Result<Option<(BaseParams, u32)>, Error> {
+    pub(super) fn restore(&self, algorithm: &str, parts: &Parts) -> Result<Option<(Shared, u32)>, Error> {
         let read = || -> Result<Option<(Vec<u8>, u32)>, redb::Error> {
             let transaction = self.database.begin_read()?;
             let Some(round) = transaction.open_table(ROUNDS)?.get(algorithm)?.map(|round| round.value())
@@ -152,7 +152,7 @@ impl Checkpoint {
         &self,
         algorithm: &str,
         parts: &Parts,
-        mut each: impl FnMut(DeviceId, &PersonalParams) -> Result<(), Error>,
+        mut each: impl FnMut(DeviceId, &Kept) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let failed = |error: redb::Error| failed(&self.path, error);
         let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
@@ -207,7 +207,7 @@ impl OpenRound {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn keep(&mut self, device: DeviceId, params: &PersonalParams) -> Result<(), Error> {
+    pub fn keep(&mut self, device: DeviceId, params: &Kept) -> Result<(), Error> {
         let bytes = params.params().to_le_bytes();
         let write = || -> Result<(), redb::Error> {
             let mut table = self.writing.transaction.open_table(PERSONAL)?;
@@ -221,7 +221,7 @@ impl OpenRound {
     ///
     /// # Errors
     /// If it cannot be read, or is not what `parts` asks for.
-    pub fn kept(&self, device: DeviceId, parts: &Parts) -> Result<Option<PersonalParams>, Error> {
+    pub fn kept(&self, device: DeviceId, parts: &Parts) -> Result<Option<Kept>, Error> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
             let table = self.writing.transaction.open_table(PERSONAL)?;
             Ok(table.get((self.algorithm, device.0))?.map(|value| value.value().to_vec()))
@@ -231,7 +231,7 @@ impl OpenRound {
         bytes.map(|bytes| personal(path, parts, &bytes)).transpose()
     }
 
-    pub(super) fn commit(self, progress: &Progress, round: u32, base: &BaseParams) -> Result<(), Error> {
+    pub(super) fn commit(self, progress: &Progress, round: u32, base: &Shared) -> Result<(), Error> {
         let write = || -> Result<(), redb::Error> {
             let transaction = &self.writing.transaction;
             transaction.open_table(ROUNDS)?.insert(self.algorithm, round)?;
@@ -244,7 +244,7 @@ impl OpenRound {
     }
 }
 
-fn personal(path: &Path, parts: &Parts, bytes: &[u8]) -> Result<PersonalParams, Error> {
+fn personal(path: &Path, parts: &Parts, bytes: &[u8]) -> Result<Kept, Error> {
     let params = params(path, parts.kept.layout(), bytes)?;
     Ok(parts.adopt_kept(&params).expect("made with the kept layout"))
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use fedper_core::coordinator::{Coordinator, Plan};
 use fedper_core::params::Params;
 use fedper_core::parts::Parts;
-use fedper_core::split::BaseParams;
+use fedper_core::split::Shared;
 use fedper_core::strategy::Strategy;
 use fedper_records::files::{append, for_each_line, lines, open_cut, remove, temporary};
 use fedper_records::names::{CONFIG, DEVICES, NEW_CLIENTS, PARTITION, ROUNDS, SUMMARY};
@@ -256,7 +256,7 @@ impl RunDir {
         open: OpenRound,
         round: &RoundRecord,
         devices: &[DeviceRecord],
-        base: &BaseParams,
+        base: &Shared,
         seconds: f64,
     ) -> Result<(), Error> {
         // A round's devices before the round itself: whoever reads a running run finds each round complete.
@@ -277,7 +277,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write_weights(&self, algorithm: &str, state: &BaseParams, parts: &Parts) -> Result<(), Error> {
+    pub fn write_weights(&self, algorithm: &str, state: &Shared, parts: &Parts) -> Result<(), Error> {
         let folder = self.path.join("weights").join(algorithm);
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         let write = |name: String, params: &Params| {

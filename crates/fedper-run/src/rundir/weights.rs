@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fedper_core::params::{Layout, Params, ParamsError};
 use fedper_core::parts::{Begin, Parts};
 use fedper_core::seed::SERVER;
-use fedper_core::split::{BaseParams, PersonalParams};
+use fedper_core::split::{Kept, Shared};
 use fedper_core::strategy::Strategy;
 use fedper_nn::{Architecture, InputShape};
 use fedper_records::files::for_each_line;
@@ -108,7 +108,7 @@ fn foreign(path: &Path) -> impl FnOnce(ParamsError) -> Error {
 }
 
 /// What lasts on the server, from an algorithm's folder of final weights.
-pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<BaseParams, Error> {
+pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<Shared, Error> {
     let path = folder.join(BASE);
     let mut stored = read_weights(&path)?;
     let rest = folder.join(REST);
@@ -186,13 +186,7 @@ impl Rebuilt {
     }
 
     /// What a device that never trained has: it follows from the seed, and nothing is stored for it.
-    fn kept(
-        &self,
-        run: &Path,
-        config: &Config,
-        device: u64,
-        received: &BaseParams,
-    ) -> Result<PersonalParams, Error> {
+    fn kept(&self, run: &Path, config: &Config, device: u64, received: &Shared) -> Result<Kept, Error> {
         let given = match &config.init {
             Some(path) if !self.parts.kept.is_empty() => Some(read_hashed_weights(path)?),
             _ => None,

@@ -12,7 +12,7 @@ use fedper_core::metrics::EvalMetrics;
 use fedper_core::params::{Kind, Spec};
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
-use fedper_core::split::{BaseParams, Split};
+use fedper_core::split::{Shared, Split};
 use fedper_core::strategy::{LearnError, LocalRound};
 
 use crate::campaign::{Federation, Observer, RunOptions};
@@ -26,7 +26,7 @@ use crate::rundir::records::NewClientRecord;
 struct Way {
     name: String,
     parts: Arc<Parts>,
-    base: Arc<BaseParams>,
+    base: Arc<Shared>,
     epochs: u32,
     /// Whether the base stays as it is, statistics included.
     frozen: bool,

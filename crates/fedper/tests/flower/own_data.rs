@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use fedper::kept::Kept;
+use fedper::kept::Deployed;
 use image::GrayImage;
 
 use crate::common::fedper;
@@ -88,7 +88,7 @@ fn devices_with_their_own_photos_use_what_they_have_learned() {
         let state = place.path(&format!("client-{i}-state"));
         // While the client runs on: its network is under the base that all share, and is what was tested.
         assert!(!clients[i].has_ended());
-        let own = Kept::read(&state, None).unwrap().params;
+        let own = Deployed::read(&state, None).unwrap().params;
         let share = |name: &str| base.get(name).is_some();
         assert!(own.iter().any(|(spec, _)| !share(&spec.name)));
         for (spec, values) in own.iter().filter(|(spec, _)| share(&spec.name)) {
@@ -96,6 +96,7 @@ fn devices_with_their_own_photos_use_what_they_have_learned() {
         }
         assert_eq!(predicted(&state, &place.path(&format!("photos-{i}")), test), measured);
     }
-    let [a, b] = [0, 1].map(|i| Kept::read(&place.path(&format!("client-{i}-state")), None).unwrap().params);
+    let [a, b] =
+        [0, 1].map(|i| Deployed::read(&place.path(&format!("client-{i}-state")), None).unwrap().params);
     assert!(distance(&a, &b) > 0.0, "each has personal layers of its own");
 }

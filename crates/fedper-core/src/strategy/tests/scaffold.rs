@@ -20,8 +20,8 @@ fn scaffold_by_hand() {
     let trained = scaffold.train(&mut toy(), &local, &state, &own).unwrap();
     // Two steps of 1 - (c - c_i): y = x + 1.5 (conv, fc), statistics (never corrected: the toy has no such part) + 2.
     // c_i+ - c_i = (x - y) / (2 * 1) - c = -0.75 - c.
-    assert_eq!(trained.base.params().values(), [2.5, 4.0, 5.0, 5.5, -1.25, -1.0]);
-    assert_eq!(trained.personal.params().values(), [-1.0, -1.0]);
+    assert_eq!(trained.sent.params().values(), [2.5, 4.0, 5.0, 5.5, -1.25, -1.0]);
+    assert_eq!(trained.kept.params().values(), [-1.0, -1.0]);
     // The server: the mean, each device counting the same, and c + the sum over all N devices.
     let (mean, sum) = ([3.0, 4.0, 5.0, 6.0], [-2.0, -1.0]);
     let server = |rate: f64| {
