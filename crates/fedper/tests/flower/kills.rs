@@ -6,7 +6,6 @@ use fedper::experiment::Experiment;
 use fedper::network::store::{Scope, Store};
 use fedper_core::round::DeviceId;
 use fedper_core::seed::{self, Purpose};
-use fedper_core::strategy::FedPer;
 
 use crate::common::{assert_same, settings};
 use crate::support::{
@@ -17,7 +16,7 @@ use crate::support::{
 const KILLS: usize = 4;
 
 const CONFIG: &str = "model = 'cnn'\nclients = 3\nclasses_per_client = 2\nsamples_per_client = 60\nbatch_size = 10\n\
-                      personal_layers = 1\nlr = 0.01\nalgorithm = ['fedper']\n";
+                      personal_layers = 1\nlr = 0.01\nalgorithm = ['fedper', 'ditto', 'scaffold']\n";
 
 /// A whole federation, each part of which can be killed and started again.
 struct Federation<'a> {
@@ -116,7 +115,8 @@ fn kills_at_random_moments_leave_no_trace() {
         assert!(status.success(), "{status}\n{}", place.log(&format!("{name}-server")));
         let rounds_run: Vec<u64> =
             lines(&place.path(&name), "rounds.jsonl").iter().map(|r| r["round"].as_u64().unwrap()).collect();
-        assert_eq!(rounds_run, (1..=rounds as u64).collect::<Vec<_>>(), "each round once");
+        let once: Vec<u64> = (1..=rounds as u64).flat_map(|round| [round; 3]).collect();
+        assert_eq!(rounds_run, once, "each round once for each algorithm");
         let (ours, theirs) = (shared_results(&place.path(&name)), shared_results(&whole));
         if ours != theirs {
             println!("{}", place.log(&format!("{name}-server")));
@@ -124,18 +124,19 @@ fn kills_at_random_moments_leave_no_trace() {
         assert_same(&ours, &theirs);
         federation.clients.iter_mut().for_each(Process::kill);
         let experiment = Experiment::prepare(&settings(&config)).unwrap();
-        let parts = experiment.parts(&FedPer);
-        for device in 0..3 {
+        for (device, algorithm) in (0..3).flat_map(|d| ["fedper", "ditto", "scaffold"].map(|name| (d, name)))
+        {
+            let parts = experiment.parts(&*experiment.config.method(algorithm).unwrap());
             let store = Store::open(&place.path(&format!("{name}-client-{device}-state"))).unwrap();
             let federations = store.federations().unwrap();
-            let scope = Scope { federation: &federations[0], algorithm: "fedper" };
+            let scope = Scope { federation: &federations[0], algorithm };
             let state = store.state(scope, DeviceId(device), &parts).unwrap().unwrap();
             assert_eq!((federations.len(), state.round), (1, rounds as u32));
-            let theirs = weights(&whole.join(format!("weights/fedper/device-{device:05}.safetensors")));
+            let theirs = weights(&whole.join(format!("weights/{algorithm}/device-{device:05}.safetensors")));
             assert_eq!(
                 distance(state.personal.params(), &theirs),
                 0.0,
-                "device {device} keeps something else"
+                "device {device} keeps something else of {algorithm}"
             );
         }
         println!("{name}: {rounds} rounds in {:?}", start.elapsed());
