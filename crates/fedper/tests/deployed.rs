@@ -5,12 +5,16 @@ mod superlink;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use common::{assert_same, every_method, fedper, results, stderr, text, weights};
+use fedper::network::server::ServerOptions;
+use fedper::network::store::{Scope, Store};
 use fedper::rundir::RunDir;
 use fedper::rundir::records::RoundRecord;
+use fedper_core::round::DeviceId;
 use fedper_core::strategy::METHODS;
-use superlink::{Deployed, deployed};
+use superlink::{Deployed, Lost, deployed, deployed_losing};
 
 const CONFIG: &str = "model = 'mlp'\nclients = 4\nsamples_per_client = 20\nbatch_size = 10\nclasses_per_client = 3\n\
                       personal_layers = 1\nlr = 0.05\n";
@@ -79,6 +83,43 @@ fn every_method_is_the_simulators_bit_for_bit() {
         let (run, _) = as_simulated(&config, dir.path());
         let summary = run.summary.unwrap();
         assert_eq!(summary.algorithms.len(), METHODS.len());
+    }
+}
+
+/// A device that has trained keeps its new state before its answer is counted. Where the answer is lost, it goes on as if it had
+/// never been asked.
+#[test]
+fn a_training_that_did_not_count_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("{CONFIG}{}rounds = 4\n", every_method()).replace("clients = 4", "clients = 3");
+    let options =
+        ServerOptions { min_answers: 2, round_timeout: Duration::from_secs(3), ..superlink::options() };
+    let [unheard, unasked] = [Lost::Answer(1, 2), Lost::Question(1, 2)].map(|lost| {
+        let (run, states) =
+            (dir.path().join(format!("{lost:?}")), dir.path().join(format!("{lost:?} states")));
+        deployed_losing(&config, &run, &states, &[0..=0, 1..=1, 2..=2], &options, Some(lost))
+            .summary
+            .unwrap();
+        let failed: Vec<Vec<u64>> =
+            RunDir::rounds(&run).unwrap().into_iter().map(|round| round.failed_devices).collect();
+        assert!(failed.iter().any(|failed| failed == &[1]), "{failed:?}");
+        (run, states)
+    });
+    assert_same(&shared(&unheard.0), &shared(&unasked.0));
+    let experiment = fedper::experiment::Experiment::prepare(&common::settings(&config)).unwrap();
+    for (entry, device) in METHODS.iter().flat_map(|entry| (0..3).map(move |device| (entry, device))) {
+        let method = experiment.config.method(entry.name).unwrap();
+        let parts = experiment.parts(&*method);
+        if parts.kept.is_empty() {
+            continue;
+        }
+        let state = |states: &Path| {
+            let store = Store::open(&states.join(format!("client-{device}"))).unwrap();
+            let federation = store.federations().unwrap().remove(0);
+            let scope = Scope { federation: &federation, algorithm: entry.name };
+            store.after(4, scope, DeviceId(device), &parts).unwrap().unwrap()
+        };
+        assert!(state(&unheard.1) == state(&unasked.1), "{}, device {device}", entry.name);
     }
 }
 

@@ -48,6 +48,27 @@ struct State {
     runs: u64,
     /// All bodies that came in or went out.
     traffic: Vec<Vec<u8>>,
+    lost: Option<Lost>,
+}
+
+/// A message of a training that a SuperLink loses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lost {
+    /// To this client in this round, so that it never hears of it.
+    Question(u64, u32),
+    /// From this client in this round, so that it trains, and does not count.
+    Answer(u64, u32),
+}
+
+impl Lost {
+    fn is(self, metadata: &proto::Metadata) -> bool {
+        let (node, (client, round)) = match self {
+            Self::Question(client, round) => (metadata.dst_node_id, (client, round)),
+            Self::Answer(client, round) => (metadata.src_node_id, (client, round)),
+        };
+        let is_training = metadata.message_type.starts_with("train");
+        is_training && node == FIRST_NODE + client && metadata.group_id == round.to_string()
+    }
 }
 
 /// The SuperLink; clones are the same one.
@@ -126,8 +147,10 @@ impl State {
                 let pushed: proto::PushMessagesRequest = read(body);
                 let objects_to_push = self.missing(&pushed.message_object_trees);
                 for (message, tree) in pushed.messages_list.into_iter().zip(pushed.message_object_trees) {
-                    let question = message.metadata.as_ref().unwrap().reply_to_message_id.clone();
-                    self.answers.insert(question, (message, tree));
+                    let metadata = message.metadata.as_ref().unwrap();
+                    if self.lost.is_none_or(|lost| !lost.is(metadata)) {
+                        self.answers.insert(metadata.reply_to_message_id.clone(), (message, tree));
+                    }
                 }
                 proto::PushMessagesResponse { objects_to_push, ..Default::default() }.encode_to_vec()
             }
@@ -138,7 +161,9 @@ impl State {
                 for (message, tree) in pushed.messages_list.into_iter().zip(pushed.message_object_trees) {
                     let metadata = message.metadata.as_ref().unwrap();
                     message_ids.push(metadata.message_id.clone());
-                    self.questions.entry(metadata.dst_node_id).or_default().push_back((message, tree));
+                    if self.lost.is_none_or(|lost| !lost.is(metadata)) {
+                        self.questions.entry(metadata.dst_node_id).or_default().push_back((message, tree));
+                    }
                 }
                 let answer =
                     proto::PushAppMessagesResponse { message_ids, objects_to_push, ..Default::default() };
@@ -222,13 +247,25 @@ pub fn deployed_with(
     hosted: &[RangeInclusive<u64>],
     options: &ServerOptions,
 ) -> Deployed {
-    let superlink = SuperLink::default();
+    deployed_losing(text, dir, states, hosted, options, None)
+}
+
+/// The same where the SuperLink loses a message.
+pub fn deployed_losing(
+    text: &str,
+    dir: &Path,
+    states: &Path,
+    hosted: &[RangeInclusive<u64>],
+    options: &ServerOptions,
+    lost: Option<Lost>,
+) -> Deployed {
+    let superlink = SuperLink(Arc::new(Mutex::new(State { lost, ..State::default() })));
     let (ended, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let said = Mutex::new(Vec::new());
     let experiment = Experiment::prepare(&settings(text)).unwrap();
     let summary = std::thread::scope(|scope| {
         for (number, devices) in hosted.iter().enumerate() {
-            let (superlink, ended) = (superlink.clone(), ended.clone());
+            let (link, ended) = (superlink.clone(), ended.clone());
             let own = Own {
                 devices: Some(devices.clone()),
                 of: None,
@@ -244,10 +281,14 @@ pub fn deployed_with(
             scope.spawn(move || {
                 let store = Store::open(&state).unwrap();
                 let identity = Identity::generate().unwrap();
-                let fleet = Fleet::new(superlink.link(&ended), identity, Duration::from_secs(30));
+                let fleet = Fleet::new(link.link(&ended), identity, Duration::from_secs(30));
                 let options = ClientOptions { own, workers: 1, state };
                 client::run(&fleet, &store, &options, &ended, &|_: &str| {})
             });
+            // Nodes are numbered as they come.
+            while superlink.0.lock().unwrap().online.len() <= number {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let runtime = Runtime::new(superlink.link(&stop), None);
         let tell = |line: &str| said.lock().unwrap().push(line.to_owned());
