@@ -24,6 +24,8 @@ pub(super) struct Comparison<'a> {
     pub(super) series: Vec<Series<'a>>,
     /// Names of all algorithms, `fedper` first.
     pub(super) algorithms: Vec<&'a str>,
+    /// How papers write them.
+    titles: Vec<String>,
 }
 
 /// Runs that differ only by their seed.
@@ -88,14 +90,15 @@ impl<'a> Comparison<'a> {
                 }
                 let name = display_name(algorithm);
                 let (label, style) = match (groups.len(), algorithms.len()) {
-                    (1, _) => (name.to_owned(), Style::of_algorithm(&algorithms, a)),
+                    (1, _) => (name, Style::of_algorithm(&algorithms, a)),
                     (_, 1) => (group.label.clone(), Style::of_run(g)),
                     _ => (format!("{name}, {}", group.label), Style::of_algorithm(&algorithms, a).dashed(g)),
                 };
                 series.push(Series { label, style, members });
             }
         }
-        Self { runs, names, groups, series, algorithms }
+        let titles = algorithms.iter().map(|name| display_name(name)).collect();
+        Self { runs, names, groups, series, algorithms, titles }
     }
 
     /// Whether any series stands for several runs.
@@ -109,9 +112,9 @@ impl<'a> Comparison<'a> {
         if self.groups.len() < 2 || self.algorithms.len() < 2 {
             return None;
         }
-        let names = self.algorithms.iter().enumerate();
-        let algorithms = names
-            .map(|(i, name)| (display_name(name), Style::of_algorithm(&self.algorithms, i), Key::Line))
+        let titles = self.titles.iter().enumerate();
+        let algorithms = titles
+            .map(|(i, title)| (title.as_str(), Style::of_algorithm(&self.algorithms, i), Key::Line))
             .collect();
         let groups = self.groups.iter().enumerate();
         let groups =

@@ -129,20 +129,29 @@ impl Style {
     }
 }
 
-/// How a paper writes the algorithm.
-pub(super) fn display_name(algorithm: &str) -> &str {
-    match algorithm {
-        "fedper" => "FedPer",
-        "fedavg" => "FedAvg",
+/// How a paper writes the algorithm: where it is not as here, with capitals for `fed` and for what is behind it.
+pub(super) fn display_name(algorithm: &str) -> String {
+    let known = match algorithm {
         "fedavg-ft" => "FedAvg-FT",
-        "local" => "Local",
-        "fedprox" => "FedProx",
-        "fedrep" => "FedRep",
         "fedbn" => "FedBN",
-        "ditto" => "Ditto",
-        "lg-fedavg" => "LG-FedAvg",
-        other => other,
+        "lgfedavg" => "LG-FedAvg",
+        "scaffold" => "SCAFFOLD",
+        "apfl" => "APFL",
+        "ifca" => "IFCA",
+        _ => "",
+    };
+    if !known.is_empty() {
+        return known.to_owned();
     }
+    match algorithm.strip_prefix("fed") {
+        Some(rest) if !rest.is_empty() => format!("Fed{}", capital(rest)),
+        _ => capital(algorithm),
+    }
+}
+
+fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -167,6 +176,16 @@ mod tests {
         assert_eq!(
             Style::of_algorithm(&["local", "fedavg"], 1),
             Style::of_algorithm(&["fedper", "x", "fedavg"], 2)
+        );
+    }
+
+    #[test]
+    fn names_are_written_as_papers_do() {
+        let names = ["fedper", "fedavg", "fedavg-ft", "local", "fedrep", "ditto", "scaffold", "mine", "fed"];
+        let written = names.map(display_name);
+        assert_eq!(
+            written.each_ref().map(String::as_str),
+            ["FedPer", "FedAvg", "FedAvg-FT", "Local", "FedRep", "Ditto", "SCAFFOLD", "Mine", "Fed"]
         );
     }
 

@@ -180,9 +180,9 @@ pub(super) fn results(of: &Comparison<'_>) -> String {
 fn name_cell(algorithm: &str) -> String {
     let shown = display_name(algorithm);
     if shown == algorithm {
-        escape(shown)
+        escape(&shown)
     } else {
-        format!("<span title=\"{}\">{}</span>", escape(algorithm), escape(shown))
+        format!("<span title=\"{}\">{}</span>", escape(algorithm), escape(&shown))
     }
 }
 
