@@ -28,6 +28,7 @@ mod batch;
 mod catalogue;
 mod cifar;
 mod dataset;
+mod decode;
 mod embedded;
 mod error;
 #[cfg(feature = "fetch")]

@@ -1,12 +1,14 @@
 //! What a run will cost, estimated before it begins; and the default number of images a device where all would take too long.
 
 use fedper_data::Dataset;
-use fedper_nn::{Architecture, Model};
+use fedper_nn::{Architecture, InputShape, Model};
 
 use crate::config::{Config, Samples, Settings};
-use crate::device::MEASURED;
 use crate::error::Error;
-use crate::experiment::architecture;
+
+/// Batch-norm statistics are measured on so many of a device's training samples at most: what a network's few thousand
+/// channels need, and less than a test takes.
+pub(crate) const MEASURED: usize = 1024;
 
 /// A run with default settings is to end within this time on [`CORES`] cores.
 const SECONDS: f64 = 600.0;
@@ -51,7 +53,9 @@ pub(crate) fn fewer_samples(
     if settings.samples_per_client.is_some() || config.samples_per_client.is_some() || config.by_folder {
         return Ok(None);
     }
-    let architecture = architecture(&config, dataset)?;
+    let images = &dataset.images;
+    let input = InputShape { channels: images.channels, height: images.height, width: images.width };
+    let architecture = Architecture::new(config.model, config.stem, input, dataset.classes.len())?;
     let (train, all) = (dataset.train_len as f64, dataset.images.len() as f64);
     let (train, test) = match config.test_fraction {
         Some(fraction) => (all * (1.0 - fraction), all * fraction),

@@ -20,16 +20,13 @@ use fedper_nn::{Batch, Network, NnError, Sgd};
 
 pub use self::job::{Job, Task, Work};
 use crate::config::{Augment, BatchNorm, Config};
+use crate::cost::MEASURED;
 use crate::experiment::Experiment;
 
 /// Evaluation batches are at least this large, however small training batches are ...
 const EVAL_BATCH: usize = 128;
 /// ... but of so many values at most: 128 images of 3x64x64. A batch of photographs would take gigabytes.
 const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
-
-/// Batch-norm statistics are measured on so many of a device's training samples at most: what a network's few thousand
-/// channels need, and less than a test takes.
-pub const MEASURED: usize = 1024;
 
 /// What a worker thread keeps from device to device: one network, one batch.
 pub struct Bench {

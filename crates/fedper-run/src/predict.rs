@@ -11,7 +11,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{named_in, own_order};
 use crate::kept::{self, About, Deployed};
-use crate::rundir::{DeviceNetwork, RunDir, device_network, image_shape};
+use crate::rundir::RunDir;
+use crate::settled::{DeviceNetwork, device_network, image_shape};
 
 /// A device's network, ready to classify image files.
 pub struct Classifier {

@@ -8,11 +8,12 @@ use std::sync::atomic::AtomicBool;
 use common::{Silent, fedper, settings, stderr, stdout, text};
 use fedper::experiment::Experiment;
 use fedper::rundir::records::RoundRecord;
-use fedper::rundir::{RunDir, device_network, read_summary};
+use fedper::rundir::{RunDir, read_summary};
 use fedper::simulator::{self, RunOptions};
 use fedper_core::coordinator::Plan;
 use fedper_core::round::DeviceId;
 use fedper_data::{Dataset, Images};
+use fedper_run::settled::device_network;
 
 const MLP: &str = "model = 'mlp'\nclients = 6\nclasses_per_client = 3\nsamples_per_client = 20\nbatch_size = 10\n\
                    rounds = 3\nlr = 0.05\n";

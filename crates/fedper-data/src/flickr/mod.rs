@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::catalogue::DatasetInfo;
-use crate::folder::decode::{Fit, Trouble};
+use crate::decode::{Fit, Trouble};
 use crate::photos::{PhotoCache, Slot};
 use crate::{DataError, Dataset, DeviceFolder, Images, LeftOut, LoadOptions, locate};
 use ratings::{Rating, Ratings};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::formats;
 use super::listing::{Counts, Listing, files, unread_images};
 use super::names;
 use crate::DataError;
+use crate::decode::formats;
 
 /// How many folders an error or a note names.
 const NAMED: usize = 5;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::formats;
 use crate::DataError;
+use crate::decode::formats;
 use crate::error::io;
 
 /// How many files there are by the end of their names, as it is written there; empty for names without one.

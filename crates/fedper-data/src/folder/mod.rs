@@ -1,9 +1,6 @@
 //! A folder of image files as a dataset.
 
-pub(crate) mod decode;
-mod formats;
 mod found;
-mod jpeg;
 mod listing;
 mod names;
 mod one;

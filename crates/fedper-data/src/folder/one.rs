@@ -4,8 +4,8 @@ use std::path::Path;
 
 use image::{DynamicImage, RgbImage};
 
-use super::decode::{self, Decoded};
 use crate::DataError;
+use crate::decode::{self, Decoded};
 use crate::resize::Resize;
 
 /// Reads a JPEG, PNG or WebP file of any size and makes of it what a dataset of images of this shape would hold: decoded and

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use super::decode::{Decoded, Fit, Trouble, decode, fitted, in_chunks};
 use super::scan::ImageFile;
+use crate::decode::{Decoded, Fit, Trouble, decode, fitted, in_chunks};
 use crate::photos::{PhotoCache, Slot};
 use crate::resize::Resize;
 use crate::{DataError, Images, LoadOptions};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::{self, Entry, Stamp};
 use super::stored::{Slot, Stored, read_at};
-use crate::folder::decode::{self, Decoded, Fit, Trouble};
+use crate::decode::{self, Decoded, Fit, Trouble};
 use crate::resize::Resize;
 use crate::{DataError, cache_dir};
 

@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use fedper_core::seed::Fnv1a;
 
 use super::stored::Slot;
-use crate::folder::decode::Fit;
+use crate::decode::Fit;
 
 /// Changes when the same photo would become other pixels, so that a newer program decodes afresh.
 pub(super) const VERSION: u32 = 2;

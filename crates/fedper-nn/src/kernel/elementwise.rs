@@ -2,6 +2,19 @@
 
 use super::versions;
 
+/// Stochastic gradient descent with momentum (dampening 0) and L2 weight decay, as PyTorch's `torch.optim.SGD`:
+/// `v = momentum * v + (g + weight_decay * p)`, `p -= lr * v`, `v` zero at first. Weight decay applies to every trainable
+/// parameter. Unlike there, a `v` that has become subnormal is 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// The learning rate.
+    pub lr: f32,
+    /// How much of the last velocity stays.
+    pub momentum: f32,
+    /// How strongly weights are pulled to zero.
+    pub weight_decay: f32,
+}
+
 /// What follows a layer, as the range its values are held to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {

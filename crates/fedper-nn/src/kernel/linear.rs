@@ -4,9 +4,9 @@
 
 use std::mem::MaybeUninit;
 
+use super::elementwise::Sgd;
 use super::simd::Simd;
 use super::{BLOCK, vectorised};
-use crate::optim::Sgd;
 
 /// The weights from one block of inputs, at one position, to all outputs.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 
 /// Its folder in the run directory.
-pub(super) const FOLDER: &str = "checkpoint";
+pub(crate) const FOLDER: &str = "checkpoint";
 const FILE: &str = "state.redb";
 /// Memory for the store's own pages, in bytes; half of it at most for what is not written yet.
 const CACHE: usize = 16 << 20;

@@ -13,7 +13,7 @@ use fedper_records::read_summary;
 use super::RunDir;
 use super::checkpoint::{self, Checkpoint, Progress};
 use super::history::History;
-use super::weights::read_state;
+use super::state::read_state;
 use crate::config::{Config, LrSchedule};
 use crate::error::Error;
 use crate::experiment::{Experiment, read_weights};

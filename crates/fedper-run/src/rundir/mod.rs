@@ -10,8 +10,8 @@ mod history;
 mod new_clients;
 mod outcome;
 mod partition;
+mod state;
 mod summary;
-mod weights;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,20 +28,20 @@ use fedper_records::names::{CONFIG, DEVICES, NEW_CLIENTS, PARTITION, ROUNDS, SUM
 pub use fedper_records::{self as records, read_summary, write_atomically};
 use fedper_records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 
+pub(crate) use self::checkpoint::FOLDER;
 pub use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
 pub use self::history::History;
 pub use self::outcome::{record_of_end, records_of};
 pub use self::partition::SampleTotals;
+pub(crate) use self::state::read_state;
 pub use self::summary::peak_rss_bytes;
-pub use self::weights::image_shape;
-pub use self::weights::{DeviceNetwork, device_network};
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
 use crate::experiment::Experiment;
 
 /// In `weights/<algorithm>/`: the base under bare names, and what else lasts on the server.
-const BASE: &str = "base.safetensors";
+pub(crate) const BASE: &str = "base.safetensors";
 const SERVER: &str = "server.safetensors";
 
 /// A run directory that is being written. One process at a time can hold it.

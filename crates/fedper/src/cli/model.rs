@@ -13,7 +13,8 @@ use super::table::{Align, bytes, grouped, table};
 use crate::config::{Config, Settings};
 use crate::error::Error;
 use crate::experiment;
-use crate::rundir::{device_network, read_summary, write_atomically};
+use crate::rundir::{read_summary, write_atomically};
+use fedper_run::settled::device_network;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {

@@ -9,13 +9,13 @@ fn stands_alone(marker: u8) -> bool {
 }
 
 /// Whether `bytes` begin like a JPEG file.
-pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
+pub(crate) fn is_jpeg(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0xff, 0xd8, 0xff])
 }
 
 /// Whether the file goes on to its end-of-image marker. Segments are skipped by their length, because a preview inside
 /// one has such a marker too; compressed data is searched for the next marker, which it cannot contain.
-pub(super) fn is_complete(bytes: &[u8]) -> bool {
+pub(crate) fn is_complete(bytes: &[u8]) -> bool {
     const END_OF_IMAGE: u8 = 0xd9;
     let mut rest = bytes;
     loop {

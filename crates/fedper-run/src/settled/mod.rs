@@ -3,6 +3,8 @@
 //! Where the method only puts together what it has, that needs no data. Where it measures batch-norm statistics or trains
 //! (fine-tuning), it is done again, on the same samples in the same order, so it leads to the same network.
 
+mod finished;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +15,7 @@ use fedper_core::round::DeviceId;
 use fedper_core::split::{Kept, Shared};
 use fedper_core::strategy::{LearnError, Learner, Pass, Strategy};
 
+pub use self::finished::{DeviceNetwork, device_network, image_shape};
 use crate::config::Config;
 use crate::device::{Bench, LocalDevice, local_round};
 use crate::error::Error;

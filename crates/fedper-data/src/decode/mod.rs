@@ -2,6 +2,9 @@
 //!
 //! Images are turned as their EXIF orientation says. Transparency is dropped, 16-bit channels lose their lower byte.
 
+pub(crate) mod formats;
+mod jpeg;
+
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::num::NonZero;
@@ -10,8 +13,7 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
-use super::formats::{READ_NAMES, identify, is_convertible};
-use super::jpeg;
+use self::formats::{READ_NAMES, identify, is_convertible};
 use crate::DataError;
 use crate::error::io;
 use crate::resize::Resize;

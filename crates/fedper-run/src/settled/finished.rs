@@ -14,12 +14,11 @@ use fedper_records::files::for_each_line;
 use fedper_records::names::{CONFIG, ROUNDS};
 use fedper_records::{RoundRecord, read_classes, read_summary};
 
-use super::checkpoint::FOLDER;
-use super::{BASE, RunDir, SERVER as REST};
+use super::Given;
 use crate::config::Config;
 use crate::error::Error;
 use crate::experiment::{cut, initial, initial_kept, parts, read_hashed_weights, read_weights};
-use crate::settled::Given;
+use crate::rundir::{BASE, FOLDER, RunDir, read_state};
 
 /// A device's network at the end of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,21 +104,6 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
 fn foreign(path: &Path) -> impl FnOnce(ParamsError) -> Error {
     let path = path.to_owned();
     move |error| Error::Foreign { path, reason: error.to_string() }
-}
-
-/// What lasts on the server, from an algorithm's folder of final weights.
-pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<Shared, Error> {
-    let path = folder.join(BASE);
-    let mut stored = read_weights(&path)?;
-    let rest = folder.join(REST);
-    if parts.server.slots().len() > 1 {
-        let rest = read_weights(&rest)?;
-        let specs = [stored.layout().specs(), rest.layout().specs()].concat();
-        let layout = Layout::new(specs).map_err(foreign(&path))?;
-        let values = [stored.values(), rest.values()].concat();
-        stored = Params::from_values(layout, values).map_err(foreign(&path))?;
-    }
-    parts.adopt_state(&stored).map_err(foreign(&path))
 }
 
 /// The last round of `algorithm` in which devices were tested.

@@ -11,7 +11,7 @@ const OTHER_IMAGES: [&str; 34] = [
 ];
 
 /// The formats, for people.
-pub(super) const READ_NAMES: &str = "JPEG, PNG or WebP";
+pub(crate) const READ_NAMES: &str = "JPEG, PNG or WebP";
 
 /// What systems and programs leave in folders, beside names that begin with a dot.
 const LEFT_BY_SYSTEMS: [&str; 9] = [
@@ -27,12 +27,12 @@ const LEFT_BY_SYSTEMS: [&str; 9] = [
 ];
 
 /// Whether a file or folder of this name is nobody's data.
-pub(super) fn is_hidden(name: &str) -> bool {
+pub(crate) fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || LEFT_BY_SYSTEMS.contains(&name.to_lowercase().as_str())
 }
 
 /// Whether files with this extension, in lower case, are read as images.
-pub(super) fn is_read(extension: &str) -> bool {
+pub(crate) fn is_read(extension: &str) -> bool {
     READ.contains(&extension)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn convert(extension: &str) -> String {
 }
 
 /// What a file is that is no JPEG, PNG or WebP image, by its first bytes; `None` if they say nothing.
-pub(super) fn identify(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn identify(bytes: &[u8]) -> Option<&'static str> {
     let image: &[(&[u8], &str)] = &[
         (b"GIF8", "a GIF image"),
         (b"II*\0", "a TIFF image or a camera's raw file"),
@@ -93,7 +93,7 @@ pub(super) fn identify(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether what [`identify`] says can be converted to an image that is read.
-pub(super) fn is_convertible(what: &str) -> bool {
+pub(crate) fn is_convertible(what: &str) -> bool {
     ["image", "icon", "drawing", "Photoshop", "DICOM"].iter().any(|word| what.contains(word))
 }
 
