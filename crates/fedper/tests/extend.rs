@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{assert_same, fedper, results, run, stderr, text};
+use common::{assert_same, every_method, fedper, results, run, stderr, text};
 use fedper::rundir::read_summary;
 
 const MLP: &str = "model = 'mlp'\nclients = 5\nclasses_per_client = 3\nsamples_per_client = 43\nbatch_size = 10\n\
@@ -32,6 +32,7 @@ fn a_finished_run_goes_on_to_more_rounds() {
     for (name, settings) in [
         ("everything", EVERYTHING),
         ("schedule", "lr_schedule = 'step'\nlr_step_rounds = 4\nlr_step_factor = 0.5\n"),
+        ("methods", &format!("momentum = 0.0\n{}participation = 0.5\n", every_method())),
         (
             "statistics",
             "model = 'mobilenet_v1'\nbatch_norm = 'local'\nalgorithm = ['fedper']\nclients = 2\nsamples_per_client = 8\nbatch_size = 4\n",
