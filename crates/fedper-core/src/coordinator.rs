@@ -4,183 +4,23 @@
 //! base, asks devices to train, averages what comes back, asks devices to be evaluated, and reports the round. Between
 //! two rounds it waits for [`Event::Begin`], so that its driver can make the state durable first.
 
+mod events;
+mod plan;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::events::{Action, Event, Outcome};
+pub use self::plan::Plan;
 use crate::cores::Cores;
 use crate::folding::Folding;
 use crate::metrics::{EvalMetrics, TrainMetrics};
 use crate::params::Layout;
 use crate::parts::Parts;
 use crate::round::{Answer, DeviceId, Download, Together, Upload};
-use crate::seed::{self, Purpose, SERVER};
 use crate::split::Shared;
 use crate::strategy::{ServerRound, Strategy};
-
-/// What a federation does, whatever the method.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// N: how many devices there are.
-    pub devices: u64,
-    /// Those among them that take no part, ascending: neither trained nor evaluated.
-    pub left_out: Vec<u64>,
-    /// How many rounds to run.
-    pub rounds: u32,
-    /// C: the fraction of devices that take part in a round, at least one.
-    pub participation: f64,
-    /// Where participants and evaluated devices are drawn from.
-    pub seed: u64,
-    /// Devices are evaluated every so many rounds and after the last.
-    pub eval_every: u32,
-    /// How many devices are evaluated (the same ones each time), or all.
-    pub eval_devices: Option<u64>,
-    /// How long a round waits for its devices; for ever if `None`.
-    pub round_timeout: Option<Duration>,
-    /// A round in which fewer devices answer changes nothing, and is begun again. An evaluation that fewer answer (or fewer
-    /// than all of those asked) goes on with the devices that were not heard.
-    pub min_answers: u64,
-}
-
-impl Plan {
-    /// How many devices there are without those that are left out.
-    pub fn taking_part(&self) -> u64 {
-        self.devices - self.left_out.len() as u64
-    }
-
-    /// How many devices train in a round.
-    pub fn participants_per_round(&self) -> u64 {
-        let devices = self.taking_part();
-        ((self.participation * devices as f64).round() as u64).clamp(1, devices)
-    }
-
-    /// Draws `count` devices of those that take part, in order.
-    fn draw(&self, purpose: Purpose, round: u32, count: u64) -> Vec<DeviceId> {
-        let mut rng = seed::derive(self.seed, purpose, SERVER, u64::from(round));
-        let mut left_out = self.left_out.iter().peekable();
-        let mut skipped = 0;
-        let device = |nth: u64| {
-            while left_out.next_if(|&&out| out <= nth + skipped).is_some() {
-                skipped += 1;
-            }
-            DeviceId(nth + skipped)
-        };
-        seed::sample(&mut rng, self.taking_part(), count).into_iter().map(device).collect()
-    }
-
-    /// The devices that train in `round`, in order.
-    pub fn participants(&self, round: u32) -> Vec<DeviceId> {
-        self.draw(Purpose::Participation, round, self.participants_per_round())
-    }
-
-    /// How many devices are evaluated.
-    pub fn evaluations(&self) -> u64 {
-        self.eval_devices.unwrap_or(u64::MAX).min(self.taking_part())
-    }
-
-    /// The devices that are evaluated, in order.
-    pub fn evaluated(&self) -> Vec<DeviceId> {
-        self.draw(Purpose::Evaluation, 0, self.evaluations())
-    }
-
-    /// Whether `round` ends with an evaluation.
-    pub fn evaluates(&self, round: u32) -> bool {
-        round.is_multiple_of(self.eval_every.max(1)) || round == self.rounds
-    }
-}
-
-/// What happens to a coordinator.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The driver is ready for the next round.
-    Begin,
-    /// A device has trained.
-    Trained(Upload),
-    /// Devices that share a machine have trained, and answer with one base.
-    TrainedTogether(Together),
-    /// A device has been evaluated.
-    Evaluated {
-        /// Which one.
-        device: DeviceId,
-        /// In which round.
-        round: u32,
-        /// What it measured.
-        metrics: EvalMetrics,
-    },
-    /// A device will not answer in this round.
-    Failed {
-        /// Which one.
-        device: DeviceId,
-        /// In which round.
-        round: u32,
-    },
-    /// A device was not heard; asked again, it may answer.
-    Lost {
-        /// Which one.
-        device: DeviceId,
-        /// In which round.
-        round: u32,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// What a coordinator wants done.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Have a device train; answer with [`Event::Trained`] or [`Event::Failed`].
-    Train(DeviceId, Download),
-    /// Have a device tested with this base; answer with [`Event::Evaluated`] or [`Event::Failed`].
-    Evaluate(DeviceId, Download),
-    /// A round is over. The coordinator's state is the new one, and it waits for [`Event::Begin`].
-    RoundDone(Outcome),
-    /// Too few devices answered. Nothing has changed, and the coordinator waits for [`Event::Begin`] to try again.
-    TooFew {
-        /// Which round came to nothing.
-        round: u32,
-        /// How many answered.
-        answered: u32,
-    },
-    /// Too few devices were heard in the evaluation. What was trained stands, and at [`Event::Begin`] the others are asked
-    /// again.
-    TooFewTests {
-        /// Of which round.
-        round: u32,
-        /// How many were heard.
-        heard: u64,
-        /// How many have to be.
-        needed: u64,
-    },
-    /// There is no further round.
-    Finished,
-}
-
-/// What a round came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// 1 for the first.
-    pub round: u32,
-    /// Training, merged over the devices that answered, in their order.
-    pub train: TrainMetrics,
-    /// How many devices answered.
-    pub answered: u32,
-    /// How many were asked to train and did not answer.
-    pub failed: u32,
-    /// Who was asked to train, in order; `None` if all devices were.
-    pub participants: Option<Vec<DeviceId>>,
-    /// Who of those did not answer, or not with what was asked for.
-    pub failed_devices: BTreeSet<DeviceId>,
-    /// Bytes of the values that went to devices to train: four for each value and device asked. The experimenter's
-    /// evaluation is not traffic of the method.
-    pub bytes_down: u64,
-    /// Bytes of the values that came back: four for each value and device that answered, also where several devices
-    /// answered with one mean.
-    pub bytes_up: u64,
-    /// Tests right after local training, by device.
-    pub local_tests: BTreeMap<DeviceId, EvalMetrics>,
-    /// Tests with the new base, by device; empty if this round does not evaluate.
-    pub tests: BTreeMap<DeviceId, EvalMetrics>,
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -457,29 +297,6 @@ impl Coordinator {
 /// Bytes of the values: what a method sends, however it travels.
 fn bytes(layout: &Layout) -> u64 {
     4 * layout.numel() as u64
-}
-
-impl Outcome {
-    /// That of a round in which nothing has happened yet.
-    pub fn nothing(round: u32) -> Self {
-        Self {
-            round,
-            train: TrainMetrics::default(),
-            answered: 0,
-            failed: 0,
-            participants: None,
-            failed_devices: BTreeSet::new(),
-            bytes_down: 0,
-            bytes_up: 0,
-            local_tests: BTreeMap::new(),
-            tests: BTreeMap::new(),
-        }
-    }
-
-    fn fail(&mut self, device: DeviceId) {
-        self.failed += 1;
-        self.failed_devices.insert(device);
-    }
 }
 
 #[cfg(test)]

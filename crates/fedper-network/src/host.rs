@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use fedper_core::folding::Folding;
 use fedper_core::metrics::EvalMetrics;
-use fedper_core::parts::Parts;
 use fedper_core::round::{Answer, DeviceId, Download, Upload};
 use fedper_core::split::{Kept, Shared};
-use fedper_core::strategy::{LearnError, Strategy};
+use fedper_core::strategy::LearnError;
 use fedper_flower::message::Incoming;
 use fedper_flower::records::{ArrayRecord, Content, Values};
 
 use super::Tell;
 use super::answer::{self, Failure};
+use super::question::{Question, own};
 use super::settings::{ALGORITHM, COUNTED, DEVICES, FEDERATION, Own, ROUND, TEST_LOCALLY, for_devices};
-use super::store::{Scope, Store};
+use super::store::Store;
 use fedper_run::config::Settings;
 use fedper_run::cores;
 use fedper_run::device::{Bench, Job, Task, Work, attempt};
@@ -64,27 +64,6 @@ pub(super) struct Prepared {
     settings: Settings,
     pub(super) experiment: Experiment,
     benches: Vec<Option<Bench>>,
-}
-
-/// A question that was understood.
-pub(super) struct Question {
-    strategy: Arc<dyn Strategy>,
-    pub(super) parts: Arc<Parts>,
-    pub(super) federation: String,
-    devices: Vec<DeviceId>,
-    /// Of each the last round that counted, if the server says so.
-    counted: Option<BTreeMap<DeviceId, u32>>,
-    /// Whether a list for each device is wanted.
-    detailed: bool,
-    /// Whether the base came as one array, and goes back so.
-    flat: bool,
-    message: Download,
-}
-
-impl Question {
-    fn scope(&self) -> Scope<'_> {
-        Scope { federation: &self.federation, algorithm: self.strategy.name() }
-    }
 }
 
 impl<'a> Host<'a> {
@@ -376,24 +355,6 @@ impl<'a> Host<'a> {
             ));
         }
         Ok(())
-    }
-}
-
-/// What `device` has of its own for this question; `None` if it follows from the seed.
-fn own(store: &Store, question: &Question, task: Task, device: DeviceId) -> Result<Option<Kept>, Error> {
-    let parts = &*question.parts;
-    if parts.kept.is_empty() {
-        return Ok(None);
-    }
-    match (question.counted.as_ref().map(|counted| counted[&device]), task) {
-        (Some(counted), _) => store.after(counted, question.scope(), device, parts),
-        // A server that does not say it gets the newest.
-        (None, Task::Train) => {
-            store.at_the_beginning_of(question.message.round, question.scope(), device, parts)
-        }
-        (None, Task::Evaluate) => {
-            Ok(store.state(question.scope(), device, parts)?.map(|state| state.personal))
-        }
     }
 }
 

@@ -5,8 +5,9 @@ use fedper_flower::records::Values;
 
 use super::answer::Claim;
 use super::fit::{self, Images, Wanted};
-use super::host::{Host, Question, Reply};
+use super::host::{Host, Reply};
 use super::limits::MOST_FEDERATIONS;
+use super::question::Question;
 use super::settings::FEDERATION;
 use fedper_run::error::Error;
 

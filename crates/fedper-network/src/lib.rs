@@ -35,6 +35,7 @@ mod fit;
 mod host;
 mod join;
 pub mod limits;
+mod question;
 mod roster;
 pub mod server;
 mod session;

@@ -2,22 +2,23 @@
 //!
 //! The same for a simulated device and for one on a network.
 
+mod job;
+
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fedper_core::coordinator::Event;
 use fedper_core::metrics::{EvalMetrics, TrainMetrics};
 use fedper_core::params::Params;
 use fedper_core::parts::Parts;
-use fedper_core::round::{DeviceId, Download, Upload};
+use fedper_core::round::{DeviceId, Upload};
 use fedper_core::seed::{self, Purpose, Random};
-use fedper_core::split::Kept;
-use fedper_core::strategy::{LearnError, Learner, LocalRound, Pass, Strategy};
+use fedper_core::strategy::{LearnError, Learner, LocalRound, Pass};
 use fedper_data::{Batcher, DataError, Shard};
 use fedper_nn::{Batch, Network, NnError, Sgd};
 
+pub use self::job::{Job, Task, Work};
 use crate::config::{Augment, BatchNorm, Config};
 use crate::experiment::Experiment;
 
@@ -29,51 +30,6 @@ const EVAL_VALUES: usize = EVAL_BATCH * 3 * 64 * 64;
 /// Batch-norm statistics are measured on so many of a device's training samples at most: what a network's few thousand
 /// channels need, and less than a test takes.
 pub const MEASURED: usize = 1024;
-
-/// Work for one device.
-pub struct Job {
-    /// The method.
-    pub strategy: Arc<dyn Strategy>,
-    /// What it sends and keeps.
-    pub parts: Arc<Parts>,
-    /// Who works.
-    pub device: DeviceId,
-    /// Whose share of the partition it has.
-    pub place: usize,
-    /// What it was sent.
-    pub message: Download,
-    /// What the device keeps; as it begins if it has none yet.
-    pub personal: Option<Arc<Kept>>,
-    /// What it is asked to do.
-    pub task: Task,
-}
-
-/// What a device is asked to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    /// Its part of a round.
-    Train,
-    /// A test of the network that the method gives it.
-    Evaluate,
-}
-
-/// What a device has done.
-pub enum Work {
-    /// What the device sends, and what it keeps.
-    Trained(Upload, Kept),
-    /// What its test measured.
-    Evaluated(EvalMetrics),
-}
-
-impl Work {
-    /// What the coordinator is told, and what stays on the device.
-    pub fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<Kept>) {
-        match self {
-            Self::Trained(upload, personal) => (Event::Trained(upload), Some(personal)),
-            Self::Evaluated(metrics) => (Event::Evaluated { device, round, metrics }, None),
-        }
-    }
-}
 
 /// What a worker thread keeps from device to device: one network, one batch.
 pub struct Bench {

@@ -2,15 +2,17 @@
 //! [`crate::kernel::winograd`]. All samples of a tile are rows of these products; so are as many tiles as the
 //! second-level cache holds.
 
+mod multiply;
+
 use std::ops::Range;
 
+use self::multiply::{multiply, multiply_outer, turn};
 use super::geometry::Window;
 use super::weight::{Panel, Weight};
 use super::{Extent, Scratch, blocks, grow};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
-use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
-use crate::kernel::transpose::transpose;
+use crate::kernel::gemm::Kernel;
 use crate::kernel::winograd::{Scheme, Side, Tile, filter_gradients, filters, input_gradients, inputs};
 
 /// Channels from which on transforms cost little beside the products.
@@ -354,148 +356,5 @@ fn at(points: &mut [f32], point: usize, side: Extent, samples: usize) -> &mut [f
     &mut points[point * len..][..len]
 }
 
-/// One point of weights with inputs and outputs exchanged.
-fn turn(weight: &Weight, from: &[f32], to: &mut [f32]) {
-    let inner = weight.pairs() * BLOCK * BLOCK / weight.rows;
-    for inputs in weight.input_panels() {
-        for outputs in weight.panels() {
-            for (i, input) in inputs.range().enumerate() {
-                for (o, output) in outputs.range().enumerate() {
-                    let from = &from
-                        [outputs.first * BLOCK * weight.rows + input * BLOCK * outputs.width() + o * BLOCK..];
-                    let to =
-                        &mut to[inputs.first * BLOCK * inner + output * BLOCK * inputs.width() + i * BLOCK..];
-                    transpose(from, outputs.width(), to, inputs.width());
-                }
-            }
-        }
-    }
-}
-
-/// One point and panel of a product, for as many rows as `to` has. `sides` are the points of `from` and `to`, `filters` all
-/// panels.
-#[allow(clippy::too_many_arguments, reason = "as above")]
-fn multiply(
-    kernel: &Kernel,
-    panel: Panel,
-    filters: &[f32],
-    [from_side, to_side]: [Extent; 2],
-    from: &[f32],
-    to: &mut [f32],
-    samples: usize,
-) {
-    let (a_plane, c_plane) = (from_side.stride(samples), to_side.stride(samples));
-    let (inner, rows) = (from_side.blocks * BLOCK, to_side.positions * samples);
-    assert!(from.len() >= (from_side.blocks - 1) * a_plane + rows * BLOCK);
-    let filters = &filters[panel.first * BLOCK * inner..][..inner * panel.width()];
-    let product = Product {
-        segments: &[Segment { a: from.as_ptr(), b: filters.as_ptr() }],
-        rows: Rows::Blocked { blocks: from_side.blocks, plane: a_plane },
-        c: to[panel.first * c_plane..][..panel.blocks * c_plane].as_mut_ptr(),
-        c_plane,
-        start: Start::Zero,
-    };
-    // SAFETY: there are these rows in every plane of both, and the filters are a panel of whole rows.
-    unsafe { kernel.product(&product, panel.blocks, rows) };
-}
-
-/// One point and panel of the products of inputs and outputs' gradients.
-#[allow(clippy::too_many_arguments, reason = "as above")]
-fn multiply_outer(
-    kernel: &Kernel,
-    panel: Panel,
-    dw: &mut [f32],
-    add: bool,
-    [x_side, dy_side]: [Extent; 2],
-    x: &[f32],
-    dy: &[f32],
-    samples: usize,
-) {
-    assert!(x.len() >= x_side.len(samples));
-    let dy_plane = dy_side.stride(samples);
-    let dy = &dy[panel.first * dy_plane..][..panel.blocks * dy_plane];
-    let inner = x_side.blocks * BLOCK;
-    let dw = &mut dw[panel.first * BLOCK * inner..][..inner * panel.width()];
-    let stretches = [Stretch { x: x.as_ptr(), dy: dy.as_ptr(), rows: x_side.positions * samples }];
-    let outer = Outer {
-        stretches: &stretches,
-        inputs: Rows::Blocked { blocks: x_side.blocks, plane: x_side.stride(samples) },
-        dy_plane,
-        dw: dw.as_mut_ptr(),
-        add,
-    };
-    // SAFETY: as in `multiply`; `dw` has a row of the panel for each input.
-    unsafe { kernel.outer(&outer, panel.blocks) };
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::winograd::{output_gradients, outputs};
-    use crate::layer::testing::Case;
-    use crate::optim::{Array, Sink};
-    use crate::testing::noise;
-
-    #[test]
-    fn tiles_match_plain_loops() {
-        for (kernel, input, padding, channels, samples) in [
-            (3, [4, 4], 1, [16, 16], 1),
-            (3, [7, 5], 1, [17, 33], 3),
-            (3, [6, 9], 0, [33, 20], 2),
-            (3, [5, 4], 2, [16, 48], 70),
-            (5, [6, 6], 0, [32, 16], 1),
-            (5, [9, 7], 2, [17, 40], 3),
-            (5, [8, 5], 4, [16, 33], 2),
-            (5, [8, 13], 0, [32, 20], 70),
-        ] {
-            let window = Window { input, kernel: [kernel; 2], stride: 1, padding };
-            let scheme = Scheme::ALL.into_iter().find(|scheme| scheme.taps() == kernel).unwrap();
-            let winograd = Winograd { scheme, input, output: window.output(), padding };
-            let case = Case::new(window, channels, 1, samples, |value| value);
-            let sides = case.sides;
-            let mut bias = case.params.at(1).to_vec();
-            bias.resize(sides[1].blocks * BLOCK, 0.0);
-            for kernel in Kernel::available() {
-                let mut weight = Weight::new("w.weight".into(), channels, 1, window.taps(), true, kernel);
-                weight.load(&case.params, Array::Values);
-                let mut scratch = Scratch::default();
-                scratch.reserve(weight.panel_len(), weight.transposed_len());
-                winograd.reserve(&mut scratch, sides.map(|side| side.blocks));
-                // Larger tiles lose more to rounding.
-                let tolerance = if scheme == Scheme::F2x3 { 3e-6 } else { 1e-5 };
-                let what = format!("{winograd:?} {channels:?} {samples}");
-
-                let mut found = noise(sides[1].len(samples), 6);
-                let start = Start::Row(bias.as_ptr());
-                let put = |points: &[f32], part: &Part| {
-                    let side = part.side(sides[1], window.output(), samples);
-                    outputs(points, &part.tile, &mut found, &side, part.corner, start);
-                };
-                let mut kept = winograd.points(sides.map(|side| side.blocks));
-                winograd.product(kernel, sides, &weight, &mut kept, &case.x, samples, &mut scratch, put);
-                case.check_output(&found, tolerance, &what);
-
-                let mut found = case.before.clone();
-                let (dx, dy) = (Some(&mut found[..]), &case.dy);
-                let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
-                    let side = part.side(sides[1], window.output(), samples);
-                    output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
-                };
-                let (x, scratch) = (&case.x, &mut scratch);
-                winograd.gradients(kernel, sides, &weight, &mut kept, true, x, dx, samples, scratch, 1, take);
-                case.check_input_gradient(&found, tolerance, &what);
-
-                let mut out = case.params.clone();
-                for panel in weight.panels() {
-                    let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
-                    winograd.gradient(&weight, panel, &kept.filters, gradient);
-                    let alive = vec![true; window.taps()];
-                    weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
-                }
-                let bias = case.expected[2][out.at(0).len()..].iter().map(|&value| value as f32);
-                out.at_mut(1).iter_mut().zip(bias).for_each(|(out, bias)| *out = bias);
-                case.check_gradients(&out, tolerance, &what);
-            }
-        }
-    }
-}
+mod tests;
