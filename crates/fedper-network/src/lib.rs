@@ -3,7 +3,7 @@
 //!
 //! # Messages
 //!
-//! A question has the type `query`, `train` or `evaluate`, the base under `arrays` (but for `query`), and a `config`:
+//! A question has the type `query`, `train` or `evaluate`, what the method sends under `arrays` (but for `query`), and a `config`:
 //!
 //! | key | what |
 //! |---|---|
@@ -12,11 +12,12 @@
 //! | `fedper-algorithm` | such as `fedper` |
 //! | `fedper-config` | the experiment, as in `config.toml` |
 //! | `fedper-devices` | which of the node's devices are asked |
+//! | `fedper-counted` | of each of them, the last round that counted; 0 if none has |
 //! | `fedper-test-locally` | whether they test their network between training and answer |
 //! | `fedper-image-shape` | of a `query`: height, width and channels of the federation's images |
 //! | `fedper-classes` | of a `query`: the classes' names, where all devices must have the same (`fit.rs`) |
 //!
-//! An answer to `train` has the trained base under `arrays` and under `metrics` `num-examples` and `train_loss`; an answer
+//! An answer to `train` has what the device sends under `arrays` and under `metrics` `num-examples` and `train_loss`; an answer
 //! to `evaluate` `num-examples`, `accuracy` and `loss`. These are Flower's own conventions: Python's `FedAvg` asks and
 //! answers so. Where the question names devices, lists tell what each of them measured ([`answer`]); a node that hosts
 //! several answers with the mean of their bases, weighted by their samples.
