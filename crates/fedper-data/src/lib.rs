@@ -39,6 +39,7 @@ mod images;
 mod left_out;
 mod locate;
 mod made;
+mod memory;
 mod normalisation;
 mod partition;
 mod photos;

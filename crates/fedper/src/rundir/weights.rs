@@ -40,6 +40,14 @@ pub struct DeviceNetwork {
 pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<DeviceNetwork, Error> {
     let config = Config::resolve(&RunDir::settings(run)?)?;
     let wrong = |message: String| Err(Error::Config(message));
+    if let (Some(what), true) =
+        (config.own.in_words(), config.own.network.is_some() || config.own.methods.contains_key(algorithm))
+    {
+        return wrong(format!(
+            "{} has {what} of its own: ask the program that began it for its devices' networks",
+            run.display()
+        ));
+    }
     let known = config.method(algorithm).filter(|s| config.algorithm.iter().any(|name| name == s.name()));
     let Some(strategy) = known else {
         return wrong(format!("{} has run {}, not {algorithm}", run.display(), config.algorithm.join(", ")));
@@ -108,7 +116,7 @@ fn foreign(path: &Path) -> impl FnOnce(ParamsError) -> Error {
 }
 
 /// What lasts on the server, from an algorithm's folder of final weights.
-pub(super) fn read_state(folder: &Path, parts: &Parts) -> Result<BaseParams, Error> {
+pub(crate) fn read_state(folder: &Path, parts: &Parts) -> Result<BaseParams, Error> {
     let path = folder.join(BASE);
     let mut stored = read_weights(&path)?;
     let rest = folder.join(REST);
