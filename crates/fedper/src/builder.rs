@@ -241,7 +241,8 @@ impl<'a> Builder<'a> {
         match self.run_at(&path) {
             Ok(run) => Ok(run.with(folder)),
             Err(Error::Interrupted(_)) => Err(Error::Stopped(
-                "interrupted: nothing is left of a run without a directory (run_in keeps its checkpoint)".into(),
+                "interrupted: nothing is left of a run without a directory (run_in keeps its checkpoint)"
+                    .into(),
             )),
             Err(error) => Err(error),
         }
@@ -308,15 +309,14 @@ impl<'a> Builder<'a> {
             if settings.clients.is_some_and(|clients| clients != count) {
                 return wrong(format!("there are {count} shards: leave clients out, or give it as {count}"));
             }
-            settings.clients = Some(count);
+            // None at all is refused with the shards.
+            settings.clients = Some(count.max(1));
         }
         let config = Config::resolve(&settings)?;
         let known = data.is_none() && shards.is_none() && network.is_none();
         let dataset = match data {
             Some(data) => data,
-            None => {
-                fedper_data::load(&config.dataset, config.data_dir.as_deref(), &config.load_options())?
-            }
+            None => fedper_data::load(&config.dataset, config.data_dir.as_deref(), &config.load_options())?,
         };
         let fewer = if known { cost::fewer_samples(&settings, &config, &dataset)? } else { None };
         let note = fewer.map(|(samples, note)| {
@@ -382,7 +382,8 @@ fn own(
     Ok(Own {
         data: data.map(|data| Ok::<_, Error>(named(&data.name, data.sha256()?))).transpose()?,
         shards: shards.map(|shards| named(&format!("{} devices", shards.len()), Shard::sha256(shards))),
-        network: network.map(|it| named(&it.name, sha256(&format!("{:?}", (it.input, it.classes, &it.blocks))))),
+        network: network
+            .map(|it| named(&it.name, sha256(&format!("{:?}", (it.input, it.classes, &it.blocks))))),
         methods,
     })
 }

@@ -27,8 +27,8 @@
 //!     .shards(shards.collect())
 //!     .network(network)
 //!     .algorithm(&["fedper", "fedavg"])
-//!     .rounds(3)
-//!     .lr(0.1)
+//!     .rounds(5)
+//!     .batch_size(2)
 //!     .run()?;
 //! assert_eq!(run.device(3).accuracy(), Some(1.0));
 //! assert_eq!(run.personal("fedper", 3)?.layout().specs()[0].name, "fc.weight");

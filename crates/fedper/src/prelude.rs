@@ -5,7 +5,8 @@ pub use fedper_core::parts::{Begin, Bundle, Fold, Like, Parts, Slot};
 pub use fedper_core::round::DeviceId;
 pub use fedper_core::split::{BaseParams, PersonalParams, Split};
 pub use fedper_core::strategy::{
-    About, FedAvg, FedPer, Folded, LearnError, Learner, LocalRound, Pass, ServerRound, Strategy, Tilt, Trained,
+    About, FedAvg, FedPer, Folded, LearnError, Learner, LocalRound, Pass, ServerRound, Strategy, Tilt,
+    Trained,
 };
 pub use fedper_data::{Dataset, Images, Scheme, Shard};
 pub use fedper_nn::{Architecture, Block, InputShape, Op};
