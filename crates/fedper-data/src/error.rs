@@ -63,6 +63,18 @@ pub enum DataError {
         /// How many bytes there were.
         found: usize,
     },
+    /// Samples in memory do not make a dataset.
+    #[error("cannot make a dataset of these samples: {problem}")]
+    Samples {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// Somebody said who holds what, and it cannot be so.
+    #[error("cannot use these shards: {problem}")]
+    Shards {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// A folder of images has another structure than expected.
     #[error("cannot use {} as a dataset: {problem}", path.display())]
     Folder {

@@ -40,6 +40,7 @@ mod images;
 mod left_out;
 mod locate;
 mod made;
+mod memory;
 mod normalisation;
 mod partition;
 mod photos;

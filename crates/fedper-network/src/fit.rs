@@ -169,7 +169,7 @@ pub(super) fn classes_travel(experiment: &Experiment) -> bool {
         .filter(|spec| more.specs().iter().all(|other| other.name != spec.name || other.shape != spec.shape))
         .map(|spec| spec.name.as_str())
         .collect();
-    config.methods().iter().any(|strategy| {
+    experiment.methods().iter().any(|strategy| {
         let parts = experiment.parts(&**strategy);
         // Whatever a parameter of another slot is called, it has the model's name behind its prefix.
         let sent = |name: &str| names.contains(&name.rsplit('/').next().unwrap_or(name));

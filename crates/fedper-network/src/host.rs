@@ -158,7 +158,7 @@ impl<'a> Host<'a> {
         let experiment = &self.prepared.as_ref().expect("prepared before").experiment;
         let name = config.text(ALGORITHM).unwrap_or("fedper");
         let strategy =
-            experiment.config.method(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
+            experiment.method(name).ok_or_else(|| format!("there is no algorithm `{name}` here"))?;
         let round = match config.int(ROUND) {
             Some(round) => u32::try_from(round).ok(),
             None => message.metadata.group_id.parse().ok(),

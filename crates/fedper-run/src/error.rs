@@ -84,6 +84,9 @@ fn is_configuration(error: &DataError) -> bool {
         DataError::UnknownDataset { .. }
             | DataError::Partition { .. }
             | DataError::Make { .. }
+            | DataError::Samples { .. }
+            | DataError::Shape { .. }
+            | DataError::Shards { .. }
             | DataError::Folder { .. }
             | DataError::Broken { .. }
             | DataError::ImageSize { .. }

@@ -45,6 +45,16 @@ pub struct Experiment {
     pub init_sha256: Option<String>,
     /// The same for one device, or the server, alone.
     own_init: BTreeMap<u64, Params>,
+    /// Methods that the program brought along.
+    methods: Vec<Arc<dyn Strategy>>,
+}
+
+/// What a program brings along for an experiment, checked; what is not here, the configuration says.
+#[derive(Default)]
+pub(crate) struct Brought {
+    pub(crate) partition: Option<Partition>,
+    pub(crate) network: Option<Architecture>,
+    pub(crate) methods: Vec<Arc<dyn Strategy>>,
 }
 
 impl Experiment {
@@ -65,14 +75,15 @@ impl Experiment {
         settings: &Settings,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self, Error> {
+        settings.check_nothing_own()?;
         let config = Config::resolve(settings)?;
         let dir = config.data_dir.as_deref();
         let dataset = fedper_data::load_watched(&config.dataset, dir, &config.load_options(), progress)?;
         let Some((samples, note)) = cost::fewer_samples(settings, &config, &dataset)? else {
-            return Self::resolved(config, settings, dataset);
+            return Self::resolved(config, settings, dataset, Brought::default());
         };
         let settings = Settings { samples_per_client: Some(samples), ..settings.clone() };
-        let experiment = Self::resolved(Config::resolve(&settings)?, &settings, dataset)?;
+        let experiment = Self::resolved(Config::resolve(&settings)?, &settings, dataset, Brought::default())?;
         Ok(Self { dealt: Some(note), ..experiment })
     }
 
@@ -82,31 +93,29 @@ impl Experiment {
     /// # Errors
     /// If the configuration contradicts itself or the data, or a file cannot be read.
     pub fn with_dataset(settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
-        // A dataset that this program reads may say more behind its name: `flickr-aes (made)`.
-        let name = dataset.name.split(" (").next().unwrap_or_default();
-        let known = fedper_data::catalogue().iter().any(|info| info.name == name);
-        let name = if known { name } else { &dataset.name };
-        let settings = Settings { dataset: Some(name.to_owned()), ..settings.clone() };
-        Self::resolved(Config::resolve(&settings)?, &settings, dataset)
+        settings.check_nothing_own()?;
+        let settings = Settings { dataset: Some(recorded_name(&dataset)), ..settings.clone() };
+        Self::resolved(Config::resolve(&settings)?, &settings, dataset, Brought::default())
     }
 
-    fn resolved(mut config: Config, settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
+    /// Of a `config` that was made of `settings`.
+    pub(crate) fn resolved(
+        mut config: Config,
+        settings: &Settings,
+        dataset: Dataset,
+        brought: Brought,
+    ) -> Result<Self, Error> {
         config.adapt(settings, &dataset);
         config.check_new_clients()?;
         let momentum = config.momentum_note(settings);
-        let partition = fedper_data::partition(
-            &dataset,
-            &PartitionOptions {
-                scheme: config.scheme(),
-                devices: usize::try_from(config.clients)
-                    .map_err(|_| Error::Config("clients is too large".into()))?,
-                samples_per_device: config.samples_per_client,
-                with_replacement: config.with_replacement,
-                test: config.test_split(),
-                seed: config.seed,
-            },
-        )?;
-        let architecture = architecture(&config, &dataset)?;
+        let partition = match brought.partition {
+            Some(partition) => partition,
+            None => dealt(&config, &dataset)?,
+        };
+        let architecture = match brought.network {
+            Some(network) => network,
+            None => architecture(&config, &dataset)?,
+        };
         let layout = architecture.layout();
         let cut = cut(&config, &architecture, &layout)?;
         let left_out = left_out(&config, &architecture, &partition)?;
@@ -127,7 +136,24 @@ impl Experiment {
             dealt: None,
             momentum,
             own_init: BTreeMap::new(),
+            methods: brought.methods,
         })
+    }
+
+    /// The method called `name`, as it is set; `None` if there is none.
+    pub fn method(&self, name: &str) -> Option<Arc<dyn Strategy>> {
+        let own = self.methods.iter().find(|method| method.name() == name);
+        own.cloned().or_else(|| self.config.method(name))
+    }
+
+    /// The run's methods, in order.
+    pub fn methods(&self) -> Vec<Arc<dyn Strategy>> {
+        self.config.algorithm.iter().filter_map(|name| self.method(name)).collect()
+    }
+
+    /// Notes what was decided about how much is dealt.
+    pub(crate) fn note_dealt(&mut self, note: Option<String>) {
+        self.dealt = note;
     }
 
     /// Starts `owner` (a device's number, or [`SERVER`]) from these values, as far as they are its own to start from.
@@ -222,6 +248,29 @@ impl Experiment {
     }
 }
 
+/// The name that a run is recorded under. A dataset that this program reads may say more behind its name:
+/// `flickr-aes (made)`.
+pub(crate) fn recorded_name(dataset: &Dataset) -> String {
+    let name = dataset.name.split(" (").next().unwrap_or_default();
+    let known = fedper_data::catalogue().iter().any(|info| info.name == name);
+    (if known { name } else { &dataset.name }).to_owned()
+}
+
+/// The samples of each device, as the configuration has them dealt.
+fn dealt(config: &Config, dataset: &Dataset) -> Result<Partition, Error> {
+    let devices =
+        usize::try_from(config.clients).map_err(|_| Error::Config("clients is too large".into()))?;
+    let options = PartitionOptions {
+        scheme: config.scheme(),
+        devices,
+        samples_per_device: config.samples_per_client,
+        with_replacement: config.with_replacement,
+        test: config.test_split(),
+        seed: config.seed,
+    };
+    Ok(fedper_data::partition(dataset, &options)?)
+}
+
 /// What `strategy` sends and keeps of a network that is cut as the configuration asks for.
 pub fn parts(config: &Config, strategy: &dyn Strategy, cut: &Split) -> Parts {
     let parts = strategy.parts(cut);
@@ -281,10 +330,13 @@ pub fn architecture(config: &Config, dataset: &Dataset) -> Result<Architecture, 
 pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -> Result<Split, Error> {
     match (&config.personal_pattern, config.personal_layers) {
         (Some(patterns), _) => Split::by_patterns(layout, patterns).map_err(|error| {
-            Error::Config(format!(
-                "personal_pattern: {error}; see `fedper model summary --model {} --parameters`",
-                config.model
-            ))
+            Error::Config(match config.own.network {
+                Some(_) => format!("personal_pattern: {error}"),
+                None => format!(
+                    "personal_pattern: {error}; see `fedper model summary --model {} --parameters`",
+                    config.model
+                ),
+            })
         }),
         (None, k_p) => {
             let names = architecture.personal_names(k_p.unwrap_or(0))?;

@@ -7,6 +7,7 @@
 //! Inside: `config <- experiment <- device <- settled <- rundir <- campaign <- simulator`; [`predict`] and [`import`] stand
 //! beside. Nothing here knows a command line, a socket or a report.
 
+pub mod builder;
 pub mod campaign;
 pub mod config;
 pub mod cores;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod experiment;
 pub mod import;
 pub mod kept;
+pub mod outcome;
 pub mod predict;
 pub mod rundir;
 pub mod settled;

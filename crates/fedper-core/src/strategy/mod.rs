@@ -115,6 +115,13 @@ pub trait Strategy: Send + Sync {
     fn takes_momentum(&self) -> bool {
         true
     }
+
+    /// How it is set, in words such as `mu = 0.1`; empty if there is nothing to set. A method that a program brings along is told
+    /// by it from another one of the same name, so that a run goes on as it began. One of [`METHODS`] need not say it: what is
+    /// set of it stands in the configuration.
+    fn settings(&self) -> String {
+        String::new()
+    }
 }
 
 #[cfg(test)]

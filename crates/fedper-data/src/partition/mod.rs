@@ -18,6 +18,7 @@
 mod deal;
 mod dirichlet;
 mod draw;
+mod given;
 mod held;
 mod split;
 mod table;

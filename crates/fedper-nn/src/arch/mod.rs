@@ -2,6 +2,7 @@
 //!
 //! An engine is built from this list ([`crate::Network`] is one), and so can a second one be.
 
+mod build;
 mod init;
 mod models;
 mod op;

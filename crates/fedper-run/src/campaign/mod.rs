@@ -89,7 +89,7 @@ impl<'a> Campaign<'a> {
         dir: &RunDir,
         options: &'a RunOptions<'a>,
     ) -> Result<Self, Error> {
-        let strategies = experiment.config.methods();
+        let strategies = experiment.methods();
         let keeping = strategies.iter().filter(|s| !experiment.parts(&***s).kept.is_empty()).count();
         let memory = options.personal_memory / keeping.max(1) as u64;
         let cores = cores::lend(options.workers);
@@ -167,6 +167,10 @@ impl<'a> Campaign<'a> {
             observer.ended(name, reason, federation.trainings_spared());
             return Ok(());
         }
+        if !devices.is_empty() {
+            observer.evaluated(name, record.round, &devices);
+        }
+        observer.base(name, record.round, federation.base().params());
         observer.round(&record);
         if let Some(last) = federation.stopped().filter(|&last| last < self.experiment.config.rounds) {
             observer.plateau(name, last, federation.trainings_spared());

@@ -1,8 +1,9 @@
 //! What a run tells as it goes on.
 
+use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
 
-use crate::rundir::records::RoundRecord;
+use crate::rundir::records::{DeviceRecord, RoundRecord};
 
 /// What a run tells as it goes on. All methods do nothing unless overridden.
 pub trait Observer {
@@ -41,7 +42,18 @@ pub trait Observer {
         let _ = count;
     }
 
-    /// A round is over and durable.
+    /// A round is over and durable, and devices were tested after it: these, in order.
+    fn evaluated(&mut self, algorithm: &str, round: u32, devices: &[DeviceRecord]) {
+        let _ = (algorithm, round, devices);
+    }
+
+    /// A round is over and durable, and this lasts on the server: the base under bare names, and what else a method remembers
+    /// there under that slot's prefix.
+    fn base(&mut self, algorithm: &str, round: u32, state: &Params) {
+        let _ = (algorithm, round, state);
+    }
+
+    /// A round is over and durable; called after [`Observer::evaluated`] and [`Observer::base`].
     fn round(&mut self, record: &RoundRecord) {
         let _ = record;
     }

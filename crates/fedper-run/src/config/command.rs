@@ -8,6 +8,9 @@ use super::{Config, EMBEDDED, Settings, defaults};
 impl Config {
     /// The command line that repeats the run: what differs from the defaults, as flags.
     pub fn command(&self) -> String {
+        if let Some(what) = self.own.in_words() {
+            return format!("# by the program that has {what} of its own");
+        }
         let table =
             |config: &Self| config.to_toml().parse::<toml::Table>().expect("a configuration is a table");
         // Against the defaults of this dataset and network, which are said if they are not the first screen's.

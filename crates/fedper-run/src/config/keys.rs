@@ -104,6 +104,8 @@ macro_rules! keys {
                 $(#[doc = $help])+
                 pub $name: Option<$type>,
             )+)+
+            /// What the program brought along that began the run: no key that anybody types.
+            pub own: Option<super::Own>,
         }
 
         /// All keys, in the order they are shown in.
@@ -133,7 +135,7 @@ macro_rules! keys {
 
             /// Key by key: these where they are given, the others elsewhere.
             fn or(self, others: Self) -> Self {
-                Self { $($($name: self.$name.or(others.$name)),+),+ }
+                Self { $($($name: self.$name.or(others.$name)),+),+, own: self.own.or(others.own) }
             }
 
             /// The number that each key has been given, if its value is one; in the order of [`KEYS`].

@@ -8,7 +8,7 @@ use fedper_core::strategy::{METHODS, Strategy};
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use super::{Config, Settings, wrong};
+use super::{Config, Own, Settings, wrong};
 use crate::error::Error;
 
 /// Settings by method, and by their own name.
@@ -101,7 +101,11 @@ impl Config {
 }
 
 /// The methods among these that cannot have momentum.
-pub(super) fn plain(algorithms: &[String]) -> Vec<&'static str> {
-    let entries = algorithms.iter().filter_map(|name| by_name(name));
-    entries.filter(|entry| !entry.by_default().takes_momentum()).map(|entry| entry.name).collect()
+pub(super) fn plain<'a>(algorithms: &'a [String], own: &Own) -> Vec<&'a str> {
+    let names = algorithms.iter().map(String::as_str);
+    let takes = |name: &str| match own.methods.get(name) {
+        Some(method) => method.momentum,
+        None => by_name(name).is_none_or(|entry| entry.by_default().takes_momentum()),
+    };
+    names.filter(|name| !takes(name)).collect()
 }

@@ -6,6 +6,7 @@ mod command;
 mod defaults;
 mod keys;
 mod methods;
+mod own;
 mod raters;
 mod samples;
 mod settings;
@@ -22,6 +23,7 @@ pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
 use self::defaults::{Deal, Defaults};
 pub use self::keys::{Form, Key, Range};
 pub use self::methods::MethodSettings;
+pub use self::own::{Own, OwnMethod};
 use self::raters::Rated;
 pub use self::samples::Samples;
 pub use self::settings::{KEYS, Settings};
@@ -161,6 +163,9 @@ pub struct Config {
     /// What is set of each method.
     #[serde(skip_serializing_if = "MethodSettings::is_empty")]
     pub method: MethodSettings,
+    /// What the program brought along that runs it.
+    #[serde(skip_serializing_if = "Own::is_empty")]
+    pub own: Own,
 }
 
 /// The dataset that is part of the program.
@@ -190,8 +195,13 @@ impl Config {
     /// [`Error::Config`] with what is wrong and what to do.
     pub fn resolve(settings: &Settings) -> Result<Self, Error> {
         let mut s = settings.clone();
+        let own = s.own.take().unwrap_or_default();
+        own.check(settings)?;
+        let dealt = own.shards.is_none();
         let dataset = s.dataset.take().unwrap_or_else(|| EMBEDDED.into());
-        let model = s.model.as_deref().map(parse).transpose()?.unwrap_or(defaults::model(&dataset));
+        // Of a network that is not known, the defaults of a small one are as good as any.
+        let model = if own.network.is_some() { Model::Cnn } else { defaults::model(&dataset) };
+        let model = s.model.as_deref().map(parse).transpose()?.unwrap_or(model);
         let default = Defaults::of(&dataset, model);
         let stem = match &s.stem {
             Some(stem) if stem != AUTO => parse(stem)?,
@@ -213,7 +223,7 @@ impl Config {
             return wrong("personal_layers and personal_pattern contradict each other: give one of them");
         }
         // What belongs to a way of dealing is not mixed with another that is typed.
-        let own_labels = chosen == 0 && matches!(default.deal, Deal::OwnLabels);
+        let own_labels = dealt && chosen == 0 && matches!(default.deal, Deal::OwnLabels);
         let test_fraction = default.test_fraction.filter(|_| own_labels);
         training::check_pairs(settings)?;
         let default_algorithms = || default.algorithms.iter().map(|&name| name.to_owned()).collect();
@@ -222,7 +232,9 @@ impl Config {
         let rated = Rated::defaults(&dataset);
         let config = Self {
             seed: s.seed.unwrap_or(1),
-            samples_per_client: s.samples_per_client.map_or(default.samples_per_client, Samples::count),
+            samples_per_client: s
+                .samples_per_client
+                .map_or(default.samples_per_client.filter(|_| dealt), Samples::count),
             dataset,
             data_dir: s.data_dir.map(absolute),
             image_size: s.image_size.or(rated.image_size),
@@ -231,7 +243,7 @@ impl Config {
             stem,
             precision: parse(s.precision.as_deref().unwrap_or("fp32"))?,
             init: s.init.map(absolute),
-            momentum: training::momentum(settings, &algorithm, default.momentum)?,
+            momentum: training::momentum(settings, &algorithm, &own, default.momentum)?,
             method: methods::resolve(settings, &algorithm)?,
             algorithm,
             personal_layers: match s.personal_pattern {
@@ -242,7 +254,7 @@ impl Config {
             batch_norm: s.batch_norm.unwrap_or(BatchNorm::Recalibrate),
             clients: s.clients.unwrap_or(default.clients),
             classes_per_client: match default.deal {
-                Deal::Classes(count) if chosen == 0 => Some(count),
+                Deal::Classes(count) if dealt && chosen == 0 => Some(count),
                 _ => s.classes_per_client,
             },
             dirichlet: s.dirichlet,
@@ -253,7 +265,7 @@ impl Config {
             min_photos: s.min_photos.or(rated.min_photos),
             max_photos: s.max_photos.or(rated.max_photos),
             min_per_score: s.min_per_score.or(rated.min_per_score),
-            test_fraction: s.test_fraction.or(rated.test_fraction).or(test_fraction),
+            test_fraction: s.test_fraction.or(rated.test_fraction).or(test_fraction).filter(|_| dealt),
             rounds: s.rounds.unwrap_or(default.rounds),
             local_epochs: s.local_epochs.unwrap_or(default.local_epochs),
             finetune_epochs: s.finetune_epochs.or(s.local_epochs).unwrap_or(default.local_epochs),
@@ -279,6 +291,7 @@ impl Config {
             new_client_layers: s
                 .new_clients
                 .map(|_| s.new_client_layers.unwrap_or(NewClientLayers::Personal)),
+            own,
         };
         config.check()?;
         Ok(config)
@@ -289,7 +302,7 @@ impl Config {
             return wrong("algorithm is empty: give at least one, such as --algorithm fedper,fedavg");
         }
         for (i, name) in self.algorithm.iter().enumerate() {
-            if self.method(name).is_none() {
+            if self.method(name).is_none() && !self.own.methods.contains_key(name) {
                 return wrong(format!("there is no algorithm `{name}`; there are {}", methods::names()));
             }
             if self.algorithm[..i].contains(name) {
@@ -312,7 +325,7 @@ impl Config {
         if settings.stem.as_deref().is_none_or(|stem| stem == AUTO) {
             self.stem = auto_stem(self.model, dataset.images.height.min(dataset.images.width));
         }
-        if let Some(folders) = &dataset.devices {
+        if let (Some(folders), None) = (&dataset.devices, &self.own.shards) {
             if settings.has_no_partition() {
                 self.by_folder = true;
                 self.classes_per_client = None;
@@ -340,7 +353,7 @@ impl Config {
 
     /// The text of `config.toml`.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a configuration is a flat table")
+        self.without_replaced(toml::to_string(self).expect("a configuration is a flat table"))
     }
 }
 

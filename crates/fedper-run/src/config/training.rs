@@ -4,7 +4,7 @@ use fedper_core::plateau::Plateau;
 use fedper_core::schedule::{Course, Schedule};
 
 use super::methods::plain;
-use super::{Config, LrSchedule, Settings, wrong};
+use super::{Config, LrSchedule, Own, Settings, wrong};
 use crate::error::Error;
 
 const DEFAULT_STEP_FACTOR: f64 = 0.1;
@@ -23,8 +23,13 @@ pub(super) fn step_factor(settings: &Settings) -> Option<f64> {
 }
 
 /// The momentum of the run: 0 by default where one of its methods cannot have any, so that all train alike.
-pub(super) fn momentum(settings: &Settings, algorithms: &[String], default: f64) -> Result<f64, Error> {
-    let plain = plain(algorithms);
+pub(super) fn momentum(
+    settings: &Settings,
+    algorithms: &[String],
+    own: &Own,
+    default: f64,
+) -> Result<f64, Error> {
+    let plain = plain(algorithms, own);
     match (settings.momentum, &plain[..]) {
         (Some(momentum), [name, ..]) if momentum != 0.0 => wrong(format!(
             "momentum is {momentum}, and {name} counts on steps without it: give --momentum 0, or leave {name} out"
@@ -64,8 +69,8 @@ pub(super) fn check_pairs(settings: &Settings) -> Result<(), Error> {
 
 impl Config {
     /// What is to be said of the momentum, if it is not the usual one for a method's sake.
-    pub fn momentum_note(&self, settings: &Settings) -> Option<String> {
-        let plain = plain(&self.algorithm);
+    pub(crate) fn momentum_note(&self, settings: &Settings) -> Option<String> {
+        let plain = plain(&self.algorithm, &self.own);
         (settings.momentum.is_none() && !plain.is_empty()).then(|| {
             format!(
                 "momentum is 0 for all methods: {} cannot have any, and all train alike",

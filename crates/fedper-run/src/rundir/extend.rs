@@ -121,7 +121,7 @@ fn fill(
     experiment: &Experiment,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let Some(strategy) = experiment.config.method(algorithm) else { return Ok(()) };
+    let Some(strategy) = experiment.method(algorithm) else { return Ok(()) };
     let parts = experiment.parts(&*strategy);
     let foreign = |path: &Path| {
         let path = path.to_owned();

@@ -149,7 +149,11 @@ impl RunDir {
         // All but the number of rounds.
         let began = as_written_now(&progress.config);
         let as_long = |rounds| Config { rounds, ..config.clone() };
-        let changed = match resolved(&began) {
+        let began_as = resolved(&began);
+        if let Some(began) = &began_as {
+            same_program(path, began, config)?;
+        }
+        let changed = match &began_as {
             Some(began) => Config::differences(&as_long(began.rounds).to_toml(), &began.to_toml()),
             None => Config::differences(&config.to_toml(), &began),
         };
@@ -177,8 +181,8 @@ impl RunDir {
         }
         let rounds = open_cut(&path.join(ROUNDS), progress.rounds_len)?;
         let devices = open_cut(&path.join(DEVICES), progress.devices_len)?;
-        if let Some(began) = resolved(&began) {
-            extend::check(path, &began, config)?;
+        if let Some(began) = &began_as {
+            extend::check(path, began, config)?;
         }
         // Whatever of these was written when the run is killed here, it goes on.
         progress.config = config.to_toml();
@@ -339,6 +343,19 @@ impl RunDir {
         Self::remove_checkpoint(&self.path)?;
         Ok(summary)
     }
+}
+
+/// Refuses to go on with other samples, shards, methods or another network of a program's own than a run began with.
+pub(crate) fn same_program(path: &Path, began: &Config, now: &Config) -> Result<(), Error> {
+    let changes = began.own.changes(&now.own);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "{} was begun by another program: {}; go on with the one that began it, or begin another run",
+        path.display(),
+        changes.join("; ")
+    )))
 }
 
 /// The configuration in the text of a `config.toml`.

@@ -39,6 +39,14 @@ pub struct DeviceNetwork {
 pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Result<DeviceNetwork, Error> {
     let config = Config::resolve(&RunDir::settings(run)?)?;
     let wrong = |message: String| Err(Error::Config(message));
+    if let (Some(what), true) =
+        (config.own.in_words(), config.own.network.is_some() || config.own.methods.contains_key(algorithm))
+    {
+        return wrong(format!(
+            "{} has {what} of its own: ask the program that began it for its devices' networks",
+            run.display()
+        ));
+    }
     let known = config.method(algorithm).filter(|s| config.algorithm.iter().any(|name| name == s.name()));
     let Some(strategy) = known else {
         return wrong(format!("{} has run {}, not {algorithm}", run.display(), config.algorithm.join(", ")));
