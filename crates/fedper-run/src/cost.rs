@@ -27,13 +27,15 @@ fn operations_a_second(model: Model) -> f64 {
 fn seconds(config: &Config, architecture: &Architecture, samples: usize, tests: f64) -> f64 {
     let devices = config.training_clients() as f64;
     let (samples, rounds) = (samples as f64, f64::from(config.rounds));
-    let trained = rounds * config.participation * devices * samples * f64::from(config.local_epochs);
+    let methods = config.methods();
+    let epochs: f64 = methods.iter().map(|method| method.work(config.local_epochs)).sum();
+    let trained = rounds * config.participation * devices * samples * epochs;
     // A test of a network is a third of a training step. Each device is tested after its training, and with the average.
     let evaluated =
         config.eval_devices.map_or(devices, |count| count as f64) * rounds / f64::from(config.eval_every);
     let measured = samples.min(MEASURED as f64);
     let tested = evaluated * (2.0 * samples * tests + measured) / 3.0;
-    let images = config.algorithm.len() as f64 * (trained + tested);
+    let images = trained + methods.len() as f64 * tested;
     let operations = 6.0 * architecture.multiply_adds() as f64;
     images * operations / (CORES * operations_a_second(config.model))
 }

@@ -148,7 +148,7 @@ fn what_is_set_is_written_and_repeats_the_run() {
         ["run", "--quiet", "--config", text(&config), "--set", "fedrep.head_epochs=1", "--out", text(&first)];
     assert!(fedper(&args).status().unwrap().success());
     let written = std::fs::read_to_string(first.join("config.toml")).unwrap();
-    assert!(written.ends_with("[method.fedrep]\nhead_epochs = 1.0\n"), "{written}");
+    assert!(written.ends_with("[method.fedrep]\nhead_epochs = 1\n"), "{written}");
     run(&written, &second, 2);
     assert_same(&results(&first), &results(&second));
     assert_eq!(rounds(&first).len(), 3);
@@ -249,7 +249,7 @@ fn scaffold_has_no_momentum() {
     let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
     assert!(config.contains("momentum = 0.0\n"), "{config}");
     assert!(
-        !config.contains("[method.fedavg]") && config.contains("[method.scaffold]\nserver_lr = 1.0"),
+        !config.contains("[method.fedavg]") && config.contains("[method.scaffold]\nserver_lr = 1"),
         "{config}"
     );
     for (momentum, code) in [("0.9", Some(2)), ("0", Some(0))] {

@@ -81,6 +81,10 @@ impl Strategy for Ditto {
         round.answer(vec![("", base)], vec![("", statistics), (OWN.prefix, device.params()?)], metrics)
     }
 
+    fn work(&self, epochs: u32) -> f64 {
+        f64::from(epochs) + f64::from(self.personal_epochs.unwrap_or(epochs))
+    }
+
     /// v, as it is.
     fn network(
         &self,

@@ -67,4 +67,9 @@ impl Strategy for FedRep {
         }
         round.answer_with_model(device, metrics)
     }
+
+    /// A head's epoch is a forward pass of the base, and little more.
+    fn work(&self, epochs: u32) -> f64 {
+        f64::from(epochs) + f64::from(self.head_epochs) / 3.0
+    }
 }

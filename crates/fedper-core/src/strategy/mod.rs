@@ -111,6 +111,12 @@ pub trait Strategy: Send + Sync {
         samples as f64
     }
 
+    /// How many epochs of the whole network a device's part of a round of `epochs` takes, about: for telling how long a run
+    /// takes before it begins.
+    fn work(&self, epochs: u32) -> f64 {
+        epochs.into()
+    }
+
     /// Whether devices may train with momentum. Where a method's formula counts on plain steps they may not.
     fn takes_momentum(&self) -> bool {
         true

@@ -83,7 +83,7 @@ fn set_flags(methods: &toml::Table) -> String {
         for (name, value) in values.as_table().into_iter().flatten() {
             let default =
                 by_name(method).and_then(|entry| entry.settings.iter().find(|s| s.name == name)?.default);
-            if value.as_float() != default {
+            if value.as_float().or(value.as_integer().map(|whole| whole as f64)) != default {
                 flags += &format!(" --set {method}.{name}={value}");
             }
         }

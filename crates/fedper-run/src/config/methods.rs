@@ -5,16 +5,39 @@ use std::sync::Arc;
 
 use fedper_core::strategy::registry::by_name;
 use fedper_core::strategy::{METHODS, Strategy};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::value::Value;
 use super::{Config, Own, Settings, wrong};
 use crate::error::Error;
 
 /// Settings by method, and by their own name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct MethodSettings(BTreeMap<String, BTreeMap<String, f64>>);
+
+impl Serialize for MethodSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = |values: &BTreeMap<String, f64>| -> BTreeMap<String, Written> {
+            values.iter().map(|(name, &value)| (name.clone(), Written(value))).collect()
+        };
+        serializer.collect_map(self.0.iter().map(|(method, values)| (method, written(values))))
+    }
+}
+
+/// A value as it is written: a whole one as such.
+struct Written(f64);
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let whole = self.0 as i64;
+        if self.0 == whole as f64 {
+            serializer.serialize_i64(whole)
+        } else {
+            serializer.serialize_f64(self.0)
+        }
+    }
+}
 
 impl MethodSettings {
     /// Takes over what `other` says, and keeps the rest.

@@ -51,8 +51,9 @@ impl Given<'_> {
                 "device {device}'s {what} on its own training images, and these cannot be had: {error}"
             ))
         };
-        if !self.takes_samples(&config) {
-            return self.put_together(&config).map_err(|error| needs(&error));
+        match self.put_together(&config) {
+            Err(LearnError::Device(error)) if error.is::<NoSamples>() => {}
+            put_together => return put_together.map_err(|error| needs(&error)),
         }
         let experiment = Experiment::prepare(&settings).map_err(|error| needs(&error))?;
         let never = AtomicBool::new(false);
@@ -69,13 +70,13 @@ impl Given<'_> {
         stop: &AtomicBool,
     ) -> Result<Params, LearnError> {
         let config = &experiment.config;
-        // Whoever has too few samples to train takes no part, and has what can be had without.
-        let left_out = experiment.left_out.contains(&(place as u64));
-        if left_out && !self.strategy.network_trains() {
-            return Ok(self.parts.join(self.received, self.kept));
+        match self.put_together(config) {
+            Err(LearnError::Device(error)) if error.is::<NoSamples>() => {}
+            put_together => return put_together,
         }
-        if left_out || !self.takes_samples(config) {
-            return self.put_together(config);
+        // Whoever has too few samples to train takes no part, and has what can be had without.
+        if experiment.left_out.contains(&(place as u64)) {
+            return Ok(self.parts.join(self.received, self.kept));
         }
         let bench = Bench::ready(bench, experiment)?;
         let mut device = LocalDevice::new(experiment, bench, id, place, self.round, stop);
@@ -83,10 +84,7 @@ impl Given<'_> {
         device.params()
     }
 
-    fn takes_samples(&self, config: &Config) -> bool {
-        self.strategy.network_trains() || local_round(config, self.parts, self.round).measures()
-    }
-
+    /// What can be had without samples.
     fn put_together(&self, config: &Config) -> Result<Params, LearnError> {
         let mut shelf = Shelf(Params::zeros(self.parts.split.whole().clone()));
         self.make(config, &mut shelf)?;
