@@ -1,7 +1,6 @@
 //! An experiment ready to run: a validated configuration with its data, partition, network and initial weights.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use fedper_core::coordinator::Plan;
@@ -13,11 +12,14 @@ use fedper_core::split::{BaseParams, PersonalParams, Split};
 use fedper_core::strategy::Strategy;
 use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
-use sha2::{Digest, Sha256};
 
+use crate::brought::Brought;
 use crate::config::{BatchNorm, Config, Settings};
 use crate::cost;
 use crate::error::Error;
+use crate::given::check_init;
+pub(crate) use crate::given::read_hashed_weights;
+pub use crate::given::read_weights;
 
 /// Everything that a run needs and that does not change while it runs.
 pub struct Experiment {
@@ -47,14 +49,6 @@ pub struct Experiment {
     own_init: BTreeMap<u64, Params>,
     /// Methods that the program brought along.
     methods: Vec<Arc<dyn Strategy>>,
-}
-
-/// What a program brings along for an experiment, checked; what is not here, the configuration says.
-#[derive(Default)]
-pub(crate) struct Brought {
-    pub(crate) partition: Option<Partition>,
-    pub(crate) network: Option<Architecture>,
-    pub(crate) methods: Vec<Arc<dyn Strategy>>,
 }
 
 impl Experiment {
@@ -396,48 +390,4 @@ fn left_out(config: &Config, architecture: &Architecture, partition: &Partition)
         )));
     }
     Ok(left_out)
-}
-
-/// Reads the parameters in a safetensors file.
-///
-/// # Errors
-/// If it cannot be read or is no such file.
-pub fn read_weights(path: &Path) -> Result<Params, Error> {
-    Ok(read_hashed_weights(path)?.0)
-}
-
-/// The same with the file's SHA-256, in hexadecimal digits.
-pub(crate) fn read_hashed_weights(path: &Path) -> Result<(Params, String), Error> {
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let foreign = |reason| Error::Foreign { path: path.to_owned(), reason };
-    // A zip archive or a bare pickle.
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-        return Err(foreign(
-            "a PyTorch file, which is a program; make it one of data in Python: \
-             safetensors.torch.save_file(torch.load(FILE), 'weights.safetensors')"
-                .into(),
-        ));
-    }
-    let params = fedper_nn::weights::read_safetensors(&bytes).map_err(|error| foreign(error.to_string()))?;
-    let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((params, hash))
-}
-
-fn check_init(init: &Params, layout: &Arc<Layout>, path: &Path) -> Result<(), Error> {
-    let mut trial = Params::zeros(layout.clone());
-    for (spec, values) in init.iter() {
-        trial.set(&spec.name, &spec.shape, values).map_err(|error| {
-            Error::Config(format!(
-                "{}: {error}; take what fits with `fedper model import`, or choose the model and data it was made for",
-                path.display()
-            ))
-        })?;
-    }
-    match init.first_non_finite() {
-        Some(name) => Err(Error::Foreign {
-            path: path.to_owned(),
-            reason: format!("parameter `{name}` holds a value that is not finite"),
-        }),
-        None => Ok(()),
-    }
 }

@@ -44,6 +44,7 @@
 //! command line over all of it.
 
 pub mod bench;
+mod brought;
 pub mod builder;
 mod campaign;
 pub mod cli;
@@ -54,6 +55,7 @@ mod device;
 pub mod error;
 pub mod experiment;
 pub mod failure;
+mod given;
 pub mod import;
 pub mod kept;
 pub mod network;
