@@ -4,8 +4,8 @@
 //! devices are: [`simulator::run`] has them as worker threads on this machine and writes a [`rundir::RunDir`]. [`predict`]
 //! classifies images with a device's network from it.
 //!
-//! Inside: `config <- experiment <- device <- settled <- rundir <- campaign <- simulator`; [`predict`] and [`import`] stand
-//! beside. Nothing here knows a command line, a socket or a report.
+//! Inside: `config <- experiment <- {device, rundir} <- {settled, campaign} <- simulator <- {outcome, builder}`; [`predict`],
+//! [`kept`] and [`import`] stand beside. Nothing here knows a command line, a socket or a report.
 
 pub mod builder;
 pub mod campaign;
