@@ -247,7 +247,7 @@ impl Learner for LocalDevice<'_> {
         Ok(metrics)
     }
 
-    /// On up to [`MEASURED`] of its training samples, the same in each round, without crops and flips.
+    /// On up to `MEASURED` of its training samples, the same in each round, without crops and flips.
     fn measure_statistics(&mut self) -> Result<(), LearnError> {
         let images = &self.experiment.dataset.images;
         let Bench { network, measure_batcher, pixels, labels, .. } = &mut *self.bench;
