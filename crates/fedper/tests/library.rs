@@ -264,9 +264,12 @@ fn a_run_does_not_go_on_with_other_things() {
         assert!(said.contains("samples, shards and the method `remembers` of its own"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    let predict = ["predict", done.to_str().unwrap(), "--device", "0", "--algorithm", "remembers", "x.png"];
+    let run = done.to_str().unwrap();
+    let predict = ["predict", "--run", run, "--device", "0", "--algorithm", "remembers", "x.png"];
     let output = common::fedper(&predict).output().unwrap();
-    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(2));
+    let said = common::stderr(&output);
+    assert!(said.contains("ask the program that began it for its devices' networks"), "{said}");
     assert!(own().run_in(&half).is_ok());
 }
 
