@@ -76,7 +76,7 @@ fn failures_and_samples_of_devices_are_drawn_alike() {
 #[test]
 fn every_method_is_the_simulators_bit_for_bit() {
     for (model, more) in
-        [("mlp", "participation = 0.6\nfailure_rate = 0.2\nrounds = 4\n"), ("mobilenet_v1", "rounds = 2\n")]
+        [("mlp", "participation = 0.6\nfailure_rate = 0.2\nrounds = 4\n"), ("mobilenet_v1", "rounds = 1\n")]
     {
         let dir = tempfile::tempdir().unwrap();
         let config = CONFIG.replace("mlp", model) + &every_method() + more;
@@ -91,7 +91,9 @@ fn every_method_is_the_simulators_bit_for_bit() {
 #[test]
 fn a_training_that_did_not_count_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
-    let config = format!("{CONFIG}{}rounds = 4\n", every_method()).replace("clients = 4", "clients = 3");
+    let methods = ["fedper", "ditto", "scaffold"];
+    let config =
+        format!("{CONFIG}algorithm = {methods:?}\nrounds = 4\n").replace("clients = 4", "clients = 3");
     let options =
         ServerOptions { min_answers: 2, round_timeout: Duration::from_secs(3), ..superlink::options() };
     let [unheard, unasked] = [Lost::Answer(1, 2), Lost::Question(1, 2)].map(|lost| {
@@ -107,28 +109,25 @@ fn a_training_that_did_not_count_leaves_no_trace() {
     });
     assert_same(&shared(&unheard.0), &shared(&unasked.0));
     let experiment = fedper::experiment::Experiment::prepare(&common::settings(&config)).unwrap();
-    for (entry, device) in METHODS.iter().flat_map(|entry| (0..3).map(move |device| (entry, device))) {
-        let method = experiment.config.method(entry.name).unwrap();
-        let parts = experiment.parts(&*method);
-        if parts.kept.is_empty() {
-            continue;
-        }
+    for (name, device) in methods.into_iter().flat_map(|name| (0..3).map(move |device| (name, device))) {
+        let parts = experiment.parts(&*experiment.config.method(name).unwrap());
         let state = |states: &Path| {
             let store = Store::open(&states.join(format!("client-{device}"))).unwrap();
             let federation = store.federations().unwrap().remove(0);
-            let scope = Scope { federation: &federation, algorithm: entry.name };
+            let scope = Scope { federation: &federation, algorithm: name };
             store.after(4, scope, DeviceId(device), &parts).unwrap().unwrap()
         };
-        assert!(state(&unheard.1) == state(&unasked.1), "{}, device {device}", entry.name);
+        assert!(state(&unheard.1) == state(&unasked.1), "{name}, device {device}");
     }
 }
 
-/// Devices of one process send their mean, which is rounded once more.
+/// Devices of one process send their mean, which is rounded once more. A small rate: a large one makes more of that.
 #[test]
 fn every_method_is_the_simulators_but_for_a_rounding_where_devices_share_a_process() {
     let dir = tempfile::tempdir().unwrap();
-    let config = format!("{CONFIG}{}rounds = 3\n", every_method())
-        .replace("samples_per_client = 20\n", "samples_per_client = 33\n");
+    let config = format!("{CONFIG}{}rounds = 2\n", every_method())
+        .replace("samples_per_client = 20\n", "samples_per_client = 33\n")
+        .replace("lr = 0.05", "lr = 0.01");
     let (simulated, there) = (dir.path().join("simulated"), dir.path().join("deployed"));
     common::run(&config, &simulated, 2);
     deployed(&config, &there, &dir.path().join("states"), &[0..=2, 3..=3]).summary.unwrap();
@@ -139,7 +138,7 @@ fn every_method_is_the_simulators_but_for_a_rounding_where_devices_share_a_proce
         for (spec, values) in ours.iter() {
             let others = theirs.get(&spec.name).unwrap();
             // A control is a difference of weights divided by the way, so it has the error of weights divided by that.
-            let most = if spec.name.starts_with("control/") { 1e-6 / 0.05 } else { 1e-6 };
+            let most = if spec.name.starts_with("control/") { 1e-6 / 0.01 } else { 1e-6 };
             for (a, b) in values.iter().zip(others) {
                 assert!((a - b).abs() <= most, "{name}, {}: {a} and {b}", spec.name);
                 compared += 1;
