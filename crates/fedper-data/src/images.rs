@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::DataError;
 use crate::photos::Stored;
+use crate::resize::Resize;
 
 /// Images of one size with their labels.
 ///
@@ -127,6 +128,14 @@ impl Images {
         }
         let labels = order.iter().map(|&index| self.labels[index as usize]).collect();
         Self { pixels: Pixels::Memory(pixels), labels, ..*self }
+    }
+
+    /// All of them in another size.
+    pub(crate) fn resized(&self, resize: &Resize) -> Result<Self, DataError> {
+        let shape = [self.height, self.width, self.channels];
+        let pixels = (0..self.len()).flat_map(|i| resize.apply(self.pixels(i), shape)).collect();
+        let (height, width) = resize.size();
+        Self::new([height, width, self.channels], pixels, self.labels.clone())
     }
 
     /// Appends images of the same shape.

@@ -38,27 +38,31 @@ mod folder;
 mod idx;
 mod images;
 mod left_out;
+mod load;
 mod locate;
 mod made;
 mod memory;
 mod normalisation;
+mod options;
 mod partition;
 mod photos;
 mod resize;
 
 pub use batch::{Batcher, normalise};
 pub use catalogue::{Archive, DatasetInfo, DatasetKind, catalogue};
-pub use dataset::{Dataset, DeviceFolder, LoadOptions, load, load_watched};
+pub use dataset::{Dataset, DeviceFolder};
 pub use error::DataError;
 #[cfg(feature = "fetch")]
 pub use fetch::{FetchOptions, Progress, fetch, fetch_with};
-pub use flickr::{RATINGS as FLICKR_RATINGS, RaterOptions};
+pub use flickr::RATINGS as FLICKR_RATINGS;
 pub use folder::read_image;
 pub use images::Images;
 pub use left_out::LeftOut;
+pub use load::{load, load_watched};
 pub use locate::cache_dir;
 pub use made::{MakeOptions, make_flickr_aes};
 pub use normalisation::Normalisation;
+pub use options::{LoadOptions, RaterOptions};
 pub use partition::{
     ClassTable, Partition, PartitionOptions, Scheme, Shard, TestSplit, class_counts, partition,
 };

@@ -3,7 +3,7 @@
 use image::imageops::{self, FilterType};
 use image::{ImageBuffer, Luma, Pixel, Rgb};
 
-use crate::{DataError, Images};
+use crate::DataError;
 
 /// The longest side that images are resized to: beyond it, a typing mistake is likelier than a plan.
 const LONGEST: usize = 4096;
@@ -23,6 +23,11 @@ impl Resize {
             return Err(DataError::ImageSize { height, width, longest: LONGEST });
         }
         Ok(Self { height, width })
+    }
+
+    /// Height and width of what comes out.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.height, self.width)
     }
 
     /// Resizes `pixels`, `[height][width][channels]` with 1 or 3 channels.
@@ -48,25 +53,19 @@ impl Resize {
             .expect("the shape is the pixels'");
         imageops::resize(&from, side(self.width), side(self.height), FilterType::Triangle).into_raw()
     }
-
-    /// Resizes all of `images`.
-    pub(crate) fn apply_all(&self, images: &Images) -> Result<Images, DataError> {
-        let shape = [images.height, images.width, images.channels];
-        let pixels = (0..images.len()).flat_map(|i| self.apply(images.pixels(i), shape)).collect();
-        Images::new([self.height, self.width, images.channels], pixels, images.labels().to_vec())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Images;
 
     #[test]
     fn halving_averages_and_keeps_the_orientation() {
         // Dark left, light right, and a light lower right corner.
         let rows = [[0, 0, 100, 100], [0, 0, 100, 100], [0, 0, 200, 200], [0, 0, 200, 200]];
         let images = Images::new([4, 4, 1], rows.concat(), vec![3]).unwrap();
-        let half = Resize::new((2, 2)).unwrap().apply_all(&images).unwrap();
+        let half = images.resized(&Resize::new((2, 2)).unwrap()).unwrap();
         assert_eq!((half.height, half.width, half.labels()), (2, 2, &[3][..]));
         let [a, b, c, d] = half.pixels(0) else { panic!("4 pixels") };
         assert!(a < b && c < d && b < d, "{:?}", half.pixels(0));
@@ -75,7 +74,7 @@ mod tests {
     #[test]
     fn channels_stay_apart_and_sides_are_not_swapped() {
         let rgb = Images::new([2, 4, 3], [7, 8, 9].repeat(8), vec![0]).unwrap();
-        let resized = Resize::new((3, 5)).unwrap().apply_all(&rgb).unwrap();
+        let resized = rgb.resized(&Resize::new((3, 5)).unwrap()).unwrap();
         assert_eq!([resized.height, resized.width], [3, 5]);
         assert_eq!(resized.pixels(0), [7, 8, 9].repeat(15));
     }

@@ -9,8 +9,8 @@ mod unpack;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::dataset::find_info;
 use crate::error::io;
+use crate::load::find_info;
 use crate::{Archive, DataError, DatasetInfo, cache_dir};
 use download::Remote;
 

@@ -12,7 +12,6 @@ use crate::decode::{Fit, Trouble};
 use crate::photos::{PhotoCache, Slot};
 use crate::{DataError, Dataset, DeviceFolder, Images, LeftOut, LoadOptions, locate};
 use ratings::{Rating, Ratings};
-pub use users::RaterOptions;
 
 /// The file of ratings.
 pub const RATINGS: &str = "FLICKR-AES_image_labeled_by_each_worker.csv";
@@ -25,7 +24,7 @@ pub(crate) const MADE: &str = "MADE.txt";
 /// The size that photos are resized to unless told otherwise: the paper's networks' own.
 const SIZE: (usize, usize) = (224, 224);
 
-/// Reads the ratings, draws users, and brings their photos into the cache; see [`RaterOptions`]. `progress` is called with
+/// Reads the ratings, draws users, and brings their photos into the cache; see [`RaterOptions`](crate::RaterOptions). `progress` is called with
 /// how many photos are there and how many are asked for.
 ///
 /// A photo that is missing or broken is left out. If that leaves a user with too few, the next user in the order of the

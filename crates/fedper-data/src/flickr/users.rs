@@ -3,27 +3,7 @@
 use fedper_core::seed::{self, Purpose, SERVER};
 
 use super::ratings::{Rating, Ratings, SCORES};
-
-/// Which users of a dataset of ratings become devices. The defaults are the FedPer paper's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RaterOptions {
-    /// How many users are drawn.
-    pub users: usize,
-    /// The fewest photos that a user has rated.
-    pub min_photos: usize,
-    /// The most photos that a user has rated.
-    pub max_photos: usize,
-    /// The fewest photos that a user has given each score.
-    pub min_per_score: usize,
-    /// The run's seed.
-    pub seed: u64,
-}
-
-impl Default for RaterOptions {
-    fn default() -> Self {
-        Self { users: 30, min_photos: 60, max_photos: 290, min_per_score: 4, seed: 1 }
-    }
-}
+use crate::RaterOptions;
 
 impl RaterOptions {
     /// Why a user with these ratings does not qualify, if so.
