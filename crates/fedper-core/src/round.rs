@@ -19,18 +19,18 @@ impl fmt::Display for DeviceId {
     }
 }
 
-/// From the server to a device: the base to train on, or to be evaluated with.
+/// From the server to a device: what it trains on, or is tested with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Download {
     /// 1 for the first round.
     pub round: u32,
     /// Whether the device should test its network between its training and its answer.
     pub test_locally: bool,
-    /// The server's base, shared by all messages of a round.
+    /// The slots that the method sends, of FedPer the base; shared by all messages of a round.
     pub base: Arc<Shared>,
 }
 
-/// From a device to the server: its trained base and what it measured.
+/// From a device to the server: what it sends after training, and what it measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upload {
     /// Whose.
@@ -43,22 +43,22 @@ pub struct Upload {
     pub train: TrainMetrics,
     /// Its own test right after training, if it was asked for.
     pub test: Option<EvalMetrics>,
-    /// The base it trained.
+    /// The slots that the method sends, of FedPer the base that it trained.
     pub base: Shared,
 }
 
-/// From devices that share a machine: the mean of their bases, weighted by their samples, and what each measured.
+/// From devices that share a machine: what they send, folded as the server would fold it, and what each measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Together {
     /// The round they answer.
     pub round: u32,
-    /// Each device's part but for its base; those that failed are not in it.
+    /// Each device's part but for what it sends; those that failed are not in it.
     pub answers: Vec<Answer>,
-    /// The mean of the bases they trained.
+    /// Their slots, folded.
     pub base: Shared,
 }
 
-/// An [`Upload`] without its base.
+/// An [`Upload`] without what is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Answer {
     /// Whose.

@@ -83,18 +83,6 @@ impl Side {
             whole.at_mut(position).copy_from_slice(part.at(own));
         }
     }
-
-    /// `params` in this side's layout, matched by name and shape.
-    fn adopt(&self, params: &Params) -> Result<Params, ParamsError> {
-        let mut own = Params::zeros(self.layout.clone());
-        for (spec, values) in params.iter() {
-            own.set(&spec.name, &spec.shape, values)?;
-        }
-        match self.layout.specs().iter().find(|spec| params.layout().position(&spec.name).is_none()) {
-            Some(missing) => Err(ParamsError::Missing(missing.name.clone())),
-            None => Ok(own),
-        }
-    }
 }
 
 impl Split {
@@ -195,22 +183,6 @@ impl Split {
         self.personal.put(personal, &mut whole);
         whole
     }
-
-    /// A stored base, matched by name and shape.
-    ///
-    /// # Errors
-    /// If a parameter is missing, unknown to this side of the cut, or of another shape.
-    pub fn adopt_base(&self, params: &Params) -> Result<Shared, ParamsError> {
-        self.base.adopt(params).map(Shared)
-    }
-
-    /// A device's stored personal parameters, matched by name and shape.
-    ///
-    /// # Errors
-    /// If a parameter is missing, unknown to this side of the cut, or of another shape.
-    pub fn adopt_personal(&self, params: &Params) -> Result<Kept, ParamsError> {
-        self.personal.adopt(params).map(Kept)
-    }
 }
 
 /// Whether `name` matches `pattern`, where `*` stands for any characters, none included.
@@ -306,17 +278,5 @@ mod tests {
     fn personal_buffers_move_only_the_statistics() {
         let split = Split::by_patterns(&layout(), &["fc.bias"]).unwrap().with_personal_buffers();
         assert_eq!(names(split.personal()), ["bn1.running_mean", "fc.bias"]);
-    }
-
-    #[test]
-    fn stored_parameters_are_matched_by_name_not_by_position() {
-        let split = Split::by_patterns(&layout(), &["fc.*"]).unwrap();
-        let swapped =
-            Layout::new(vec![Spec::trainable("fc.bias", [1]), Spec::trainable("fc.weight", [3])]).unwrap();
-        let stored = Params::from_values(swapped, vec![9.0, 1.0, 2.0, 3.0]).unwrap();
-        assert_eq!(split.adopt_personal(&stored).unwrap().params().values(), [1.0, 2.0, 3.0, 9.0]);
-        assert!(matches!(split.adopt_base(&stored), Err(ParamsError::Unknown(_))));
-        let half = Params::zeros(Layout::new(vec![Spec::trainable("fc.bias", [1])]).unwrap());
-        assert_eq!(split.adopt_personal(&half).unwrap_err(), ParamsError::Missing("fc.weight".into()));
     }
 }

@@ -1,4 +1,5 @@
 use fedper_core::params::Spec;
+use fedper_core::parts::Parts;
 use fedper_core::split::Split;
 use proptest::prelude::*;
 
@@ -10,7 +11,7 @@ fn base(shapes: &[Vec<usize>], bits: u32) -> Shared {
     let layout = Layout::new(specs.collect()).unwrap();
     let values = (0..layout.numel()).map(|i| f32::from_bits(bits.wrapping_mul(2 * i as u32 + 1)));
     let params = Params::from_values(layout.clone(), values.collect()).unwrap();
-    Split::all_base(&layout).adopt_base(&params).unwrap()
+    Parts::of(Split::all_base(&layout)).adopt_state(params).unwrap()
 }
 
 fn back(content: &Content) -> Content {
@@ -23,7 +24,7 @@ fn back(content: &Content) -> Content {
 fn large_arrays_travel_in_chunks_and_equal_chunks_once() {
     // Three chunks; zeros, so that two of them are equal but for the header in the first.
     let layout = Layout::new(vec![Spec::trainable("w", [1_310_720, 2]), Spec::trainable("v", [3])]).unwrap();
-    let base = Split::all_base(&layout).adopt_base(&Params::zeros(layout.clone())).unwrap();
+    let base = Parts::of(Split::all_base(&layout)).adopt_state(Params::zeros(layout.clone())).unwrap();
     let record = ArrayRecord::of(&base);
     assert_eq!(record.objects.len(), 3 + 1 + 1 + 1 + 1);
     assert_eq!(record.to_params(&layout).unwrap(), *base.params());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use fedper_core::params::{Layout, Params, Spec};
+use fedper_core::parts::Parts;
 use fedper_core::seed::{self, Purpose};
 use fedper_core::split::Split;
 use fedper_flower::message::Incoming;
@@ -68,7 +69,7 @@ fn content(flat: bool) -> Content {
     config.set_text("fedper-config", "clients = 3");
     config.set_texts("failures", vec!["no".into(), "yes".into()]);
     config.set_bool("flag", true);
-    let base = Split::all_base(&layout).adopt_base(&params).unwrap();
+    let base = Parts::of(Split::all_base(&layout)).adopt_state(params).unwrap();
     Content {
         arrays: Some(if flat { ArrayRecord::flat(&base) } else { ArrayRecord::of(&base) }),
         metrics: Some(metrics),

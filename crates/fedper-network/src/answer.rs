@@ -221,7 +221,7 @@ pub fn check_trained(
             return Err(format!("its update has norm {norm:.3}, more than {most} (--max-update-norm)"));
         }
     }
-    let sent = parts.adopt_sent(&params).map_err(|error| error.to_string())?;
+    let sent = parts.adopt_sent(params).map_err(|error| error.to_string())?;
     Ok((sent, answers, failed))
 }
 

@@ -10,7 +10,7 @@ fn base(shape: [usize; 1], value: f32) -> Shared {
     let layout = Layout::new(vec![Spec::trainable("w", shape)]).unwrap();
     let mut params = Params::zeros(layout.clone());
     params.values_mut().fill(value);
-    Split::all_base(&layout).adopt_base(&params).unwrap()
+    Parts::of(Split::all_base(&layout)).adopt_state(params).unwrap()
 }
 
 /// An answer of whoever trains all of `w`, which was zero.

@@ -176,7 +176,7 @@ impl<'a> Host<'a> {
         if let Some(name) = params.first_non_finite() {
             return Err(format!("the server's base holds a value that is not finite, in `{name}`"));
         }
-        let base = parts.adopt_received(&params).map_err(|error| error.to_string())?;
+        let base = parts.adopt_received(params).map_err(|error| error.to_string())?;
         let federation = match config.text(FEDERATION) {
             Some(name) if name.len() > LONGEST_NAME => {
                 return Err(format!("the federation's name is longer than {LONGEST_NAME} bytes"));

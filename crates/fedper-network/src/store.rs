@@ -324,7 +324,7 @@ impl Store {
         }
         let params =
             Params::from_le_bytes(layout.clone(), values).map_err(|error| foreign(error.to_string()))?;
-        let personal = parts.adopt_kept(&params).expect("made with the kept layout");
+        let personal = parts.adopt_kept(params).expect("made with the kept layout");
         Ok(State { round, personal })
     }
 

@@ -29,7 +29,7 @@ fn a_round_asked_for_again_begins_where_it_began() {
     let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
     let parts = Parts::of(Split::all_personal(&layout));
     let own =
-        |value: f32| parts.adopt_kept(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
+        |value: f32| parts.adopt_kept(Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
     let device = DeviceId(3);
     let begins = |round: u32| {
         let store = Store::open(dir.path()).unwrap();
@@ -62,7 +62,7 @@ fn a_round_that_did_not_count_never_was() {
     let layout = Layout::new(vec![Spec::trainable("fc", [2])]).unwrap();
     let parts = Parts::of(Split::all_personal(&layout));
     let own =
-        |value: f32| parts.adopt_kept(&Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
+        |value: f32| parts.adopt_kept(Params::from_values(layout.clone(), vec![value; 2]).unwrap()).unwrap();
     let store = Store::open(dir.path()).unwrap();
     let device = DeviceId(3);
     let after = |counted: u32| store.after(counted, SCOPE, device, &parts).unwrap();

@@ -13,7 +13,6 @@ use fedper_nn::{Architecture, Network};
 use self::brought::{check_names, fits, hash_of_method, own, wrong};
 use crate::config::{Config, Settings};
 use crate::cores;
-use crate::cost;
 use crate::error::Error;
 use crate::experiment::{Brought, Experiment, recorded_name};
 use crate::outcome::Run;
@@ -319,18 +318,13 @@ impl<'a> Builder<'a> {
             Some(data) => data,
             None => fedper_data::load(&config.dataset, config.data_dir.as_deref(), &config.load_options())?,
         };
-        let fewer = if known { cost::fewer_samples(&settings, &config, &dataset)? } else { None };
-        let note = fewer.map(|(samples, note)| {
-            settings.samples_per_client = Some(samples);
-            note
-        });
         if let Some(network) = &network {
             fits(network, &dataset)?;
         }
         let partition = shards.map(|shards| Partition::given(&dataset, shards)).transpose()?;
         let brought = Brought { partition, network, methods: methods.clone() };
-        let mut experiment = Experiment::resolved(Config::resolve(&settings)?, &settings, dataset, brought)?;
-        experiment.note_dealt(note);
+        let make = if known { Experiment::affordable } else { Experiment::resolved };
+        let mut experiment = make(&settings, dataset, brought)?;
         for method in &methods {
             let hash = hash_of_method(&experiment, &**method)?;
             let entry = experiment.config.own.methods.get_mut(method.name());

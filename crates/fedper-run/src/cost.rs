@@ -46,10 +46,9 @@ fn seconds(config: &Config, architecture: &Architecture, samples: usize, tests: 
 /// If the images are too small for the network, or no device is left to train.
 pub(crate) fn fewer_samples(
     settings: &Settings,
-    config: &Config,
     dataset: &Dataset,
 ) -> Result<Option<(Samples, String)>, Error> {
-    let mut config = config.clone();
+    let mut config = Config::resolve(settings)?;
     config.adapt(settings, dataset);
     config.check_new_clients()?;
     if settings.samples_per_client.is_some() || config.samples_per_client.is_some() || config.by_folder {

@@ -71,7 +71,7 @@ impl Bench {
 }
 
 /// Device `id` in `round`, on a worker's bench.
-pub struct LocalDevice<'a> {
+pub(crate) struct LocalDevice<'a> {
     experiment: &'a Experiment,
     bench: &'a mut Bench,
     id: DeviceId,
@@ -90,7 +90,7 @@ pub struct Stopped;
 /// The reason a device gives when its training panicked, which is a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Panicked(pub String);
+pub(crate) struct Panicked(pub String);
 
 /// Whether device `id` is out for `round`, drawn with the configured failure rate.
 pub fn drops_out(config: &Config, id: DeviceId, round: u32) -> bool {
@@ -120,7 +120,7 @@ impl Draws {
 
 impl<'a> LocalDevice<'a> {
     /// Device `id`, whose samples are the share of the partition at `place`.
-    pub fn new(
+    pub(crate) fn new(
         experiment: &'a Experiment,
         bench: &'a mut Bench,
         id: DeviceId,
@@ -166,7 +166,7 @@ impl<'a> LocalDevice<'a> {
 
     /// Trains a device that was not there before, from `start`, all but what `frozen` names, at the full learning rate;
     /// tests it before the first epoch and after each. With `measure`, it measures its batch-norm statistics first.
-    pub fn adapt(
+    pub(crate) fn adapt(
         &mut self,
         start: &Params,
         measure: bool,
@@ -235,8 +235,10 @@ impl Learner for LocalDevice<'_> {
         let mut metrics = TrainMetrics::default();
         let network = &mut self.bench.network;
         network.reset_momentum();
-        let tilt = pass.tilt.unwrap_or_default();
-        network.tilt(tilt.pull as f32, tilt.toward, tilt.add).map_err(failed)?;
+        match pass.tilt {
+            Some(tilt) => network.tilt(tilt.pull as f32, tilt.toward, tilt.add).map_err(failed)?,
+            None => network.untilt(),
+        }
         network.freeze(|name| pass.only.is_some_and(|only| only.position(name).is_none()));
         for _ in 0..pass.epochs {
             self.epoch(config.schedule().rate_in(self.round), &mut draws, &mut metrics)?;
@@ -317,7 +319,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// What `round` asks of a device.
-pub fn local_round<'a>(config: &Config, parts: &'a Parts, round: u32) -> LocalRound<'a> {
+pub(crate) fn local_round<'a>(config: &Config, parts: &'a Parts, round: u32) -> LocalRound<'a> {
     LocalRound {
         parts,
         round,

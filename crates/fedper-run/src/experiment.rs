@@ -16,7 +16,8 @@ use fedper_data::{Dataset, Partition, PartitionOptions};
 use fedper_nn::{Architecture, InputShape};
 
 use self::weights::check_init;
-pub use self::weights::{read_hashed_weights, read_weights};
+pub(crate) use self::weights::read_hashed_weights;
+pub use self::weights::read_weights;
 use crate::config::{BatchNorm, Config, Settings};
 use crate::cost;
 use crate::error::Error;
@@ -81,12 +82,7 @@ impl Experiment {
         let config = Config::resolve(settings)?;
         let dir = config.data_dir.as_deref();
         let dataset = fedper_data::load_watched(&config.dataset, dir, &config.load_options(), progress)?;
-        let Some((samples, note)) = cost::fewer_samples(settings, &config, &dataset)? else {
-            return Self::resolved(config, settings, dataset, Brought::default());
-        };
-        let settings = Settings { samples_per_client: Some(samples), ..settings.clone() };
-        let experiment = Self::resolved(Config::resolve(&settings)?, &settings, dataset, Brought::default())?;
-        Ok(Self { dealt: Some(note), ..experiment })
+        Self::affordable(settings, dataset, Brought::default())
     }
 
     /// The same with samples that are already in memory. The run is recorded under the dataset's own name, whatever the
@@ -97,16 +93,21 @@ impl Experiment {
     pub fn with_dataset(settings: &Settings, dataset: Dataset) -> Result<Self, Error> {
         settings.check_nothing_own()?;
         let settings = Settings { dataset: Some(recorded_name(&dataset)), ..settings.clone() };
-        Self::resolved(Config::resolve(&settings)?, &settings, dataset, Brought::default())
+        Self::resolved(&settings, dataset, Brought::default())
     }
 
-    /// Of a `config` that was made of `settings`.
-    pub(crate) fn resolved(
-        mut config: Config,
-        settings: &Settings,
-        dataset: Dataset,
-        brought: Brought,
-    ) -> Result<Self, Error> {
+    /// As `settings` say; where they say nothing of how much is dealt, and all would take too long, with less.
+    pub(crate) fn affordable(settings: &Settings, dataset: Dataset, brought: Brought) -> Result<Self, Error> {
+        let Some((samples, note)) = cost::fewer_samples(settings, &dataset)? else {
+            return Self::resolved(settings, dataset, brought);
+        };
+        let settings = Settings { samples_per_client: Some(samples), ..settings.clone() };
+        Ok(Self { dealt: Some(note), ..Self::resolved(&settings, dataset, brought)? })
+    }
+
+    /// As `settings` say.
+    pub(crate) fn resolved(settings: &Settings, dataset: Dataset, brought: Brought) -> Result<Self, Error> {
+        let mut config = Config::resolve(settings)?;
         config.adapt(settings, &dataset);
         config.check_new_clients()?;
         let momentum = config.momentum_note(settings);
@@ -151,11 +152,6 @@ impl Experiment {
     /// The run's methods, in order.
     pub fn methods(&self) -> Vec<Arc<dyn Strategy>> {
         self.config.algorithm.iter().filter_map(|name| self.method(name)).collect()
-    }
-
-    /// Notes what was decided about how much is dealt.
-    pub(crate) fn note_dealt(&mut self, note: Option<String>) {
-        self.dealt = note;
     }
 
     /// Starts `owner` (a device's number, or [`SERVER`]) from these values, as far as they are its own to start from.
@@ -220,7 +216,7 @@ impl Experiment {
 
     /// A device's own number for each of the dataset's classes, where devices have such ([`Config::own_labels`]): a
     /// permutation that follows from the seed and the device's number.
-    pub fn own_order(&self, device: DeviceId) -> Option<Vec<u32>> {
+    pub(crate) fn own_order(&self, device: DeviceId) -> Option<Vec<u32>> {
         own_order(&self.config, self.dataset.classes.len(), device)
     }
 
@@ -233,7 +229,7 @@ impl Experiment {
     /// sequence of its own.
     pub fn initial_state(&self, parts: &Parts) -> Shared {
         let state = parts.server.begin(|layout, _| self.initial(layout, SERVER), None);
-        parts.adopt_state(&state).expect("made with the state's own layout")
+        parts.adopt_state(state).expect("made with the state's own layout")
     }
 
     /// What a device keeps before it has trained; that follows from the seed, the device's number and, where a method wants
@@ -293,7 +289,7 @@ pub fn initial_kept(parts: &Parts, received: &Shared, drawn: impl Fn(&Arc<Layout
         parts.split.join_params(&model, &own)
     });
     let kept = parts.kept.begin(drawn, network.as_ref());
-    parts.adopt_kept(&kept).expect("made with the kept layout")
+    parts.adopt_kept(kept).expect("made with the kept layout")
 }
 
 /// What `owner` (a device's number, or [`SERVER`]) begins with in `layout`, a part of the network's: drawn from the seed, but
@@ -348,7 +344,7 @@ pub fn cut(config: &Config, architecture: &Architecture, layout: &Arc<Layout>) -
 }
 
 /// See [`Experiment::own_order`].
-pub fn own_order(config: &Config, classes: usize, device: DeviceId) -> Option<Vec<u32>> {
+pub(crate) fn own_order(config: &Config, classes: usize, device: DeviceId) -> Option<Vec<u32>> {
     config.own_labels.then(|| {
         let mut order: Vec<u32> = (0..classes as u32).collect();
         seed::shuffle(&mut seed::derive(config.seed, Purpose::Labels, device.0, 0), &mut order);
@@ -357,7 +353,7 @@ pub fn own_order(config: &Config, classes: usize, device: DeviceId) -> Option<Ve
 }
 
 /// The names of `classes`, sorted by the numbers that `order` gives them.
-pub fn named_in(order: Option<Vec<u32>>, classes: &[String]) -> Vec<String> {
+pub(crate) fn named_in(order: Option<Vec<u32>>, classes: &[String]) -> Vec<String> {
     let mut names = classes.to_vec();
     for (name, number) in classes.iter().zip(order.into_iter().flatten()) {
         names[number as usize].clone_from(name);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use fedper_core::params::{Params, ParamsError};
+use fedper_core::params::Params;
 use fedper_core::parts::Parts;
 use fedper_core::round::DeviceId;
 use fedper_core::split::{Kept, Shared};
@@ -17,8 +17,8 @@ use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::experiment::{Experiment, read_weights};
-use crate::rundir::{RunDir, read_state, same_program};
+use crate::experiment::Experiment;
+use crate::rundir::{RunDir, read_kept, read_state, same_program};
 use crate::settled::Given;
 use crate::simulator::{self, Observer, RunOptions};
 
@@ -209,13 +209,13 @@ impl Run {
             )));
         }
         let folder = self.directory.join("weights").join(led.strategy.name());
-        let path = folder.join(format!("device-{device:05}.safetensors"));
-        if !path.is_file() {
-            let received = led.parts.downloaded(&led.state);
-            return Ok(self.experiment.initial_kept(&led.parts, DeviceId(device), &received));
+        match read_kept(&folder, &led.parts, DeviceId(device))? {
+            Some(kept) => Ok(kept),
+            None => {
+                let received = led.parts.downloaded(&led.state);
+                Ok(self.experiment.initial_kept(&led.parts, DeviceId(device), &received))
+            }
         }
-        let foreign = |error: ParamsError| Error::Foreign { path: path.clone(), reason: error.to_string() };
-        led.parts.adopt_kept(&read_weights(&path)?).map_err(foreign)
     }
 }
 

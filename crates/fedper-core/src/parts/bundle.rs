@@ -86,27 +86,18 @@ impl Bundle {
     /// # Errors
     /// [`ParamsError`] if a slot is not one of these, or not laid out as it should be.
     pub fn pack(&self, slots: Vec<(&str, Params)>) -> Result<Params, ParamsError> {
-        if let ([(prefix, params)], true) = (&slots[..], self.slots.len() == 1)
-            && *prefix == self.slots[0].prefix
-            && *params.layout() == self.layout
-        {
-            return Ok(slots.into_iter().next().expect("there is one").1);
-        }
         let mut found: Vec<Option<Params>> = self.slots.iter().map(|_| None).collect();
         for (prefix, params) in slots {
             let nth = self.position(prefix).ok_or_else(|| ParamsError::Unknown(prefix.to_owned()))?;
-            let mut own = Params::zeros(self.places[nth].0.clone());
-            for (spec, values) in params.iter() {
-                own.set(&spec.name, &spec.shape, values)?;
-            }
-            let missing = |spec: &&Spec| params.layout().position(&spec.name).is_none();
-            if let Some(missing) = own.layout().specs().iter().find(missing) {
-                return Err(ParamsError::Missing(format!("{prefix}{}", missing.name)));
-            }
-            found[nth] = Some(own);
+            found[nth] = Some(fitted(&self.places[nth].0, params)?);
+        }
+        if let [only @ Some(_)] = &mut found[..] {
+            let values = only.take().map(Params::into_values).unwrap_or_default();
+            return Params::from_values(self.layout.clone(), values);
         }
         let present: Vec<usize> = (0..self.slots.len()).filter(|&nth| found[nth].is_some()).collect();
-        let values = found.into_iter().flatten().flat_map(|slot| slot.values().to_vec()).collect();
+        let mut values = Vec::new();
+        found.iter().flatten().for_each(|slot| values.extend_from_slice(slot.values()));
         Params::from_values(self.layout_of(&present), values)
     }
 
@@ -125,31 +116,24 @@ impl Bundle {
     /// # Errors
     /// [`ParamsError`] if it is laid out otherwise.
     pub fn unpack(&self, params: Params) -> Result<Vec<Option<Params>>, ParamsError> {
-        if *params.layout() == self.layout {
-            if self.slots.len() == 1 {
-                // Without copying: its bare names are those that it has, or differ by the prefix alone.
-                let (layout, _) = &self.places[0];
-                return Ok(vec![Some(Params::from_values(layout.clone(), params.into_values())?)]);
-            }
-            let slots = self.places.iter().map(|(layout, start)| {
-                let values = params.values()[*start..start + layout.numel()].to_vec();
-                Params::from_values(layout.clone(), values).map(Some)
-            });
-            return slots.collect();
-        }
         let present = self.present(params.layout());
         let layout = self.layout_of(&present);
         if *params.layout() != layout {
-            let known = |spec: &&Spec| layout.position(&spec.name).is_none();
-            return Err(match params.layout().specs().iter().find(known) {
+            let unknown = |spec: &&Spec| layout.position(&spec.name).is_none();
+            return Err(match params.layout().specs().iter().find(unknown) {
                 Some(unknown) => ParamsError::Unknown(unknown.name.clone()),
                 None => ParamsError::Length { expected: layout.numel(), found: params.layout().numel() },
             });
         }
-        let mut start = 0;
         let mut slots: Vec<Option<Params>> = self.slots.iter().map(|_| None).collect();
+        if let [only] = present[..] {
+            // Without copying: its bare names differ by the prefix alone.
+            slots[only] = Some(Params::from_values(self.places[only].0.clone(), params.into_values())?);
+            return Ok(slots);
+        }
+        let mut start = 0;
         for nth in present {
-            let (layout, _) = &self.places[nth];
+            let layout = &self.places[nth].0;
             let values = params.values()[start..start + layout.numel()].to_vec();
             slots[nth] = Some(Params::from_values(layout.clone(), values)?);
             start += layout.numel();
@@ -157,22 +141,13 @@ impl Bundle {
         Ok(slots)
     }
 
-    /// The slots whose first parameter `layout` names.
+    /// The slots whose first parameter `layout` names; one without any is there in any case.
     fn present(&self, layout: &Layout) -> Vec<usize> {
         let first = |nth: &usize| {
             let spec = self.places[*nth].0.specs().first().map(|spec| self.slots[*nth].named(spec));
-            spec.is_some_and(|spec| layout.position(&spec.name).is_some())
+            spec.is_none_or(|spec| layout.position(&spec.name).is_some())
         };
         (0..self.slots.len()).filter(first).collect()
-    }
-
-    /// The layout of the slots that `names` begins, for reading what somebody sent: of a slot either all or nothing.
-    pub fn sent(&self, names: impl Fn(&str) -> bool) -> Arc<Layout> {
-        let first = |nth: &usize| {
-            let spec = self.places[*nth].0.specs().first().map(|spec| self.slots[*nth].named(spec));
-            spec.is_none_or(|spec| names(&spec.name))
-        };
-        self.layout_of(&(0..self.slots.len()).filter(first).collect::<Vec<_>>())
     }
 
     /// What it begins with: `drawn` gives initial weights, of its owner or ([`Begin::Common`]) the server's; `received` is
@@ -202,19 +177,27 @@ impl Bundle {
         self.slots.iter().any(|slot| slot.begin == Begin::Received)
     }
 
-    /// `params`, stored earlier, matched by name and shape.
+    /// `params`, stored or sent earlier, matched by name and shape.
     ///
     /// # Errors
     /// If a parameter is missing, unknown, or of another shape.
-    pub fn adopt(&self, params: &Params) -> Result<Params, ParamsError> {
-        let mut own = Params::zeros(self.layout.clone());
-        for (spec, values) in params.iter() {
-            own.set(&spec.name, &spec.shape, values)?;
-        }
-        match self.layout.specs().iter().find(|spec| params.layout().position(&spec.name).is_none()) {
-            Some(missing) => Err(ParamsError::Missing(missing.name.clone())),
-            None => Ok(own),
-        }
+    pub fn adopt(&self, params: Params) -> Result<Params, ParamsError> {
+        fitted(&self.layout, params)
+    }
+}
+
+/// Exactly the parameters of `layout`, matched by name and shape; without copying where they are laid out so.
+fn fitted(layout: &Arc<Layout>, params: Params) -> Result<Params, ParamsError> {
+    if params.layout() == layout {
+        return Params::from_values(layout.clone(), params.into_values());
+    }
+    let mut own = Params::zeros(layout.clone());
+    for (spec, values) in params.iter() {
+        own.set(&spec.name, &spec.shape, values)?;
+    }
+    match layout.specs().iter().find(|spec| params.layout().position(&spec.name).is_none()) {
+        Some(missing) => Err(ParamsError::Missing(missing.name.clone())),
+        None => Ok(own),
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use self::bundle::{Bundle, part_of};
 pub use self::slot::{Begin, Fold, Like, Slot};
-use crate::params::{Layout, Params, ParamsError};
+use crate::params::{Params, ParamsError};
 use crate::split::{Kept, Shared, Split};
 
 /// What a method sends and keeps, for one network and cut.
@@ -99,11 +99,6 @@ impl Parts {
         }
     }
 
-    /// The parameters that a slot of this kind has, under bare names.
-    pub fn layout(&self, of: Like) -> Arc<Layout> {
-        Bundle::new(&self.split, &[Slot::new("", of)]).layout().clone()
-    }
-
     /// The server's state, from all of its slots.
     ///
     /// # Panics
@@ -129,7 +124,7 @@ impl Parts {
     ///
     /// # Errors
     /// If they are those of another method, network or cut.
-    pub fn adopt_state(&self, params: &Params) -> Result<Shared, ParamsError> {
+    pub fn adopt_state(&self, params: Params) -> Result<Shared, ParamsError> {
         self.server.adopt(params).map(Shared::new)
     }
 
@@ -146,7 +141,7 @@ impl Parts {
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_sent(&self, params: &Params) -> Result<Shared, ParamsError> {
+    pub fn adopt_sent(&self, params: Params) -> Result<Shared, ParamsError> {
         self.up.adopt(params).map(Shared::new)
     }
 
@@ -154,7 +149,7 @@ impl Parts {
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_received(&self, params: &Params) -> Result<Shared, ParamsError> {
+    pub fn adopt_received(&self, params: Params) -> Result<Shared, ParamsError> {
         self.down.adopt(params).map(Shared::new)
     }
 
@@ -162,7 +157,7 @@ impl Parts {
     ///
     /// # Errors
     /// If it is that of another method, network or cut.
-    pub fn adopt_kept(&self, params: &Params) -> Result<Kept, ParamsError> {
+    pub fn adopt_kept(&self, params: Params) -> Result<Kept, ParamsError> {
         self.kept.adopt(params).map(Kept::new)
     }
 

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::metrics::{EvalMetrics, TrainMetrics};
 use crate::params::{Kind, Layout, Params, ParamsError};
-use crate::parts::{Like, Parts, part_of};
+use crate::parts::Parts;
 use crate::seed::Purpose;
 use crate::split::{Kept, Shared};
 
@@ -171,14 +171,6 @@ impl<'a> LocalRound<'a> {
     pub fn cut(&self, params: &Params) -> (Params, Params) {
         let (base, personal) = self.parts.split.cut(params);
         (base.into_params(), personal.into_params())
-    }
-
-    /// Of a whole network's parameters those that the optimizer changes, such as the layout of `control` has.
-    ///
-    /// # Errors
-    /// If one is missing.
-    pub fn part(&self, of: Like, params: &Params) -> Result<Params, LearnError> {
-        Ok(part_of(&self.parts.layout(of), params)?)
     }
 
     /// The answer of a method that sends the base and keeps the personal layers of the network that it has trained.

@@ -20,7 +20,7 @@ use super::{
     Trained,
 };
 use crate::params::{Kind, Params};
-use crate::parts::{Fold, Like, Parts, Slot};
+use crate::parts::{Fold, Like, Parts, Slot, part_of};
 use crate::split::{Kept, Shared, Split};
 
 /// c on the server and c_i on a device; a device sends what c_i has changed by.
@@ -82,7 +82,7 @@ impl Strategy for Scaffold {
         let correction = c.clone().zip(&c_i, |c, c_i| c - c_i);
         let metrics = device.train(&round.pass().tilted(Tilt::adding(&correction)))?;
         let y = device.params()?;
-        let gone = round.part(CONTROL.of, &x)?.zip(&round.part(CONTROL.of, &y)?, |x, y| x - y);
+        let gone = part_of(c.layout(), &x)?.zip(&part_of(c.layout(), &y)?, |x, y| x - y);
         let steps = (metrics.steps as f64 * round.rate) as f32;
         let change = gone.zip(&c, |gone, c| gone / steps - c);
         let (base, statistics) = round.cut(&y);

@@ -30,26 +30,24 @@ impl Counted {
     }
 
     fn add(&mut self, record: &RoundRecord, devices: u64) {
-        if record.ended.is_some() {
-            return;
-        }
-        let all = || (0..devices).collect();
-        let asked: Vec<u64> = record.participants.clone().unwrap_or_else(all);
-        let rounds = self.0.entry(record.algorithm.clone()).or_default();
-        for device in asked.into_iter().filter(|device| !record.failed_devices.contains(device)) {
-            rounds.insert(DeviceId(device), record.round);
+        if record.ended.is_none() {
+            let asked = record.participants.clone().unwrap_or_else(|| (0..devices).collect());
+            let failed = |device: &u64| record.failed_devices.contains(device);
+            let answered = asked.into_iter().filter(|device| !failed(device)).map(DeviceId);
+            self.count(&record.algorithm, record.round, answered);
         }
     }
 
     /// A round of `algorithm` is over.
     pub(super) fn note(&mut self, algorithm: &str, outcome: &Outcome, devices: u64) {
-        let rounds = self.0.entry(algorithm.to_owned()).or_default();
-        let all = || (0..devices).map(DeviceId).collect();
-        for device in outcome.participants.clone().unwrap_or_else(all) {
-            if !outcome.failed_devices.contains(&device) {
-                rounds.insert(device, outcome.round);
-            }
-        }
+        let asked = outcome.participants.clone();
+        let asked = asked.unwrap_or_else(|| (0..devices).map(DeviceId).collect());
+        let answered = asked.into_iter().filter(|device| !outcome.failed_devices.contains(device));
+        self.count(algorithm, outcome.round, answered);
+    }
+
+    fn count(&mut self, algorithm: &str, round: u32, answered: impl Iterator<Item = DeviceId>) {
+        self.0.entry(algorithm.to_owned()).or_default().extend(answered.map(|device| (device, round)));
     }
 
     /// The last round of `algorithm` in which `device` trained and was counted, the one that is under way included; 0 if there

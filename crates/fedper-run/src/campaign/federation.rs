@@ -26,7 +26,7 @@ pub struct Federation {
     pub coordinator: Coordinator,
     cores: Cores,
     /// What each device keeps, if that is here; a device that never trained has nothing, because it follows from the seed.
-    pub personal: PersonalStore,
+    pub(crate) personal: PersonalStore,
     /// What ends it before its last round.
     plateau: Option<Plateau>,
     /// The round that came to nothing, so that there is no further one.
@@ -82,7 +82,7 @@ impl Federation {
     }
 
     /// Whether it ended because a round came to nothing.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.ended.is_some()
     }
 

@@ -17,7 +17,7 @@ use crate::rundir::OpenRound;
 const OVERHEAD: u64 = 200;
 
 /// One federation's personal parameters.
-pub struct PersonalStore {
+pub(crate) struct PersonalStore {
     parts: Arc<Parts>,
     /// How many devices' parameters may be held.
     most: u64,
@@ -34,7 +34,7 @@ struct Held {
 
 impl PersonalStore {
     /// For devices that keep what `parts` says, in at most `budget` bytes.
-    pub fn new(parts: Arc<Parts>, budget: u64) -> Self {
+    pub(crate) fn new(parts: Arc<Parts>, budget: u64) -> Self {
         let most = budget / (4 * parts.kept.layout().numel() as u64 + OVERHEAD);
         Self { parts, most, held: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0 }
     }
@@ -43,7 +43,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If it cannot be read back.
-    pub fn get(&mut self, device: DeviceId, open: &OpenRound) -> Result<Option<Arc<Kept>>, Error> {
+    pub(crate) fn get(&mut self, device: DeviceId, open: &OpenRound) -> Result<Option<Arc<Kept>>, Error> {
         if self.parts.kept.is_empty() {
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl PersonalStore {
     ///
     /// # Errors
     /// If they cannot be written.
-    pub fn put(&mut self, device: DeviceId, params: Kept, open: &mut OpenRound) -> Result<(), Error> {
+    pub(crate) fn put(&mut self, device: DeviceId, params: Kept, open: &mut OpenRound) -> Result<(), Error> {
         if !self.parts.kept.is_empty() {
             open.keep(device, &params)?;
             self.hold(device, Arc::new(params));
@@ -95,7 +95,7 @@ mod tests {
     fn the_least_recently_used_goes_first() {
         let layout = Layout::new(vec![Spec::trainable("fc", [25])]).unwrap();
         let parts = Arc::new(Parts::of(Split::all_personal(&layout)));
-        let own = || Arc::new(parts.adopt_kept(&Params::zeros(layout.clone())).unwrap());
+        let own = || Arc::new(parts.adopt_kept(Params::zeros(layout.clone())).unwrap());
         let mut store = PersonalStore::new(parts.clone(), 999);
         for device in [1, 2, 3, 1, 4] {
             store.hold(DeviceId(device), own());

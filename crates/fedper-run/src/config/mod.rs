@@ -176,7 +176,7 @@ pub const AUTO: &str = "auto";
 
 /// The first layers for images of `side` pixels. Small images leave a MobileNet that begins with a stride of 2 next to
 /// nothing; ResNet-34 has a long way to go on them, and its small stem costs 15 times as much.
-pub fn auto_stem(model: Model, side: usize) -> Stem {
+pub(crate) fn auto_stem(model: Model, side: usize) -> Stem {
     if model == Model::MobilenetV1 && side < 64 { Stem::Cifar } else { Stem::Imagenet }
 }
 
@@ -321,7 +321,7 @@ impl Config {
 
     /// Takes over what only the data tell: the stem that suits their size, and a dataset in devices' folders is dealt by
     /// folder unless another partition was asked for.
-    pub fn adapt(&mut self, settings: &Settings, dataset: &Dataset) {
+    pub(crate) fn adapt(&mut self, settings: &Settings, dataset: &Dataset) {
         if settings.stem.as_deref().is_none_or(|stem| stem == AUTO) {
             self.stem = auto_stem(self.model, dataset.images.height.min(dataset.images.width));
         }

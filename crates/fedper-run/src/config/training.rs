@@ -108,7 +108,7 @@ impl Config {
     }
 
     /// Checks the number of held-out devices, once that of all devices is known.
-    pub fn check_new_clients(&self) -> Result<(), Error> {
+    pub(crate) fn check_new_clients(&self) -> Result<(), Error> {
         match self.new_clients {
             Some(held) if held >= self.clients => wrong(format!(
                 "new_clients is {held}: it must be less than the {} devices there are, so that some train",

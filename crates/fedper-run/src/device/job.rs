@@ -46,7 +46,7 @@ pub enum Work {
 
 impl Work {
     /// What the coordinator is told, and what stays on the device.
-    pub fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<Kept>) {
+    pub(crate) fn into_event(self, device: DeviceId, round: u32) -> (Event, Option<Kept>) {
         match self {
             Self::Trained(upload, personal) => (Event::Trained(upload), Some(personal)),
             Self::Evaluated(metrics) => (Event::Evaluated { device, round, metrics }, None),

@@ -17,7 +17,7 @@ pub fn read_weights(path: &Path) -> Result<Params, Error> {
 }
 
 /// The same with the file's SHA-256, in hexadecimal digits.
-pub fn read_hashed_weights(path: &Path) -> Result<(Params, String), Error> {
+pub(crate) fn read_hashed_weights(path: &Path) -> Result<(Params, String), Error> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let foreign = |reason| Error::Foreign { path: path.to_owned(), reason };
     // A zip archive or a bare pickle.

@@ -1,7 +1,7 @@
 //! The checkpoint: one embedded transactional store (`redb`), a transaction a round.
 //!
 //! A transaction is there whole or not at all, whenever the process or the machine dies. It holds only what the round
-//! changed: the base, and the personal parameters of the devices that trained. These go into it as devices train, and
+//! changed: what lasts on the server, and what the devices that trained keep. These go into it as devices train, and
 //! what does not fit into the store's cache goes to the file at once, so a round of any size takes little memory.
 
 use std::fs;
@@ -144,7 +144,7 @@ impl Checkpoint {
             return Ok(None);
         };
         let base = params(&self.path, parts.server.layout(), &base)?;
-        Ok(Some((parts.adopt_state(&base).expect("made with the state's own layout"), round)))
+        Ok(Some((parts.adopt_state(base).expect("made with the state's own layout"), round)))
     }
 
     /// Hands the personal parameters of every device that has trained to `each`, in the order of the devices.
@@ -246,7 +246,7 @@ impl OpenRound {
 
 fn personal(path: &Path, parts: &Parts, bytes: &[u8]) -> Result<Kept, Error> {
     let params = params(path, parts.kept.layout(), bytes)?;
-    Ok(parts.adopt_kept(&params).expect("made with the kept layout"))
+    Ok(parts.adopt_kept(params).expect("made with the kept layout"))
 }
 
 fn params(path: &Path, layout: &Arc<Layout>, bytes: &[u8]) -> Result<Params, Error> {

@@ -13,10 +13,10 @@ use fedper_records::read_summary;
 use super::RunDir;
 use super::checkpoint::{self, Checkpoint, Progress};
 use super::history::History;
-use super::state::read_state;
+use super::state::{read_kept, read_state};
 use crate::config::{Config, LrSchedule};
 use crate::error::Error;
-use crate::experiment::{Experiment, read_weights};
+use crate::experiment::Experiment;
 
 /// Refuses a number of rounds that the run in `path`, begun as `began`, cannot go on to.
 pub(super) fn check(path: &Path, began: &Config, now: &Config) -> Result<(), Error> {
@@ -123,19 +123,17 @@ fn fill(
 ) -> Result<(), Error> {
     let Some(strategy) = experiment.method(algorithm) else { return Ok(()) };
     let parts = experiment.parts(&*strategy);
-    let foreign = |path: &Path| {
-        let path = path.to_owned();
-        move |error: fedper_core::params::ParamsError| Error::Foreign { path, reason: error.to_string() }
-    };
     let base = read_state(weights, &parts)?;
     let mut open = made.begin_round(strategy.name())?;
     for entry in fs::read_dir(weights).map_err(Error::file("read", weights))? {
         let path = entry.map_err(Error::file("read", weights))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let number = name.strip_prefix("device-").and_then(|name| name.strip_suffix(".safetensors"));
-        if let Some(device) = number.and_then(|number| number.parse().ok()) {
-            let personal = parts.adopt_kept(&read_weights(&path)?).map_err(foreign(&path))?;
-            open.keep(DeviceId(device), &personal)?;
+        let device = number.and_then(|number| number.parse().ok()).map(DeviceId);
+        if let Some(device) = device
+            && let Some(kept) = read_kept(weights, &parts, device)?
+        {
+            open.keep(device, &kept)?;
         }
     }
     open.commit(progress, done, &base)

@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// The rounds of one algorithm that are committed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct History {
+pub(crate) struct History {
     /// The last round.
     pub done: u32,
     /// The mean accuracy of every round that was evaluated, in order.

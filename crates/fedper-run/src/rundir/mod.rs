@@ -31,10 +31,12 @@ use fedper_records::{DeviceRecord, NewClientRecord, RoundRecord, Summary};
 pub(crate) use self::checkpoint::FOLDER;
 pub use self::checkpoint::OpenRound;
 use self::checkpoint::{Checkpoint, Progress};
-pub use self::history::History;
-pub use self::outcome::{record_of_end, records_of};
+pub(crate) use self::history::History;
+pub(crate) use self::outcome::record_of_end;
+pub use self::outcome::records_of;
 pub use self::partition::SampleTotals;
-pub(crate) use self::state::read_state;
+use self::state::device_file;
+pub(crate) use self::state::{read_kept, read_state};
 pub use self::summary::peak_rss_bytes;
 use crate::config::{Config, Settings, read_settings};
 use crate::error::Error;
@@ -239,7 +241,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If the records cannot be read back.
-    pub fn history(&self, algorithm: &str) -> Result<History, Error> {
+    pub(crate) fn history(&self, algorithm: &str) -> Result<History, Error> {
         Ok(History::read(&self.path.join(ROUNDS))?.remove(algorithm).unwrap_or_default())
     }
 
@@ -247,7 +249,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If the checkpoint cannot be written.
-    pub fn begin_round(&self, algorithm: &'static str) -> Result<OpenRound, Error> {
+    pub(crate) fn begin_round(&self, algorithm: &'static str) -> Result<OpenRound, Error> {
         self.checkpoint().begin_round(algorithm)
     }
 
@@ -284,19 +286,18 @@ impl RunDir {
     pub fn write_weights(&self, algorithm: &str, state: &Shared, parts: &Parts) -> Result<(), Error> {
         let folder = self.path.join("weights").join(algorithm);
         fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
-        let write = |name: String, params: &Params| {
-            let path = folder.join(name);
+        let write = |path: PathBuf, params: &Params| {
             let bytes = fedper_nn::weights::write_safetensors(params)
                 .map_err(|error| Error::Foreign { path: path.clone(), reason: error.to_string() })?;
             Ok(write_atomically(&path, &bytes)?)
         };
         let (base, rest) = parts.base_and_rest(state);
-        write(BASE.into(), &base)?;
+        write(folder.join(BASE), &base)?;
         if let Some(rest) = rest {
-            write(SERVER.into(), &rest)?;
+            write(folder.join(SERVER), &rest)?;
         }
-        self.checkpoint().each_personal(algorithm, parts, |device, personal| {
-            write(format!("device-{:05}.safetensors", device.0), personal.params())
+        self.checkpoint().each_personal(algorithm, parts, |device, kept| {
+            write(device_file(&folder, device), kept.params())
         })
     }
 
@@ -304,7 +305,7 @@ impl RunDir {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write_new_clients(&self, records: &[NewClientRecord]) -> Result<(), Error> {
+    pub(crate) fn write_new_clients(&self, records: &[NewClientRecord]) -> Result<(), Error> {
         Ok(write_atomically(&self.path.join(NEW_CLIENTS), &lines(records))?)
     }
 

@@ -8,7 +8,7 @@ use fedper_core::round::DeviceId;
 use fedper_records::{DeviceRecord, RoundRecord};
 
 /// The line in `rounds.jsonl` of a round that came to nothing, for `reason`, and after which there is none.
-pub fn record_of_end(algorithm: &str, outcome: &Outcome, seconds: f64, reason: String) -> RoundRecord {
+pub(crate) fn record_of_end(algorithm: &str, outcome: &Outcome, seconds: f64, reason: String) -> RoundRecord {
     let empty = Outcome { tests: BTreeMap::new(), local_tests: BTreeMap::new(), ..outcome.clone() };
     let (record, _) = records_of(algorithm, &empty, seconds);
     RoundRecord { ended: Some(reason), ..record }

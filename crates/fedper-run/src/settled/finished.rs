@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use fedper_core::params::{Layout, Params, ParamsError};
+use fedper_core::params::{Layout, Params};
 use fedper_core::parts::{Begin, Parts};
+use fedper_core::round::DeviceId;
 use fedper_core::seed::SERVER;
 use fedper_core::split::{Kept, Shared};
 use fedper_core::strategy::Strategy;
@@ -17,8 +18,8 @@ use fedper_records::{RoundRecord, read_classes, read_summary};
 use super::Given;
 use crate::config::Config;
 use crate::error::Error;
-use crate::experiment::{cut, initial, initial_kept, parts, read_hashed_weights, read_weights};
-use crate::rundir::{BASE, FOLDER, RunDir, read_state};
+use crate::experiment::{cut, initial, initial_kept, parts, read_hashed_weights};
+use crate::rundir::{BASE, FOLDER, RunDir, read_kept, read_state};
 
 /// A device's network at the end of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,7 +75,6 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
             run.display()
         ));
     }
-    let file = device.map(|device| (device, folder.join(format!("device-{device:05}.safetensors"))));
     if device.is_none() && has_personal(&folder)? {
         return wrong(format!("{algorithm} keeps something on each device: say whose with --device"));
     }
@@ -82,21 +82,23 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
     let parts = &rebuilt.parts;
     let state = Arc::new(read_state(&folder, parts)?);
     let received = parts.downloaded(&state);
-    let Some((device, file)) = file else {
+    let Some(device) = device else {
         if !parts.split.personal().is_empty() {
             return wrong(format!("{algorithm} keeps personal layers: say whose with --device"));
         }
         return Ok(DeviceNetwork { params: parts.model_of(&received), own: false, trained: true });
     };
     let keeps = !parts.kept.is_empty();
-    let trained = !keeps || file.is_file();
-    let kept = if file.is_file() {
-        parts.adopt_kept(&read_weights(&file)?).map_err(foreign(&file))?
-    } else {
-        if keeps {
-            rebuilt.check(run, &config, algorithm, device)?;
+    let stored = read_kept(&folder, parts, DeviceId(device))?;
+    let trained = !keeps || stored.is_some();
+    let kept = match stored {
+        Some(kept) => kept,
+        None => {
+            if keeps {
+                rebuilt.check(run, &config, algorithm, device)?;
+            }
+            rebuilt.kept(run, &config, device, &received)?
         }
-        rebuilt.kept(run, &config, device, &received)?
     };
     let own = keeps || strategy.network_trains();
     let given = Given {
@@ -107,11 +109,6 @@ pub fn device_network(run: &Path, algorithm: &str, device: Option<u64>) -> Resul
         round: last_round(run, algorithm)?,
     };
     Ok(DeviceNetwork { params: given.in_run(run, device)?, own, trained })
-}
-
-fn foreign(path: &Path) -> impl FnOnce(ParamsError) -> Error {
-    let path = path.to_owned();
-    move |error| Error::Foreign { path, reason: error.to_string() }
 }
 
 /// The last round of `algorithm` in which devices were tested.

@@ -41,7 +41,7 @@ impl Given<'_> {
     ///
     /// # Errors
     /// [`Error::Config`] if it takes the device's samples, and they cannot be read.
-    pub fn in_run(&self, run: &Path, device: u64) -> Result<Params, Error> {
+    pub(crate) fn in_run(&self, run: &Path, device: u64) -> Result<Params, Error> {
         let settings = RunDir::settings(run)?;
         let config = Config::resolve(&settings)?;
         let needs = |error: &dyn std::fmt::Display| {

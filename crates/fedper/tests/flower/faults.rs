@@ -7,6 +7,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, SystemTime};
 
 use fedper_core::params::{Layout, Params, Spec};
+use fedper_core::parts::Parts;
 use fedper_core::split::Split;
 use fedper_flower::error::FlowerError;
 use fedper_flower::fleet::Fleet;
@@ -55,7 +56,7 @@ fn base(specs: Vec<Spec>, value: f32) -> ArrayRecord {
     let layout = Layout::new(specs).unwrap();
     let mut params = Params::zeros(layout.clone());
     params.values_mut().fill(value);
-    ArrayRecord::of(&Split::all_base(&layout).adopt_base(&params).unwrap())
+    ArrayRecord::of(&Parts::of(Split::all_base(&layout)).adopt_state(params).unwrap())
 }
 
 /// A base of one parameter whose bytes are `npy`.

@@ -9,7 +9,7 @@ fn ditto_sends_what_fedavg_sends_and_keeps_a_model_that_is_pulled() {
     let fedavg = FedAvg.parts(&parts.split);
     let alone = FedAvg.train(&mut toy(), &round(&fedavg), &received, &nothing).unwrap();
     let own = parts
-        .adopt_kept(&parts.kept.begin(|_, _| unreachable!(), Some(&whole([5.0, 2.0, 3.0, 0.0]))))
+        .adopt_kept(parts.kept.begin(|_, _| unreachable!(), Some(&whole([5.0, 2.0, 3.0, 0.0]))))
         .unwrap();
     let trained = ditto.train(&mut toy(), &round(&parts), &received, &own).unwrap();
     assert_eq!(trained.sent, alone.sent);

@@ -14,8 +14,8 @@ fn scaffold_by_hand() {
     let of = |bundle: &crate::parts::Bundle, values: &[f32]| {
         Params::from_values(bundle.layout().clone(), values.to_vec()).unwrap()
     };
-    let state = parts.adopt_state(&of(&parts.server, &[1.0, 2.0, 3.0, 4.0, 0.5, 0.25])).unwrap();
-    let own = parts.adopt_kept(&of(&parts.kept, &[0.25, 0.0])).unwrap();
+    let state = parts.adopt_state(of(&parts.server, &[1.0, 2.0, 3.0, 4.0, 0.5, 0.25])).unwrap();
+    let own = parts.adopt_kept(of(&parts.kept, &[0.25, 0.0])).unwrap();
     let local = LocalRound { rate: 1.0, ..round(&parts) };
     let trained = scaffold.train(&mut toy(), &local, &state, &own).unwrap();
     // Two steps of 1 - (c - c_i): y = x + 1.5 (conv, fc), statistics (never corrected: the toy has no such part) + 2.
