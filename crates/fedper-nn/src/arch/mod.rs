@@ -14,6 +14,7 @@ use fedper_core::params::{Layout, Spec};
 
 pub use models::{Model, Stem};
 pub use op::{Block, InputShape, Op};
+use op::Init;
 pub(crate) use op::{MOST, Shape};
 
 use crate::NnError;
@@ -191,34 +192,5 @@ impl Architecture {
 }
 
 fn block_specs(block: &Block) -> Vec<Spec> {
-    let mut specs = Vec::new();
-    for op in &block.ops {
-        op_specs(op, &mut specs);
-    }
-    specs
-}
-
-/// Appends the parameters of `op`, in PyTorch's order.
-fn op_specs(op: &Op, specs: &mut Vec<Spec>) {
-    match op {
-        Op::Conv2d { name, in_channels, out_channels, kernel, groups, bias, .. } => {
-            let shape = [*out_channels, in_channels / groups, kernel[0], kernel[1]];
-            specs.push(Spec::trainable(format!("{name}.weight"), shape));
-            if *bias {
-                specs.push(Spec::trainable(format!("{name}.bias"), [*out_channels]));
-            }
-        }
-        Op::BatchNorm2d { name, channels } => {
-            specs.push(Spec::trainable(format!("{name}.weight"), [*channels]));
-            specs.push(Spec::trainable(format!("{name}.bias"), [*channels]));
-            specs.push(Spec::buffer(format!("{name}.running_mean"), [*channels]));
-            specs.push(Spec::buffer(format!("{name}.running_var"), [*channels]));
-        }
-        Op::Linear { name, in_features, out_features } => {
-            specs.push(Spec::trainable(format!("{name}.weight"), [*out_features, *in_features]));
-            specs.push(Spec::trainable(format!("{name}.bias"), [*out_features]));
-        }
-        Op::Residual { main, shortcut } => main.iter().chain(shortcut).for_each(|op| op_specs(op, specs)),
-        Op::Relu | Op::Relu6 | Op::MaxPool { .. } | Op::GlobalAvgPool | Op::Flatten => {}
-    }
+    block.ops.iter().flat_map(Op::parameters).map(|(spec, _)| spec).collect()
 }

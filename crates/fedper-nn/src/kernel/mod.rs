@@ -48,6 +48,11 @@ impl Kernels {
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
 pub(crate) const BLOCK: usize = 16;
 
+/// How many blocks hold so many channels.
+pub(crate) fn blocks(channels: usize) -> usize {
+    channels.div_ceil(BLOCK)
+}
+
 /// The channels of a block at one position of one sample.
 pub(crate) type Row = [f32; BLOCK];
 

@@ -2,16 +2,14 @@
 //! `[block of inputs][position][output][16]`, which [`crate::kernel::linear`] explains; with many samples they are
 //! what matrix products read, as those of a convolution.
 
-use fedper_core::params::Params;
-
 use super::conv::{Taps, walk_panel};
 use super::geometry::{Walk, Window};
 use super::weight::{Bias, Weight};
-use super::{Done, Extent, Scratch};
+use super::{Backward, Extent, Forward, InputGradient, Layer, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Rows, Start, Stretch};
 use crate::kernel::linear::{Inputs, Tile, backward, forward};
-use crate::optim::{Array, Parameter, Sink};
+use crate::parameter::{Sink, parameters};
 
 /// Samples up to which the memory traffic of the weights counts more than arithmetic.
 const FEW: usize = 32;
@@ -29,6 +27,8 @@ pub(crate) struct Linear {
     tiles: Vec<Tile>,
     kernel: &'static Kernel,
 }
+
+parameters!(Linear: weight, bias);
 
 impl Linear {
     /// # Shapes
@@ -49,11 +49,6 @@ impl Linear {
         }
     }
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch) {
-        let turned = FEW * self.outputs.blocks * BLOCK;
-        scratch.reserve(self.weight.panel_len(), self.weight.transposed_len().max(turned));
-    }
-
     /// Where the inputs and weights of each block at each position lie.
     fn tiles(&mut self, samples: usize) {
         let stride = self.inputs.stride(samples);
@@ -67,94 +62,13 @@ impl Linear {
         }
     }
 
-    pub(crate) fn forward(
-        &mut self,
-        x: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
-        let stride = self.outputs.stride(samples);
-        if samples <= FEW {
-            self.tiles(samples);
-            let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
-            forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
-            done(0..self.outputs.blocks, y);
-            return;
-        }
-        let bias = self.bias.refresh();
-        for panel in self.weight.input_panels() {
-            let transposed = &mut scratch.transposed[..];
-            self.weight.transpose(panel, |_| true, transposed);
-            let start = Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr());
-            let sides = [self.inputs, self.outputs];
-            let weights = Taps { values: transposed, stride: self.inputs.blocks * BLOCK * panel.width() };
-            walk_panel(self.kernel, &self.forward, sides, x, y, samples, panel, weights, start);
-            done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
-        }
-    }
-
-    /// `dx (+)=` the gradient of the input; then that of weights and bias. A step of SGD changes weights of few samples right
-    /// after they were read.
-    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
-    pub(crate) fn backward(
-        &mut self,
-        x: &[f32],
-        dy: &[f32],
-        dx: Option<&mut [f32]>,
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        mut done: impl Done,
-    ) {
-        let mut stepped = false;
-        match dx {
-            Some(dx) if samples <= FEW => {
-                let sgd = match sink {
-                    Sink::Step(sgd) if !self.weight.is_frozen() => Some(*sgd),
-                    _ => None,
-                };
-                stepped = matches!(sink, Sink::Step(_));
-                self.tiles(samples);
-                let turned = &mut scratch.transposed[..self.outputs.blocks * BLOCK * samples];
-                let plane = self.outputs.stride(samples);
-                for (o, to) in turned.chunks_exact_mut(samples).enumerate() {
-                    let from = &dy[o / BLOCK * plane + o % BLOCK..];
-                    to.iter_mut().zip(from.iter().step_by(BLOCK)).for_each(|(to, &value)| *to = value);
-                }
-                let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
-                let (w, v) = self.weight.both();
-                backward(&inputs, turned, dx, add, w, v, sgd);
-                done(0..self.inputs.blocks, dx);
-            }
-            Some(dx) => {
-                let stride = self.inputs.stride(samples);
-                let start = if add { Start::Add } else { Start::Zero };
-                for panel in self.weight.panels() {
-                    let values = &self.weight.values()[panel.start..];
-                    let weights = Taps { values, stride: self.weight.rows * panel.width() };
-                    let sides = [self.outputs, self.inputs];
-                    walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, weights, start);
-                    done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
-                }
-            }
-            None => {}
-        }
-        if !stepped {
-            self.weight_gradient(x, dy, samples, scratch, sink);
-        }
-        self.bias.backward(dy, self.outputs, samples, sink);
-    }
-
     fn weight_gradient(
         &mut self,
         x: &[f32],
         dy: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let (x_plane, dy_plane) = (self.inputs.stride(samples), self.outputs.stride(samples));
         assert!(x.len() >= self.inputs.len(samples) && dy.len() >= self.outputs.len(samples));
@@ -183,25 +97,79 @@ impl Linear {
             }
         }
     }
+}
 
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        self.weight.trainable(visit);
-        self.bias.trainable(visit);
+impl Layer for Linear {
+    fn reserve(&self, scratch: &mut Scratch, _: usize, _: bool) {
+        let turned = FEW * self.outputs.blocks * BLOCK;
+        scratch.reserve(self.weight.panel_len(), self.weight.transposed_len().max(turned));
     }
 
-    pub(crate) fn reset_velocity(&mut self) {
-        self.weight.reset_velocity();
-        self.bias.reset_velocity();
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        let stride = self.outputs.stride(samples);
+        if samples <= FEW {
+            self.tiles(samples);
+            let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
+            forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
+            return;
+        }
+        let bias = self.bias.refresh();
+        for panel in self.weight.input_panels() {
+            let transposed = &mut scratch.transposed[..];
+            self.weight.transpose(panel, |_| true, transposed);
+            let start = Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr());
+            let sides = [self.inputs, self.outputs];
+            let weights = Taps { values: transposed, stride: self.inputs.blocks * BLOCK * panel.width() };
+            walk_panel(self.kernel, &self.forward, sides, x, y, samples, panel, weights, start);
+            done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
+        }
     }
 
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        self.weight.load(params, array);
-        self.bias.load(params, array);
+    /// A step of SGD changes the weights of few samples right after they were read.
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        let mut stepped = false;
+        match gradients.of(0) {
+            Some(InputGradient { values: dx, add }) if samples <= FEW => {
+                let sgd = match sink {
+                    Sink::Step(sgd) if !self.weight.is_frozen() => Some(sgd),
+                    _ => None,
+                };
+                stepped = matches!(sink, Sink::Step(_));
+                self.tiles(samples);
+                let turned = &mut scratch.transposed[..self.outputs.blocks * BLOCK * samples];
+                let plane = self.outputs.stride(samples);
+                for (o, to) in turned.chunks_exact_mut(samples).enumerate() {
+                    let from = &dy[o / BLOCK * plane + o % BLOCK..];
+                    to.iter_mut().zip(from.iter().step_by(BLOCK)).for_each(|(to, &value)| *to = value);
+                }
+                let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
+                let (w, v) = self.weight.both();
+                backward(&inputs, turned, dx, add, w, v, sgd);
+            }
+            Some(InputGradient { values: dx, add }) => {
+                let stride = self.inputs.stride(samples);
+                let start = if add { Start::Add } else { Start::Zero };
+                for panel in self.weight.panels() {
+                    let values = &self.weight.values()[panel.start..];
+                    let weights = Taps { values, stride: self.weight.rows * panel.width() };
+                    let sides = [self.outputs, self.inputs];
+                    walk_panel(self.kernel, &self.backward, sides, dy, dx, samples, panel, weights, start);
+                    done(panel.range(), &mut dx[panel.first * stride..][..panel.blocks * stride]);
+                }
+            }
+            None => {}
+        }
+        if !stepped {
+            self.weight_gradient(x, dy, samples, scratch, sink);
+        }
+        self.bias.backward(dy, self.outputs, samples, sink);
     }
 
-    pub(crate) fn store(&self, params: &mut Params) {
-        self.weight.store(params);
-        self.bias.store(params);
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

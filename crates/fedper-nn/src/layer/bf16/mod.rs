@@ -11,12 +11,12 @@ pub(crate) mod stem;
 
 use super::conv::Conv;
 use super::geometry::{Walk, Window};
-use super::weight::{Bias, Panel, Weight};
-use super::{Done, Extent, Scratch};
+use super::weight::{Bias, Weight};
+use super::{Backward, Extent, Forward, InputGradient, Scratch};
 use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Segment, TILE};
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
-use crate::optim::Sink;
+use crate::parameter::{Panel, Sink};
 use lines::{Lines, Operands};
 
 /// What a convolution needs to multiply in bf16.
@@ -226,15 +226,9 @@ impl Bf16 {
 }
 
 impl Conv {
-    pub(super) fn forward_bf16(
-        &mut self,
-        own: Bf16,
-        x: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
+    pub(super) fn forward_bf16(&mut self, own: Bf16, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let bias = self.bias.as_mut().map(Bias::refresh);
         let [left, right, _] = &mut scratch.halves;
         let _ready = own.kernel.ready();
@@ -252,23 +246,13 @@ impl Conv {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "as Conv::backward")]
-    pub(super) fn backward_bf16(
-        &mut self,
-        own: Bf16,
-        x: &[f32],
-        dy: &[f32],
-        dx: Option<&mut [f32]>,
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        mut done: impl Done,
-    ) {
+    pub(super) fn backward_bf16(&mut self, own: Bf16, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples, dx) = (inputs.of(0), pass.samples, gradients.of(0));
         let [left, right, pairs] = &mut scratch.halves;
         let _ready = own.kernel.ready();
         own.pack_gradient(self.outputs, dy, samples, dx.is_some().then_some(&mut left[..]), pairs);
-        if let Some(dx) = dx {
+        if let Some(InputGradient { values: dx, add }) = dx {
             let start = if add { Start::Add } else { Start::Zero };
             let stride = self.inputs.stride(samples);
             for panel in self.weight.input_panels() {
@@ -289,7 +273,7 @@ impl Conv {
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let Bf16 { kernel, lines } = own;
         let layout = lines.layout(samples);
