@@ -62,6 +62,18 @@ pub enum Op {
         /// Channels of input and output.
         channels: usize,
     },
+    /// Normalisation of each sample by itself, over all positions and groups of neighbouring channels, eps 1e-5, as
+    /// PyTorch's `GroupNorm`: if `affine`, parameters `name.weight` and `name.bias` `[channels]`.
+    GroupNorm {
+        /// Prefix of the parameters' names.
+        name: String,
+        /// How many groups, which divides the channels.
+        groups: usize,
+        /// Channels of input and output.
+        channels: usize,
+        /// Whether what is normalised is scaled and shifted channel by channel.
+        affine: bool,
+    },
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -101,7 +113,10 @@ impl Op {
     /// The prefix of its parameters' names, if it has parameters of its own.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Op::Conv2d { name, .. } | Op::BatchNorm2d { name, .. } | Op::Linear { name, .. } => Some(name),
+            Op::Conv2d { name, .. }
+            | Op::BatchNorm2d { name, .. }
+            | Op::GroupNorm { name, .. }
+            | Op::Linear { name, .. } => Some(name),
             Op::Relu
             | Op::Relu6
             | Op::MaxPool { .. }
@@ -137,6 +152,12 @@ impl Op {
                     statistic("running_mean", 0.0),
                     statistic("running_var", 1.0),
                 ]
+            }
+            Op::GroupNorm { name, channels, affine, .. } => {
+                let parts = [("weight", 1.0), ("bias", 0.0)].into_iter().filter(|_| *affine);
+                parts
+                    .map(|(part, value)| trainable(name, part, &[*channels], Init::Constant(value)))
+                    .collect()
             }
             Op::Linear { name, in_features, out_features } => {
                 let bound = Init::Uniform(1.0 / (*in_features as f64).sqrt());
@@ -256,6 +277,14 @@ impl Shape {
             Op::BatchNorm2d { channels: expected, .. } => {
                 spatial("batch norm")?;
                 channels(*expected)?;
+                Ok(*self)
+            }
+            Op::GroupNorm { groups, channels: expected, .. } => {
+                spatial("group norm")?;
+                channels(*expected)?;
+                if *groups == 0 || expected % groups != 0 {
+                    return Err(format!("{groups} groups do not divide {expected} channels"));
+                }
                 Ok(*self)
             }
             Op::Relu | Op::Relu6 => Ok(*self),

@@ -14,6 +14,7 @@ pub(crate) mod bf16;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;
+pub(crate) mod group_norm;
 pub(crate) mod input;
 pub(crate) mod linear;
 pub(crate) mod loss;

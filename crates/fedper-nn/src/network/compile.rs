@@ -9,6 +9,7 @@ use crate::layer::activation::{Add, Elementwise};
 use crate::layer::conv::Conv;
 use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
+use crate::layer::group_norm::GroupNorm;
 use crate::layer::input::Input;
 use crate::layer::linear::Linear;
 use crate::layer::norm::Norm;
@@ -171,8 +172,8 @@ impl Compiler {
                     from = self.node(Box::new(pool), &[from], Activation::Identity, after);
                     next
                 }
-                Op::BatchNorm2d { name, channels } => {
-                    from = self.norm(name, *channels, from, None, shape, follows);
+                Op::BatchNorm2d { .. } | Op::GroupNorm { .. } => {
+                    from = self.norm(op, from, None, shape, follows);
                     &next[used..]
                 }
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
@@ -219,7 +220,7 @@ impl Compiler {
         self.whole(Box::new(Elementwise(activation)), &[from], activation, shape)
     }
 
-    /// A residual sum. If a path ends in a batch norm, that batch norm adds the other path to its output.
+    /// A residual sum. If a path ends in a norm, that norm adds the other path to its output.
     fn residual(
         &mut self,
         main: &[Op],
@@ -229,39 +230,46 @@ impl Compiler {
         follows: Activation,
     ) -> Slot {
         let (ends_in_norm, other) = match (main, shortcut) {
-            ([.., Op::BatchNorm2d { .. }], _) => (main, shortcut),
-            (_, [.., Op::BatchNorm2d { .. }]) => (shortcut, main),
+            ([.., Op::BatchNorm2d { .. } | Op::GroupNorm { .. }], _) => (main, shortcut),
+            (_, [.., Op::BatchNorm2d { .. } | Op::GroupNorm { .. }]) => (shortcut, main),
             _ => {
                 let (a, after) = self.path(main, from, shape);
                 let (b, _) = self.path(shortcut, from, shape);
                 return self.whole(Box::new(Add(follows)), &[a, b], follows, after);
             }
         };
-        let [before @ .., Op::BatchNorm2d { name, channels }] = ends_in_norm else {
-            unreachable!("the path was chosen for its end")
-        };
-        // The other path first, so that the batch norm follows right upon what it normalises.
+        let [before @ .., norm] = ends_in_norm else { unreachable!("the path was chosen for its end") };
+        // The other path first, so that the norm follows right upon what it normalises.
         let (added, _) = self.path(other, from, shape);
         let (y, after) = self.path(before, from, shape);
-        self.norm(name, *channels, y, Some(added), after, follows)
+        self.norm(norm, y, Some(added), after, follows)
     }
 
+    /// A norm with what follows it: it adds a residual, and applies and stops its activation by itself.
     fn norm(
         &mut self,
-        name: &str,
-        channels: usize,
+        op: &Op,
         from: Slot,
         residual: Option<Slot>,
         shape: Shape,
         follows: Activation,
     ) -> Slot {
-        if shape.positions() == 1 && self.single.is_none() {
-            self.single = Some(name.to_owned());
-        }
+        let (extent, adds) = (extent(shape), residual.is_some());
+        let layer: Box<dyn Layer> = match op {
+            Op::BatchNorm2d { name, channels } => {
+                if shape.positions() == 1 && self.single.is_none() {
+                    self.single = Some(name.clone());
+                }
+                Box::new(Norm::new(name, *channels, extent, adds, follows))
+            }
+            Op::GroupNorm { name, groups, channels, affine } => {
+                let counts = [*channels, *groups];
+                Box::new(GroupNorm::new(name, counts, *affine, extent, adds, follows, self.max_batch))
+            }
+            _ => unreachable!("called for norms"),
+        };
         let reads: Vec<Slot> = [from].into_iter().chain(residual).collect();
-        let norm = Norm::new(name, channels, extent(shape), residual.is_some(), follows);
-        // It applies and stops its activation by itself.
-        self.node(Box::new(norm), &reads, Activation::Identity, shape)
+        self.node(layer, &reads, Activation::Identity, shape)
     }
 
     /// A node whose output an activation follows.
