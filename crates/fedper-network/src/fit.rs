@@ -159,7 +159,7 @@ pub(super) fn list(names: &[String]) -> String {
 /// Whether an algorithm of the experiment sends a parameter whose shape depends on the number of classes.
 pub(super) fn classes_travel(experiment: &Experiment) -> bool {
     let Experiment { config, architecture, layout, .. } = experiment;
-    let more = Architecture::new(config.model, config.stem, architecture.input, architecture.classes + 1);
+    let more = config.architecture(architecture.input, architecture.classes + 1);
     // A network that cannot be built so is none that devices could have in common.
     let Ok(more) = more else { return true };
     let more = more.layout();

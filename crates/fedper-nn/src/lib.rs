@@ -22,7 +22,7 @@ mod testing;
 
 pub mod weights;
 
-pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Op, Stem};
+pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Norm, Op, Stem};
 pub use error::NnError;
 pub use kernel::elementwise::Sgd;
 pub use kernel::isa::InstructionSet;

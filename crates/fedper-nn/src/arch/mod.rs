@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use fedper_core::params::{Layout, Spec};
 
-pub use models::{Model, Stem};
-pub use op::{Block, InputShape, Op};
+pub use models::{Model, Norm, Stem};
 use op::Init;
+pub use op::{Block, InputShape, Op};
 pub(crate) use op::{MOST, Shape};
 
 use crate::NnError;
@@ -52,12 +52,26 @@ impl Architecture {
     /// # Errors
     /// [`NnError::Architecture`] if the input is too small for the model, or has no pixel or no class.
     pub fn new(model: Model, stem: Stem, input: InputShape, classes: usize) -> Result<Self, NnError> {
+        Self::with_norm(model, stem, Norm::Batch, input, classes)
+    }
+
+    /// As [`Architecture::new`], with another norm in `resnet34` and `mobilenet_v1`. Parameters keep their names.
+    ///
+    /// # Errors
+    /// As [`Architecture::new`], and if the model has no norm or its channels cannot be grouped so.
+    pub fn with_norm(
+        model: Model,
+        stem: Stem,
+        norm: Norm,
+        input: InputShape,
+        classes: usize,
+    ) -> Result<Self, NnError> {
         let error = |reason: String| NnError::Architecture {
             architecture: model.to_string(),
             place: "input".to_owned(),
             reason,
         };
-        let blocks = models::blocks(model, stem, input, classes).map_err(error)?;
+        let blocks = models::blocks(model, stem, norm, input, classes).map_err(error)?;
         Self::from_blocks(model.to_string(), input, classes, blocks)
     }
 

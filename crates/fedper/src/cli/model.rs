@@ -54,6 +54,9 @@ pub(super) struct NetworkArgs {
     /// 64 pixels, imagenet otherwise [default: auto]
     #[arg(long, value_name = "NAME")]
     stem: Option<String>,
+    /// What normalises in resnet34 and mobilenet_v1: batch, group (of 16 channels each), or group:32 (in 32 groups)
+    #[arg(long, value_name = "KIND")]
+    norm: Option<String>,
     /// Channels, height and width of the images
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28", value_parser = parse_input)]
     input: InputShape,
@@ -80,7 +83,7 @@ pub(super) struct SummaryArgs {
 #[derive(clap::Args)]
 pub(super) struct ExportArgs {
     /// Take the weights of a finished run
-    #[arg(long, value_name = "DIR", requires = "algorithm", conflicts_with_all = ["model", "stem", "seed"])]
+    #[arg(long, value_name = "DIR", requires = "algorithm", conflicts_with_all = ["model", "stem", "norm", "seed"])]
     run: Option<PathBuf>,
     /// Of this algorithm
     #[arg(long, value_name = "NAME", requires = "run")]
@@ -120,11 +123,12 @@ pub(super) fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config
     let settings = Settings {
         model: network.model.clone(),
         stem: network.stem.clone(),
+        norm: network.norm.clone(),
         image_size: Some(side),
         ..settings
     };
     let config = Config::resolve(&settings)?;
-    let architecture = Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
+    let architecture = config.architecture(network.input, network.classes as usize)?;
     Ok((config, architecture))
 }
 
