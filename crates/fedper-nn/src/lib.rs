@@ -27,5 +27,6 @@ pub use error::NnError;
 pub use kernel::elementwise::Sgd;
 pub use kernel::isa::InstructionSet;
 pub use layer::loss::StepMetrics;
-pub use network::{Batch, Network};
+pub use layer::way::Way;
+pub use network::{Batch, Network, Planned};
 pub use precision::Precision;

@@ -5,6 +5,7 @@ mod panel;
 pub(super) use self::panel::{Taps, walk_panel};
 use super::bf16::Bf16;
 use super::geometry::{Link, Links, Walk, Window};
+use super::way::{Way, Ways};
 use super::weight::{Bias, Weight};
 use super::winograd::{Part, Points, Winograd};
 use super::{Backward, Done, Extent, Forward, InputGradient, Layer, Scratch};
@@ -30,9 +31,10 @@ pub(crate) struct Conv {
     pub(super) alive: Vec<bool>,
     /// Whether every tap has exactly one link, as in a pointwise convolution.
     linked_once: bool,
-    /// If it is computed by tiles.
+    ways: Ways,
+    /// For [`Way::Tiles`] and [`Way::PooledTiles`].
     pub(super) winograd: Option<Winograd>,
-    /// If it multiplies in bf16.
+    /// For [`Way::Rounded`] and [`Way::Parts`].
     bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
 }
@@ -49,11 +51,16 @@ impl Conv {
         groups: usize,
         bias: bool,
         kernels: Kernels,
+        ways: Ways,
     ) -> Self {
         let kernel = kernels.matrix;
         let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
-        let bf16 = kernels.bf16.and_then(|kernel| Bf16::of(kernel, window, channels));
+        let one_of = |of: [Way; 2]| of.iter().any(|&way| ways.largest(way) > 0);
+        let winograd = one_of([Way::Tiles, Way::PooledTiles])
+            .then(|| Winograd::new(window, channels, groups).expect("the plan knows that it can be"));
+        let bf16 = one_of([Way::Rounded, Way::Parts])
+            .then(|| Bf16::new(kernels.bf16.expect("the plan knows that there is one"), window));
         let counts = (0..window.taps()).map(|tap| links.of(tap, 0..links.rows()).len());
         let alive = counts.clone().map(|count| count > 0).collect();
         let linked_once = counts.into_iter().all(|count| count == 1);
@@ -67,7 +74,8 @@ impl Conv {
             links,
             alive,
             linked_once,
-            winograd: Winograd::new(window, channels, groups).filter(|_| kernels.rounding().is_none()),
+            ways,
+            winograd,
             bf16,
             kernel,
         }
@@ -82,11 +90,6 @@ impl Conv {
     /// Blocks of inputs and outputs.
     pub(super) fn blocks(&self) -> [usize; 2] {
         [self.inputs.blocks, self.outputs.blocks]
-    }
-
-    /// If so many samples are multiplied in bf16.
-    fn bf16_of(&self, samples: usize) -> Option<Bf16> {
-        self.bf16.filter(|bf16| bf16.multiplies(samples))
     }
 
     /// The forward pass by tiles; `put` is handed points of the output, the bias, and which they are.
@@ -153,6 +156,36 @@ impl Conv {
             winograd.gradient(&self.weight, panel, &points.filters, gradient);
             self.weight.take(panel, 0..taps, gradient, &self.alive, sink);
         }
+    }
+
+    fn forward_in_tiles(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, .. } = pass;
+        let (outputs, size) = (self.outputs, self.winograd.expect("made for it").output);
+        let mut points = std::mem::take(&mut scratch.points);
+        self.forward_tiles(&mut points, inputs.of(0), pass.samples, scratch, |points, bias, part| {
+            let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
+            let side = part.side(outputs, size, pass.samples);
+            winograd::outputs(points, &part.tile, y, &side, part.corner, start);
+        });
+        scratch.points = points;
+    }
+
+    fn backward_in_tiles(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (samples, dx) = (pass.samples, gradients.of(0));
+        let winograd = self.winograd.expect("made for it");
+        let (outputs, size) = (self.outputs, winograd.output);
+        let mut points = std::mem::take(&mut scratch.points);
+        if dx.is_some() {
+            winograd.filters(&self.weight, &mut points.filters);
+        }
+        let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
+            let side = part.side(outputs, size, samples);
+            winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
+        };
+        self.backward_tiles(&mut points, false, inputs.of(0), dx, samples, scratch, sink, done, 1, take);
+        scratch.points = points;
+        self.bias_gradient(dy, samples, sink);
     }
 
     /// `dx (+)=` the gradient of the input.
@@ -285,38 +318,30 @@ impl Conv {
 
 impl Layer for Conv {
     fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
-        if let Some(bf16) = self.bf16_of(max_batch) {
+        if let Some(bf16) = &self.bf16 {
             bf16.reserve(scratch, &self.weight, [self.inputs, self.outputs], max_batch);
-            if bf16.multiplies(1) {
-                return;
-            }
         }
-        if let Some(winograd) = &self.winograd {
+        if self.ways.largest(Way::Tiles) > 0 {
+            let winograd = self.winograd.expect("made for it");
             winograd.reserve_points(&mut scratch.points, self.blocks());
-            return self.reserve_tiles(scratch);
+            self.reserve_tiles(scratch);
         }
-        let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
-        scratch.reserve(self.weight.panel_len(), transposed);
+        if self.ways.largest(Way::Taps) > 0 {
+            let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
+            scratch.reserve(self.weight.panel_len(), transposed);
+        }
     }
 
     fn forward(&mut self, pass: Forward<'_>) {
-        let samples = pass.pass.samples;
-        if let Some(bf16) = self.bf16_of(samples) {
-            return self.forward_bf16(bf16, pass);
+        match self.ways.of(pass.pass.samples) {
+            Way::Rounded | Way::Parts => {
+                return self.forward_bf16(self.bf16.expect("made for it"), pass);
+            }
+            Way::Tiles => return self.forward_in_tiles(pass),
+            _ => {}
         }
-        let Forward { inputs, y, scratch, done, .. } = pass;
-        let x = inputs.of(0);
-        if let Some(winograd) = self.winograd {
-            let (outputs, size) = (self.outputs, winograd.output);
-            let mut points = std::mem::take(&mut scratch.points);
-            self.forward_tiles(&mut points, x, samples, scratch, |points, bias, part| {
-                let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
-                let side = part.side(outputs, size, samples);
-                winograd::outputs(points, &part.tile, y, &side, part.corner, start);
-            });
-            scratch.points = points;
-            return;
-        }
+        let Forward { inputs, y, pass, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let bias = self.bias.as_mut().map(Bias::refresh);
         let values = self.weight.values();
         for panel in self.weight.panels() {
@@ -333,30 +358,19 @@ impl Layer for Conv {
     }
 
     fn backward(&mut self, pass: Backward<'_>) {
-        let samples = pass.pass.samples;
-        if let Some(bf16) = self.bf16_of(samples) {
-            return self.backward_bf16(bf16, pass);
-        }
-        let Backward { inputs, dy, mut gradients, scratch, sink, done, .. } = pass;
-        let (x, dx) = (inputs.of(0), gradients.of(0));
-        if let Some(winograd) = self.winograd {
-            let (outputs, size) = (self.outputs, winograd.output);
-            let mut points = std::mem::take(&mut scratch.points);
-            if dx.is_some() {
-                winograd.filters(&self.weight, &mut points.filters);
+        match self.ways.of(pass.pass.samples) {
+            Way::Rounded | Way::Parts => {
+                return self.backward_bf16(self.bf16.expect("made for it"), pass);
             }
-            let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
-                let side = part.side(outputs, size, samples);
-                winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
-            };
-            self.backward_tiles(&mut points, false, x, dx, samples, scratch, sink, done, 1, take);
-            scratch.points = points;
-        } else {
-            if let Some(dx) = dx {
-                self.input_gradient(dy, dx, samples, scratch, done);
-            }
-            self.weight_gradient(x, dy, samples, scratch, sink);
+            Way::Tiles => return self.backward_in_tiles(pass),
+            _ => {}
         }
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        if let Some(dx) = gradients.of(0) {
+            self.input_gradient(dy, dx, samples, scratch, done);
+        }
+        self.weight_gradient(x, dy, samples, scratch, sink);
         self.bias_gradient(dy, samples, sink);
     }
 

@@ -4,15 +4,13 @@
 
 use super::conv::{Taps, walk_panel};
 use super::geometry::{Walk, Window};
+use super::way::{Way, Ways};
 use super::weight::{Bias, Weight};
 use super::{Backward, Extent, Forward, InputGradient, Layer, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Rows, Start, Stretch};
 use crate::kernel::linear::{Inputs, Tile, backward, forward};
 use crate::parameter::{Sink, parameters};
-
-/// Samples up to which the memory traffic of the weights counts more than arithmetic.
-const FEW: usize = 32;
 
 /// A linear layer with a bias.
 pub(crate) struct Linear {
@@ -25,6 +23,7 @@ pub(crate) struct Linear {
     /// All positions are read.
     alive: Vec<bool>,
     tiles: Vec<Tile>,
+    ways: Ways,
     kernel: &'static Kernel,
 }
 
@@ -32,9 +31,15 @@ parameters!(Linear: weight, bias);
 
 impl Linear {
     /// # Shapes
-    /// Input `channels[0]` at the positions of `input`, output `channels[1]` at one position.
-    pub(crate) fn new(name: &str, input: [usize; 2], channels: [usize; 2], kernel: &'static Kernel) -> Self {
-        let window = Window { input, kernel: input, stride: 1, padding: 0 };
+    /// Input `channels[0]` at all positions of the window's input, output `channels[1]` at one position.
+    pub(crate) fn new(
+        name: &str,
+        window: &Window,
+        channels: [usize; 2],
+        kernel: &'static Kernel,
+        ways: Ways,
+    ) -> Self {
+        let input = window.input;
         let (inputs, outputs) = (Extent::new(channels[0], input), Extent::new(channels[1], [1, 1]));
         Self {
             weight: Weight::exchanged(format!("{name}.weight"), channels, window.taps()),
@@ -45,6 +50,7 @@ impl Linear {
             forward: window.forward(),
             backward: window.backward(),
             alive: vec![true; window.taps()],
+            ways,
             kernel,
         }
     }
@@ -101,7 +107,7 @@ impl Linear {
 
 impl Layer for Linear {
     fn reserve(&self, scratch: &mut Scratch, _: usize, _: bool) {
-        let turned = FEW * self.outputs.blocks * BLOCK;
+        let turned = self.ways.largest(Way::Walk) * self.outputs.blocks * BLOCK;
         scratch.reserve(self.weight.panel_len(), self.weight.transposed_len().max(turned));
     }
 
@@ -109,7 +115,7 @@ impl Layer for Linear {
         let Forward { inputs, y, pass, scratch, done, .. } = pass;
         let (x, samples) = (inputs.of(0), pass.samples);
         let stride = self.outputs.stride(samples);
-        if samples <= FEW {
+        if self.ways.of(samples) == Way::Walk {
             self.tiles(samples);
             let inputs = Inputs { x, samples, tiles: &self.tiles, outputs: self.outputs.blocks * BLOCK };
             forward(&inputs, self.weight.values(), self.bias.refresh(), y, stride);
@@ -133,7 +139,7 @@ impl Layer for Linear {
         let (x, samples) = (inputs.of(0), pass.samples);
         let mut stepped = false;
         match gradients.of(0) {
-            Some(InputGradient { values: dx, add }) if samples <= FEW => {
+            Some(InputGradient { values: dx, add }) if self.ways.of(samples) == Way::Walk => {
                 let sgd = match sink {
                     Sink::Step(sgd) if !self.weight.is_frozen() => Some(sgd),
                     _ => None,

@@ -26,6 +26,7 @@ pub(crate) mod pooled_stem;
 pub(crate) mod stem;
 #[cfg(test)]
 mod testing;
+pub(crate) mod way;
 pub(crate) mod weight;
 pub(crate) mod winograd;
 

@@ -3,10 +3,8 @@
 
 use super::conv::Conv;
 use super::geometry::Window;
-use super::pooled_stem::is_2x2;
-use super::winograd::{Part, Points, Winograd};
+use super::winograd::{Part, Points};
 use super::{Backward, Extent, Forward, Layer, Scratch};
-use crate::arch::Op;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::winograd::Side;
 use crate::kernel::winograd::pooled::{pooled_gradients, pooled_outputs};
@@ -40,15 +38,8 @@ impl Windows {
 }
 
 impl PooledConv {
-    /// Whether a convolution with this window and the operation after its activation are such a layer.
-    pub(crate) fn fits(window: &Window, channels: [usize; 2], groups: usize, pool: &Op) -> bool {
-        is_2x2(pool)
-            && window.output().into_iter().all(|extent| extent > 1)
-            && Winograd::new(window, channels, groups).is_some()
-    }
-
     /// # Panics
-    /// If they are none.
+    /// If the convolution is not one by tiles.
     pub(crate) fn new(
         conv: Conv,
         window: &Window,

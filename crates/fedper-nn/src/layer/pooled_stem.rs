@@ -4,7 +4,6 @@
 use super::geometry::Window;
 use super::stem::Stem;
 use super::{Backward, Extent, Forward, Layer, Scratch};
-use crate::arch::Op;
 use crate::kernel::BLOCK;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::OUTER_ROWS;
@@ -13,8 +12,6 @@ use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, knows_w
 use crate::kernel::winograd::lines::{self, PooledLines};
 use crate::parameter::{Panel, parameters};
 
-/// Terms that one chain may add up, as in the matrix kernel.
-const MAX_TERMS: usize = 128;
 /// Samples whose points are computed at a time, so that they stay in the second-level cache.
 const LINE_SAMPLES: usize = 16;
 
@@ -24,33 +21,31 @@ pub(crate) struct PooledStem {
     pooled: Extent,
     /// Height and width of what is pooled to.
     side: [usize; 2],
+    /// Whether it is computed by tiles of lines, or by windows.
+    by_lines: bool,
     /// The position of its window that each output came from.
     winner: Vec<u8>,
 }
 
 parameters!(PooledStem: stem);
 
-/// Whether `pool` is the one there are kernels for: 2x2, side by side.
-pub(super) fn is_2x2(pool: &Op) -> bool {
-    matches!(pool, Op::MaxPool { kernel: 2, stride: 2, padding: 0 })
+/// If there is a kernel for tiles of a line of a convolution with such windows, pooled 2x2.
+pub(crate) fn has_lines(window: &Window) -> bool {
+    let [_, width] = window.output();
+    window.kernel[1] == lines::TAPS && window.stride == 1 && 2 * (width / 2) >= lines::OUTPUTS
 }
 
 impl PooledStem {
-    /// Whether a stem with this window over so many channels, and the operation after its activation, are such a layer.
-    pub(crate) fn fits(window: &Window, channels: usize, pool: &Op) -> bool {
-        window.taps() * channels <= MAX_TERMS && is_2x2(pool)
-    }
-
-    pub(crate) fn new(stem: Stem, channels: usize, activation: Activation, max_batch: usize) -> Self {
+    pub(crate) fn new(
+        stem: Stem,
+        channels: usize,
+        activation: Activation,
+        max_batch: usize,
+        by_lines: bool,
+    ) -> Self {
         let side = stem.window.output().map(|extent| extent / 2);
         let pooled = Extent::new(channels, side);
-        Self { stem, activation, pooled, side, winner: vec![0; pooled.capacity(max_batch)] }
-    }
-
-    /// If there is a kernel for tiles of a line of this convolution.
-    fn by_lines(&self) -> bool {
-        let window = &self.stem.window;
-        window.kernel[1] == lines::TAPS && window.stride == 1 && 2 * self.side[1] >= lines::OUTPUTS
+        Self { stem, activation, pooled, side, by_lines, winner: vec![0; pooled.capacity(max_batch)] }
     }
 
     /// Values of the points of a line of an image, and of an image.
@@ -180,7 +175,7 @@ impl PooledStem {
 impl Layer for PooledStem {
     fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
         self.stem.reserve(scratch, max_batch, input_gradient);
-        if self.by_lines() {
+        if self.by_lines {
             let taps = self.stem.window.kernel[0] * self.stem.channels * lines::POINTS;
             let points = LINE_SAMPLES.min(max_batch) * self.line_points()[1];
             scratch.reserve_lines([points, taps * self.stem.kernel.blocks * BLOCK]);
@@ -195,7 +190,7 @@ impl Layer for PooledStem {
         let Forward { inputs, y, pass, scratch, .. } = pass;
         let (images, samples) = (inputs.of(0), pass.samples);
         self.stem.pad(images, samples);
-        if self.by_lines() {
+        if self.by_lines {
             return self.forward_lines(images, y, samples, scratch);
         }
         let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());

@@ -1,6 +1,7 @@
 //! From an architecture to nodes: layers with the slots they read and write.
 
 use super::gradients::{self, Plan};
+use super::plan::{Case, Planned};
 use crate::NnError;
 use crate::arch::{Architecture, Op, Shape};
 use crate::kernel::Kernels;
@@ -17,6 +18,7 @@ use crate::layer::pool::{AveragePool, MaxPool};
 use crate::layer::pooled_conv::PooledConv;
 use crate::layer::pooled_stem::PooledStem;
 use crate::layer::stem::Stem;
+use crate::layer::way::Way;
 use crate::layer::{ByPlanes, Extent, Layer, Slot};
 
 /// A layer, the slots it reads and the one it writes, which is that after the node's number.
@@ -46,6 +48,8 @@ impl Node {
 /// A network ready to be given memory.
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
+    /// How the largest batch is computed.
+    pub(crate) plan: Vec<Planned>,
     /// Values of each gradient buffer.
     pub(crate) buffers: Vec<usize>,
     /// The gradient buffer of the logits.
@@ -56,6 +60,7 @@ pub(crate) struct Program {
 
 struct Compiler {
     nodes: Vec<Node>,
+    plan: Vec<Planned>,
     single: Option<String>,
     max_batch: usize,
     kernels: Kernels,
@@ -71,13 +76,15 @@ pub(crate) fn compile(
     architecture.validate()?;
     let ops: Vec<Op> = architecture.blocks.iter().flat_map(|block| block.ops.iter().cloned()).collect();
     let shape = architecture.input_shape();
-    let mut compiler = Compiler { nodes: Vec::new(), single: None, max_batch, kernels };
+    let mut compiler = Compiler { nodes: Vec::new(), plan: Vec::new(), single: None, max_batch, kernels };
     let (slot, shape, rest) = compiler.stem(&ops, shape);
     compiler.path(rest, slot, shape);
-    let Compiler { mut nodes, single, .. } = compiler;
-    fuse(&mut nodes);
+    let Compiler { mut nodes, plan, single, .. } = compiler;
+    if !kernels.plain {
+        fuse(&mut nodes);
+    }
     let (buffers, logits_gradient) = gradients::assign(&mut nodes, max_batch);
-    Ok(Program { nodes, buffers, logits_gradient, single })
+    Ok(Program { nodes, plan, buffers, logits_gradient, single })
 }
 
 /// Finds nodes that do a part of their neighbour's work, or work on what it has just computed.
@@ -112,34 +119,49 @@ impl Compiler {
             [first, ..] => (Some(first), 0),
             [] => (None, 0),
         };
-        let stem = match first {
-            Some(Op::Conv2d { name, out_channels, groups: 1, bias, .. }) => {
-                Some((name, *out_channels, *bias))
-            }
-            Some(Op::Linear { name, out_features, .. }) => Some((name, *out_features, true)),
-            _ => None,
+        let (Some(op), Some((name, outputs, bias))) = (first, first.and_then(of_images)) else {
+            return self.blocked(shape, ops);
         };
-        let Some((op, (name, outputs, bias))) = first.zip(stem) else {
-            let input = Input { channels: shape.channels, extent: extent(shape) };
-            let to = self.node(Box::new(input), &[from], Activation::Identity, shape);
-            return (to, shape, ops);
-        };
-        let shape = if skipped == 1 { Shape { flat: true, ..shape } } else { shape };
-        let after = shape.after(op).expect("validated");
+        let flat = Shape { flat: skipped == 1, ..shape };
+        let after = flat.after(op).expect("validated");
         let (activation, used) = activation(&ops[skipped + 1..]);
-        let channels = [shape.channels, outputs];
-        let window = window(op, shape);
-        let stem = Stem::new(name, &window, channels, bias, self.max_batch, self.kernels.matrix);
         let rest = &ops[skipped + 1 + used..];
-        if let Some(pool) = rest.first().filter(|pool| PooledStem::fits(&window, channels[0], pool)) {
-            let after = after.after(pool).expect("validated");
-            let stem = PooledStem::new(stem, outputs, activation, self.max_batch);
-            let to = self.whole(Box::new(stem), &[from], activation, after);
-            return (to, after, &rest[1..]);
-        }
-        let bf16 = self.kernels.rounding().filter(|_| matches!(op, Op::Conv2d { .. }));
-        let stem = stem.in_bf16(bf16, self.max_batch);
-        (self.node(Box::new(stem), &[from], activation, after), after, rest)
+        let (window, channels) = (window(op, flat), [shape.channels, outputs]);
+        let case = Case {
+            linear: matches!(op, Op::Linear { .. }),
+            first: true,
+            pooled: rest.first().is_some_and(is_2x2),
+            ..Case::new(window, channels, 1, self.kernels)
+        };
+        let way = case.way(self.max_batch);
+        let stem = || Stem::new(name, &window, channels, bias, self.max_batch, self.kernels.matrix);
+        let (to, after, rest) = match way.0 {
+            Way::PooledLines | Way::PooledWindows => {
+                let after = after.after(&rest[0]).expect("validated");
+                let lines = way.0 == Way::PooledLines;
+                let stem = PooledStem::new(stem(), outputs, activation, self.max_batch, lines);
+                (self.whole(Box::new(stem), &[from], activation, after), after, &rest[1..])
+            }
+            Way::RoundedImages => {
+                let stem = stem().in_bf16(self.kernels.rounding(), self.max_batch);
+                (self.node(Box::new(stem), &[from], activation, after), after, rest)
+            }
+            Way::Images => (self.node(Box::new(stem()), &[from], activation, after), after, rest),
+            _ => return self.blocked(shape, ops),
+        };
+        self.note(name, way);
+        (to, after, rest)
+    }
+
+    /// Begins with the input in blocks.
+    fn blocked<'a>(&mut self, shape: Shape, ops: &'a [Op]) -> (Slot, Shape, &'a [Op]) {
+        let from = Slot { number: Slot::INPUT, extent: extent(shape) };
+        let input = Input { channels: shape.channels, extent: extent(shape) };
+        (self.node(Box::new(input), &[from], Activation::Identity, shape), shape, ops)
+    }
+
+    fn note(&mut self, name: &str, (way, why): (Way, &'static str)) {
+        self.plan.push(Planned { name: name.to_owned(), way, why });
     }
 
     /// Compiles `ops` from slot `from`; returns the slot of the result.
@@ -177,36 +199,36 @@ impl Compiler {
                     &next[used..]
                 }
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
-                    let window = window(op, shape);
-                    let pool = next[used..].first();
-                    // In bf16 there are no tiles whose outputs could be pooled in registers.
-                    if let Some(pool) = pool.filter(|pool| {
-                        self.kernels.rounding().is_none()
-                            && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
-                    }) {
-                        let channels = [*in_channels, *out_channels];
-                        let kernels = Kernels { bf16: None, ..self.kernels };
-                        let conv = Conv::new(name, &window, channels, *groups, *bias, kernels);
-                        let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
-                        after = after.after(pool).expect("validated");
-                        from = self.whole(Box::new(conv), &[from], follows, after);
-                        (rest, shape) = (&next[used + 1..], after);
-                        continue;
+                    let (window, channels) = (window(op, shape), [*in_channels, *out_channels]);
+                    let pool = next[used..].first().filter(|pool| is_2x2(pool));
+                    let case =
+                        Case { pooled: pool.is_some(), ..Case::new(window, channels, *groups, self.kernels) };
+                    let (way, ways) = (case.way(self.max_batch), case.ways(self.max_batch));
+                    let conv =
+                        || Conv::new(name, &window, channels, *groups, *bias, self.kernels, ways.clone());
+                    match (way.0, pool) {
+                        (Way::PooledTiles, Some(pool)) => {
+                            let conv =
+                                PooledConv::new(conv(), &window, follows, *out_channels, self.max_batch);
+                            after = after.after(pool).expect("validated");
+                            from = self.whole(Box::new(conv), &[from], follows, after);
+                        }
+                        (Way::Depthwise, _) => {
+                            let conv = Depthwise::new(name, &window, *groups, *bias);
+                            from = self.node(Box::new(conv), &[from], follows, after);
+                        }
+                        _ => from = self.node(Box::new(conv()), &[from], follows, after),
                     }
-                    let layer: Box<dyn Layer> =
-                        if groups == in_channels && groups == out_channels && *groups > 1 {
-                            Box::new(Depthwise::new(name, &window, *groups, *bias))
-                        } else {
-                            let channels = [*in_channels, *out_channels];
-                            Box::new(Conv::new(name, &window, channels, *groups, *bias, self.kernels))
-                        };
-                    from = self.node(layer, &[from], follows, after);
-                    &next[used..]
+                    self.note(name, way);
+                    &next[used + usize::from(way.0 == Way::PooledTiles)..]
                 }
                 Op::Linear { name, out_features, .. } => {
-                    let channels = [shape.channels, *out_features];
-                    let layer = Linear::new(name, [shape.height, shape.width], channels, self.kernels.matrix);
+                    let (window, channels) = (window(op, shape), [shape.channels, *out_features]);
+                    let case = Case { linear: true, ..Case::new(window, channels, 1, self.kernels) };
+                    let ways = case.ways(self.max_batch);
+                    let layer = Linear::new(name, &window, channels, self.kernels.matrix, ways);
                     from = self.node(Box::new(layer), &[from], follows, after);
+                    self.note(name, case.way(self.max_batch));
                     &next[used..]
                 }
             };
@@ -294,6 +316,20 @@ impl Compiler {
         self.nodes.last_mut().expect("just pushed").activation = Activation::Identity;
         to
     }
+}
+
+/// Name, outputs and bias of what can be computed from images.
+fn of_images(op: &Op) -> Option<(&str, usize, bool)> {
+    match op {
+        Op::Conv2d { name, out_channels, groups: 1, bias, .. } => Some((name, *out_channels, *bias)),
+        Op::Linear { name, out_features, .. } => Some((name, *out_features, true)),
+        _ => None,
+    }
+}
+
+/// Whether it is the max-pool that a convolution can do along: 2x2, side by side.
+fn is_2x2(op: &Op) -> bool {
+    matches!(op, Op::MaxPool { kernel: 2, stride: 2, padding: 0 })
 }
 
 fn extent(shape: Shape) -> Extent {

@@ -3,6 +3,7 @@
 mod compile;
 mod demand;
 mod gradients;
+mod plan;
 mod run;
 mod training;
 
@@ -18,8 +19,9 @@ use crate::layer::input::{block_rows, unblock_rows};
 use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
 use crate::layer::{Mode, Pass, Scratch};
 use crate::parameter::{Array, Parameter, Sink};
-use crate::{InstructionSet, NnError, Precision};
+use crate::{NnError, Precision};
 use compile::Program;
+pub use plan::Planned;
 use run::Memory;
 
 /// Samples to train on or to evaluate.
@@ -85,11 +87,23 @@ impl Network {
         max_batch: usize,
         precision: Precision,
     ) -> Result<Self, NnError> {
+        Self::compiled(arch, max_batch, Kernels::here(precision))
+    }
+
+    /// As [`Network::new`], computed in the plainest way there is: no layer does a part of another's work, and none takes
+    /// another way than a matrix product for each tap. For comparison: it is slow, and differs by rounding.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn plain(arch: &Architecture, max_batch: usize) -> Result<Self, NnError> {
+        Self::compiled(arch, max_batch, Kernels::plain())
+    }
+
+    fn compiled(arch: &Architecture, max_batch: usize, kernels: Kernels) -> Result<Self, NnError> {
         if max_batch == 0 {
             return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
         }
         Self::fits(arch, max_batch)?;
-        let kernels = Kernels::of(InstructionSet::current(), precision);
         let program = compile::compile(arch, max_batch, kernels)?;
         let mut scratch = Scratch::default();
         for node in &program.nodes {
@@ -119,6 +133,15 @@ impl Network {
     pub fn fits(arch: &Architecture, max_batch: usize) -> Result<(), NnError> {
         arch.validate()?;
         demand::check(arch, max_batch)
+    }
+
+    /// How a network's convolutions and linear layers compute a batch of so many samples on this machine, in order.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn plan(arch: &Architecture, samples: usize, precision: Precision) -> Result<Vec<Planned>, NnError> {
+        Self::fits(arch, samples.max(1))?;
+        Ok(compile::compile(arch, samples.max(1), Kernels::here(precision))?.plan)
     }
 
     /// Names, shapes and kinds of the network's parameters.

@@ -6,7 +6,7 @@ use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
 use fedper_nn::weights::{WeightsError, write_safetensors, write_with_note};
-use fedper_nn::{Architecture, InputShape, NnError};
+use fedper_nn::{Architecture, InputShape, InstructionSet, Network, NnError};
 
 use super::import;
 use super::table::{Align, bytes, grouped, table};
@@ -38,7 +38,8 @@ const SUMMARY_EXAMPLES: &str = "\
 Examples:
   fedper model summary
   fedper model summary --model resnet34 --stem cifar --input 3x32x32 --classes 100 --personal-layers 4
-  fedper model summary --model cnn --personal-pattern 'fc.*' --parameters";
+  fedper model summary --model cnn --personal-pattern 'fc.*' --parameters
+  fedper model summary --model cnn --plan --batch-size 32";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -78,6 +79,15 @@ pub(super) struct SummaryArgs {
     /// List every parameter too
     #[arg(long)]
     parameters: bool,
+    /// List how each convolution and linear layer is computed on this machine, and why
+    #[arg(long)]
+    plan: bool,
+    /// For --plan: samples a step [default: the network's]
+    #[arg(long, value_name = "COUNT", requires = "plan")]
+    batch_size: Option<usize>,
+    /// For --plan: fp32 or bf16 [default: fp32]
+    #[arg(long, value_name = "NAME", requires = "plan")]
+    precision: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -136,6 +146,8 @@ fn summary(args: SummaryArgs) -> Result<(), Error> {
     let settings = Settings {
         personal_layers: args.personal_layers,
         personal_pattern: args.personal_pattern,
+        batch_size: args.batch_size,
+        precision: args.precision,
         ..Settings::default()
     };
     let (config, architecture) = build(&args.network, settings)?;
@@ -190,8 +202,23 @@ fn summary(args: SummaryArgs) -> Result<(), Error> {
         let columns = ["parameter", "shape", "kind", "side"].map(|title| (title, Align::Left));
         text += &format!("\n{}", table(&columns, &rows));
     }
+    if args.plan {
+        text += &format!("\n{}", plan(&config, &architecture)?);
+    }
     text += &format!("\n{}", traffic(&cut));
     super::print(&text)
+}
+
+/// How each layer computes a batch.
+fn plan(config: &Config, architecture: &Architecture) -> Result<String, Error> {
+    let planned = Network::plan(architecture, config.batch_size, config.precision)?;
+    let rows: Vec<Vec<String>> = planned
+        .into_iter()
+        .map(|layer| vec![layer.name, layer.way.to_string(), layer.why.to_owned()])
+        .collect();
+    let columns = ["layer", "computed by", "because"].map(|title| (title, Align::Left));
+    let set = InstructionSet::current().used_in(config.precision);
+    Ok(format!("In batches of {}, in {set}:\n\n{}", config.batch_size, table(&columns, &rows)))
 }
 
 /// What a device receives and sends in a round, with and without personalization.

@@ -53,26 +53,8 @@ fn pack_activations(kernel: &Kernel, side: Extent, x: &[f32], samples: usize, to
     }
 }
 
-/// Positions up to which an exact kernel is faster: of a larger plane, [`super::winograd`]'s tiles save as much.
-const MAX_POSITIONS: usize = 64;
-/// Products of each value of the inputs and of the outputs, from which on packing it costs little beside them.
-const MIN_PRODUCTS: usize = 256;
-
 impl Bf16 {
-    /// If a kernel is that of a convolution: one that rounds always is, an exact one where it is faster.
-    pub(super) fn of(kernel: &'static Kernel, window: &Window, channels: [usize; 2]) -> Option<Self> {
-        let positions: usize = window.output().iter().product();
-        let products = window.taps() * channels[0].min(channels[1]);
-        let faster = positions <= MAX_POSITIONS && products >= MIN_PRODUCTS;
-        (kernel.rounds() || faster).then(|| Self::new(kernel, window))
-    }
-
-    /// Whether so many samples are multiplied so: an exact kernel is slower where they do not fill a tile.
-    pub(super) fn multiplies(&self, samples: usize) -> bool {
-        self.kernel.rounds() || samples >= BLOCK
-    }
-
-    fn new(kernel: &'static Kernel, window: &Window) -> Self {
+    pub(super) fn new(kernel: &'static Kernel, window: &Window) -> Self {
         Self { kernel, lines: Lines::new(window, kernel.parts) }
     }
 

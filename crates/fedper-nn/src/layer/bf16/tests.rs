@@ -1,6 +1,7 @@
 use super::*;
 use crate::kernel::{Kernels, bf16};
 use crate::layer::testing::{self, Case, gradients};
+use crate::layer::way::{Way, Ways};
 use crate::testing::noise;
 use crate::{InstructionSet, Precision};
 
@@ -40,7 +41,8 @@ fn convolutions_match_plain_loops() {
             let kernels = Kernels::of(set, precision);
             let Some(kernel) = kernels.bf16 else { continue };
             let own = Bf16::new(kernel, &window);
-            let mut conv = Conv::new("w", &window, channels, groups, true, kernels);
+            let ways = Ways::new(vec![Way::Parts; samples + 1]);
+            let mut conv = Conv::new("w", &window, channels, groups, true, kernels, ways);
             testing::load(&mut conv, &case.params);
             let mut scratch = Scratch::default();
             // A batch smaller than there is memory for, after one that used it all.
