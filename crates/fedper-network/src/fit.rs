@@ -6,7 +6,6 @@
 //! classes of its own, as many as it likes.
 
 use fedper_flower::records::Values;
-use fedper_nn::Architecture;
 
 use fedper_run::experiment::Experiment;
 

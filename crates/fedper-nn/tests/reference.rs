@@ -358,6 +358,11 @@ fn pooled_convolutions() {
     check("few channels", 2, [8, 6], 2, vec![c([2, 3], 5, 0, true), Op::Relu, pool()]);
     let overlapping = Op::MaxPool { kernel: 3, stride: 2, padding: 1 };
     check("overlapping", 32, [8, 8], 2, vec![c([32, 32], 3, 1, true), Op::Relu, overlapping]);
+}
+
+#[test]
+fn pooled_first_convolutions() {
+    let pool = || Op::MaxPool { kernel: 2, stride: 2, padding: 0 };
     let input = InputShape { channels: 3, height: 9, width: 8 };
     for (kernel, stride, padding) in [([3, 3], 1, 1), ([5, 5], 1, 0), ([2, 3], 2, 0), ([3, 5], 1, 2)] {
         let first = conv("c", [3, 5], kernel, stride, padding, 1, true);

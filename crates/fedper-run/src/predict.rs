@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
-use fedper_nn::{Architecture, InputShape, Network};
+use fedper_nn::{InputShape, Network};
 use fedper_records::read_classes;
 
 use crate::config::Config;

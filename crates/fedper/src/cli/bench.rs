@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fedper_nn::{Architecture, InputShape, InstructionSet, Precision, Sgd};
+use fedper_nn::{InputShape, InstructionSet, Precision, Sgd};
 use serde::Serialize;
 
 use super::bench_scale;
