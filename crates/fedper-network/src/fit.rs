@@ -6,7 +6,6 @@
 //! classes of its own, as many as it likes.
 
 use fedper_flower::records::Values;
-use fedper_nn::Architecture;
 
 use fedper_run::experiment::Experiment;
 
@@ -159,7 +158,7 @@ pub(super) fn list(names: &[String]) -> String {
 /// Whether an algorithm of the experiment sends a parameter whose shape depends on the number of classes.
 pub(super) fn classes_travel(experiment: &Experiment) -> bool {
     let Experiment { config, architecture, layout, .. } = experiment;
-    let more = Architecture::new(config.model, config.stem, architecture.input, architecture.classes + 1);
+    let more = config.architecture(architecture.input, architecture.classes + 1);
     // A network that cannot be built so is none that devices could have in common.
     let Ok(more) = more else { return true };
     let more = more.layout();

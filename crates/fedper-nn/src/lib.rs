@@ -5,9 +5,9 @@
 //! field's names and PyTorch's memory order ([`fedper_core::params`]), and results repeat bit for bit on a machine.
 //!
 //! ```text
-//! arch     networks as data          layer    forward and backward passes of one layer
-//! network  a network in memory       kernel   inner loops, per instruction set
-//! optim    SGD                       weights  safetensors
+//! arch       networks as data                    layer    forward and backward passes, a file a layer
+//! network    a network in memory                 kernel   inner loops, per instruction set
+//! parameter  values, velocities, SGD's step      weights  safetensors
 //! ```
 
 mod arch;
@@ -15,17 +15,18 @@ mod error;
 mod kernel;
 mod layer;
 mod network;
-mod optim;
+mod parameter;
 mod precision;
 #[cfg(test)]
 mod testing;
 
 pub mod weights;
 
-pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Op, Stem};
+pub use arch::{Architecture, Block, BlockSummary, InputShape, Model, Norm, Op, Stem};
 pub use error::NnError;
+pub use kernel::elementwise::Sgd;
 pub use kernel::isa::InstructionSet;
 pub use layer::loss::StepMetrics;
-pub use network::{Batch, Network};
-pub use optim::Sgd;
+pub use layer::way::Way;
+pub use network::{Batch, Network, Planned};
 pub use precision::Precision;

@@ -96,6 +96,25 @@ fn run(ops: &[Op], mut x: Tensor, p: &Values, train: bool) -> Tensor {
                     (x.at(n, c, h, w) - mean) / (var + 1e-5).sqrt() * part("weight")[c] + part("bias")[c]
                 })
             }
+            Op::GroupNorm { name, groups, channels, affine } => {
+                let size = channels / groups;
+                let statistics: Vec<(f64, f64)> = (0..x.n * groups)
+                    .map(|i| {
+                        let values = &x.v[i * size * x.h * x.w..][..size * x.h * x.w];
+                        let mean = values.iter().sum::<f64>() / values.len() as f64;
+                        let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+                        (mean, squares / values.len() as f64)
+                    })
+                    .collect();
+                Tensor::new(x.n, x.c, x.h, x.w).fill(|n, c, h, w| {
+                    let (mean, var) = statistics[n * groups + c / size];
+                    let value = (x.at(n, c, h, w) - mean) / (var + 1e-5).sqrt();
+                    match affine {
+                        true => value * p[&format!("{name}.weight")][c] + p[&format!("{name}.bias")][c],
+                        false => value,
+                    }
+                })
+            }
             Op::Relu => Tensor { v: x.v.iter().map(|v| v.max(0.0)).collect(), ..x },
             Op::Relu6 => Tensor { v: x.v.iter().map(|v| v.clamp(0.0, 6.0)).collect(), ..x },
             Op::MaxPool { kernel: k, stride, padding } => {
@@ -287,6 +306,29 @@ fn norms_and_activations() {
 }
 
 #[test]
+fn group_norms() {
+    let norm = |channels, groups, affine| Op::GroupNorm { name: "g".into(), groups, channels, affine };
+    let what = |channels, groups| format!("{channels} channels in {groups} groups");
+    // Groups within a block, of whole blocks, across blocks, and of all. (One of a channel alone is the first below.)
+    for (channels, groups) in [(6, 2), (32, 8), (64, 2), (96, 3), (48, 2), (40, 5), (20, 10), (33, 1)] {
+        for (affine, batch) in [(true, 3), (false, 1)] {
+            let ops = vec![norm(channels, groups, affine), Op::Relu];
+            check(&what(channels, groups), channels, [3, 4], batch, ops);
+        }
+    }
+    check("one position", 32, [1, 1], 4, vec![norm(32, 4, true)]);
+    check("many positions", 4, [13, 11], 2, vec![norm(4, 2, true), Op::Relu6]);
+    let narrow = InputShape { channels: 3, height: 5, width: 4 };
+    check_bare("group norm first", narrow, 2, vec![norm(3, 3, true), Op::Relu]);
+    for (channels, groups) in [(32, 4), (64, 1), (40, 2)] {
+        let main =
+            vec![conv("c", [channels, channels], [3, 3], 1, 1, 1, false), norm(channels, groups, true)];
+        let added = Op::Residual { main, shortcut: vec![] };
+        check(&what(channels, groups), channels, [3, 4], 2, vec![added, Op::Relu]);
+    }
+}
+
+#[test]
 fn pools_and_linear_layers() {
     let pool = |kernel, stride, padding| Op::MaxPool { kernel, stride, padding };
     check("max-pool", 3, [5, 7], 2, vec![pool(2, 2, 0)]);
@@ -316,6 +358,11 @@ fn pooled_convolutions() {
     check("few channels", 2, [8, 6], 2, vec![c([2, 3], 5, 0, true), Op::Relu, pool()]);
     let overlapping = Op::MaxPool { kernel: 3, stride: 2, padding: 1 };
     check("overlapping", 32, [8, 8], 2, vec![c([32, 32], 3, 1, true), Op::Relu, overlapping]);
+}
+
+#[test]
+fn pooled_first_convolutions() {
+    let pool = || Op::MaxPool { kernel: 2, stride: 2, padding: 0 };
     let input = InputShape { channels: 3, height: 9, width: 8 };
     for (kernel, stride, padding) in [([3, 3], 1, 1), ([5, 5], 1, 0), ([2, 3], 2, 0), ([3, 5], 1, 2)] {
         let first = conv("c", [3, 5], kernel, stride, padding, 1, true);

@@ -56,7 +56,7 @@ pub(crate) fn fewer_samples(
     }
     let images = &dataset.images;
     let input = InputShape { channels: images.channels, height: images.height, width: images.width };
-    let architecture = Architecture::new(config.model, config.stem, input, dataset.classes.len())?;
+    let architecture = config.architecture(input, dataset.classes.len())?;
     let (train, all) = (dataset.train_len as f64, dataset.images.len() as f64);
     let (train, test) = match config.test_fraction {
         Some(fraction) => (all * (1.0 - fraction), all * fraction),

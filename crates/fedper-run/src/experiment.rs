@@ -318,7 +318,7 @@ pub fn initial<'a>(
 pub fn architecture(config: &Config, dataset: &Dataset) -> Result<Architecture, Error> {
     let images = &dataset.images;
     let input = InputShape { channels: images.channels, height: images.height, width: images.width };
-    Ok(Architecture::new(config.model, config.stem, input, dataset.classes.len())?)
+    Ok(config.architecture(input, dataset.classes.len())?)
 }
 
 /// The cut that the configuration asks for.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fedper_core::params::Params;
 use fedper_core::round::DeviceId;
-use fedper_nn::{Architecture, InputShape, Network};
+use fedper_nn::{InputShape, Network};
 use fedper_records::read_classes;
 
 use crate::config::Config;
@@ -120,7 +120,7 @@ fn network(
         return Err(foreign(format!("parameter `{name}` holds a value that is not finite")));
     }
     let input = InputShape { height, width, channels };
-    let architecture = Architecture::new(config.model, config.stem, input, classes)?;
+    let architecture = config.architecture(input, classes)?;
     let mut network = Network::with_precision(&architecture, 1, config.precision)?;
     network.load(params).map_err(|error| foreign(error.to_string()))?;
     Ok(network)

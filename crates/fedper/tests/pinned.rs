@@ -23,6 +23,7 @@ const KERNELS: [&str; 3] = ["portable", "avx2", "avx512"];
 const ALL: &str = "\
 seed = 5
 dataset = 'fashion-mnist-small'
+norm = 'batch'
 precision = 'fp32'
 algorithm = ['fedper', 'fedavg', 'local', 'fedavg-ft']
 batch_norm = 'average'

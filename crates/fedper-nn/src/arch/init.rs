@@ -3,7 +3,7 @@
 use fedper_core::params::Params;
 use fedper_core::seed::{Random, fill_normal, fill_uniform};
 
-use super::{Architecture, Op};
+use super::{Architecture, Init, Op};
 
 impl Architecture {
     /// Fresh parameters, each drawn from its own generator `random(name)`, so that what one parameter gets does not
@@ -31,50 +31,15 @@ impl Architecture {
         chosen: impl Fn(&str) -> bool,
         mut random: impl FnMut(&str) -> Random,
     ) {
-        let mut fill = |name: &str, distribution: Distribution| {
-            let Some(position) = params.layout().position(name).filter(|_| chosen(name)) else { return };
+        for (spec, init) in self.blocks.iter().flat_map(|block| &block.ops).flat_map(Op::parameters) {
+            let name = &spec.name;
+            let Some(position) = params.layout().position(name).filter(|_| chosen(name)) else { continue };
             let values = params.at_mut(position);
-            match distribution {
-                Distribution::Constant(value) => values.fill(value),
-                Distribution::Normal(std) => fill_normal(&mut random(name), std, values),
-                Distribution::Uniform(bound) => fill_uniform(&mut random(name), bound, values),
-            }
-        };
-        for op in self.blocks.iter().flat_map(|block| &block.ops) {
-            init_op(op, &mut fill);
-        }
-    }
-}
-
-enum Distribution {
-    Constant(f32),
-    Normal(f64),
-    Uniform(f64),
-}
-
-fn init_op(op: &Op, fill: &mut impl FnMut(&str, Distribution)) {
-    match op {
-        Op::Conv2d { name, in_channels, out_channels, kernel, groups, bias, .. } => {
-            let area = kernel[0] as f64 * kernel[1] as f64;
-            let fan_out = (out_channels / groups) as f64 * area;
-            fill(&format!("{name}.weight"), Distribution::Normal((2.0 / fan_out).sqrt()));
-            if *bias {
-                let fan_in = (in_channels / groups) as f64 * area;
-                fill(&format!("{name}.bias"), Distribution::Uniform(1.0 / fan_in.sqrt()));
+            match init {
+                Init::Constant(value) => values.fill(value),
+                Init::Normal(std) => fill_normal(&mut random(name), std, values),
+                Init::Uniform(bound) => fill_uniform(&mut random(name), bound, values),
             }
         }
-        Op::BatchNorm2d { name, .. } => {
-            for (part, value) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)]
-            {
-                fill(&format!("{name}.{part}"), Distribution::Constant(value));
-            }
-        }
-        Op::Linear { name, in_features, .. } => {
-            let bound = 1.0 / (*in_features as f64).sqrt();
-            fill(&format!("{name}.weight"), Distribution::Uniform(bound));
-            fill(&format!("{name}.bias"), Distribution::Uniform(bound));
-        }
-        Op::Residual { main, shortcut } => main.iter().chain(shortcut).for_each(|op| init_op(op, fill)),
-        Op::Relu | Op::Relu6 | Op::MaxPool { .. } | Op::GlobalAvgPool | Op::Flatten => {}
     }
 }

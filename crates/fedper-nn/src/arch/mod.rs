@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use fedper_core::params::{Layout, Spec};
 
-pub use models::{Model, Stem};
+pub use models::{Model, Norm, Stem};
+use op::Init;
 pub use op::{Block, InputShape, Op};
 pub(crate) use op::{MOST, Shape};
 
@@ -51,12 +52,26 @@ impl Architecture {
     /// # Errors
     /// [`NnError::Architecture`] if the input is too small for the model, or has no pixel or no class.
     pub fn new(model: Model, stem: Stem, input: InputShape, classes: usize) -> Result<Self, NnError> {
+        Self::with_norm(model, stem, Norm::Batch, input, classes)
+    }
+
+    /// As [`Architecture::new`], with another norm in `resnet34` and `mobilenet_v1`. Parameters keep their names.
+    ///
+    /// # Errors
+    /// As [`Architecture::new`], and if the model has no norm or its channels cannot be grouped so.
+    pub fn with_norm(
+        model: Model,
+        stem: Stem,
+        norm: Norm,
+        input: InputShape,
+        classes: usize,
+    ) -> Result<Self, NnError> {
         let error = |reason: String| NnError::Architecture {
             architecture: model.to_string(),
             place: "input".to_owned(),
             reason,
         };
-        let blocks = models::blocks(model, stem, input, classes).map_err(error)?;
+        let blocks = models::blocks(model, stem, norm, input, classes).map_err(error)?;
         Self::from_blocks(model.to_string(), input, classes, blocks)
     }
 
@@ -191,34 +206,5 @@ impl Architecture {
 }
 
 fn block_specs(block: &Block) -> Vec<Spec> {
-    let mut specs = Vec::new();
-    for op in &block.ops {
-        op_specs(op, &mut specs);
-    }
-    specs
-}
-
-/// Appends the parameters of `op`, in PyTorch's order.
-fn op_specs(op: &Op, specs: &mut Vec<Spec>) {
-    match op {
-        Op::Conv2d { name, in_channels, out_channels, kernel, groups, bias, .. } => {
-            let shape = [*out_channels, in_channels / groups, kernel[0], kernel[1]];
-            specs.push(Spec::trainable(format!("{name}.weight"), shape));
-            if *bias {
-                specs.push(Spec::trainable(format!("{name}.bias"), [*out_channels]));
-            }
-        }
-        Op::BatchNorm2d { name, channels } => {
-            specs.push(Spec::trainable(format!("{name}.weight"), [*channels]));
-            specs.push(Spec::trainable(format!("{name}.bias"), [*channels]));
-            specs.push(Spec::buffer(format!("{name}.running_mean"), [*channels]));
-            specs.push(Spec::buffer(format!("{name}.running_var"), [*channels]));
-        }
-        Op::Linear { name, in_features, out_features } => {
-            specs.push(Spec::trainable(format!("{name}.weight"), [*out_features, *in_features]));
-            specs.push(Spec::trainable(format!("{name}.bias"), [*out_features]));
-        }
-        Op::Residual { main, shortcut } => main.iter().chain(shortcut).for_each(|op| op_specs(op, specs)),
-        Op::Relu | Op::Relu6 | Op::MaxPool { .. } | Op::GlobalAvgPool | Op::Flatten => {}
-    }
+    block.ops.iter().flat_map(Op::parameters).map(|(spec, _)| spec).collect()
 }

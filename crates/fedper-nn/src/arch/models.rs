@@ -88,16 +88,74 @@ impl FromStr for Stem {
     }
 }
 
+/// What normalises in `resnet34` and `mobilenet_v1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Norm {
+    /// Over the batch and all positions, channel by channel: as published.
+    #[default]
+    Batch,
+    /// Over all positions of a sample, in groups of 16 neighbouring channels.
+    Group,
+    /// The same in so many groups.
+    Groups(usize),
+}
+
+/// Channels of a group unless something else is asked for.
+const GROUP: usize = 16;
+
+impl fmt::Display for Norm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Norm::Batch => f.pad("batch"),
+            Norm::Group => f.pad("group"),
+            Norm::Groups(groups) => f.pad(&format!("group:{groups}")),
+        }
+    }
+}
+
+impl FromStr for Norm {
+    type Err = NnError;
+
+    fn from_str(text: &str) -> Result<Self, NnError> {
+        let groups = text.strip_prefix("group:").and_then(|groups| groups.parse().ok()).filter(|&n| n > 0);
+        match (text, groups) {
+            ("batch", _) => Ok(Norm::Batch),
+            ("group", _) => Ok(Norm::Group),
+            (_, Some(groups)) => Ok(Norm::Groups(groups)),
+            _ => Err(NnError::UnknownName {
+                what: "norm",
+                found: text.to_owned(),
+                known: "batch, group, group:COUNT".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Norm {
+    fn op(self, name: impl Into<String>, channels: usize) -> Op {
+        let (name, affine) = (name.into(), true);
+        match self {
+            Norm::Batch => Op::BatchNorm2d { name, channels },
+            Norm::Group => Op::GroupNorm { name, groups: channels / GROUP, channels, affine },
+            Norm::Groups(groups) => Op::GroupNorm { name, groups, channels, affine },
+        }
+    }
+}
+
 /// The blocks of `model`, or why this input cannot be fed to it.
 pub(super) fn blocks(
     model: Model,
     stem: Stem,
+    norm: Norm,
     input: InputShape,
     classes: usize,
 ) -> Result<Vec<Block>, String> {
+    if norm != Norm::Batch && matches!(model, Model::Cnn | Model::Mlp) {
+        return Err(format!("`{model}` normalises nothing: leave `{norm}` out"));
+    }
     match model {
-        Model::Resnet34 => Ok(resnet34(stem, input.channels, classes)),
-        Model::MobilenetV1 => Ok(mobilenet_v1(stem, input.channels, classes)),
+        Model::Resnet34 => Ok(resnet34(stem, norm, input.channels, classes)),
+        Model::MobilenetV1 => Ok(mobilenet_v1(stem, norm, input.channels, classes)),
         Model::Cnn => cnn(input, classes),
         Model::Mlp => Ok(mlp(input, classes)),
     }
@@ -107,7 +165,7 @@ fn block(name: impl Into<String>, ops: Vec<Op>) -> Block {
     Block { name: name.into(), ops }
 }
 
-/// A square convolution without bias, as batch norm follows it.
+/// A square convolution without bias, as a norm follows it.
 fn conv(
     name: impl Into<String>,
     channels: [usize; 2],
@@ -128,21 +186,18 @@ fn conv(
     }
 }
 
-fn norm(name: impl Into<String>, channels: usize) -> Op {
-    Op::BatchNorm2d { name: name.into(), channels }
-}
-
 fn linear(name: &str, in_features: usize, out_features: usize) -> Op {
     Op::Linear { name: name.to_owned(), in_features, out_features }
 }
 
-fn resnet34(stem: Stem, channels: usize, classes: usize) -> Vec<Block> {
+fn resnet34(stem: Stem, norm: Norm, channels: usize, classes: usize) -> Vec<Block> {
+    let norm = |name: String, channels| norm.op(name, channels);
     let (kernel, stride) = match stem {
         Stem::Imagenet => (7, 2),
         Stem::Cifar => (3, 1),
     };
     let mut ops =
-        vec![conv("conv1", [channels, 64], kernel, stride, kernel / 2, 1), norm("bn1", 64), Op::Relu];
+        vec![conv("conv1", [channels, 64], kernel, stride, kernel / 2, 1), norm("bn1".into(), 64), Op::Relu];
     if stem == Stem::Imagenet {
         ops.push(Op::MaxPool { kernel: 3, stride: 2, padding: 1 });
     }
@@ -174,12 +229,13 @@ fn resnet34(stem: Stem, channels: usize, classes: usize) -> Vec<Block> {
     blocks
 }
 
-fn mobilenet_v1(stem: Stem, channels: usize, classes: usize) -> Vec<Block> {
+fn mobilenet_v1(stem: Stem, norm: Norm, channels: usize, classes: usize) -> Vec<Block> {
+    let norm = |name: String, channels| norm.op(name, channels);
     let stride = match stem {
         Stem::Imagenet => 2,
         Stem::Cifar => 1,
     };
-    let ops = vec![conv("conv_stem", [channels, 32], 3, stride, 1, 1), norm("bn1", 32), Op::Relu6];
+    let ops = vec![conv("conv_stem", [channels, 32], 3, stride, 1, 1), norm("bn1".into(), 32), Op::Relu6];
     let mut blocks = vec![block("stem", ops)];
     let mut width_in = 32;
     for (stage, (width, count)) in [(64, 1), (128, 2), (256, 2), (512, 6), (1024, 2)].into_iter().enumerate()

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use fedper_core::params::Spec;
+
 /// The size of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InputShape {
@@ -60,6 +62,18 @@ pub enum Op {
         /// Channels of input and output.
         channels: usize,
     },
+    /// Normalisation of each sample by itself, over all positions and groups of neighbouring channels, eps 1e-5, as
+    /// PyTorch's `GroupNorm`: if `affine`, parameters `name.weight` and `name.bias` `[channels]`.
+    GroupNorm {
+        /// Prefix of the parameters' names.
+        name: String,
+        /// How many groups, which divides the channels.
+        groups: usize,
+        /// Channels of input and output.
+        channels: usize,
+        /// Whether what is normalised is scaled and shifted channel by channel.
+        affine: bool,
+    },
     /// `max(x, 0)`.
     Relu,
     /// `min(max(x, 0), 6)`.
@@ -99,10 +113,73 @@ impl Op {
     /// The prefix of its parameters' names, if it has parameters of its own.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Op::Conv2d { name, .. } | Op::BatchNorm2d { name, .. } | Op::Linear { name, .. } => Some(name),
-            _ => None,
+            Op::Conv2d { name, .. }
+            | Op::BatchNorm2d { name, .. }
+            | Op::GroupNorm { name, .. }
+            | Op::Linear { name, .. } => Some(name),
+            Op::Relu
+            | Op::Relu6
+            | Op::MaxPool { .. }
+            | Op::GlobalAvgPool
+            | Op::Flatten
+            | Op::Residual { .. } => None,
         }
     }
+
+    /// Its parameters, in PyTorch's order, with how they begin; those of a residual's paths are its own.
+    pub(crate) fn parameters(&self) -> Vec<(Spec, Init)> {
+        let trainable = |name: &str, part: &str, shape: &[usize], init| {
+            (Spec::trainable(format!("{name}.{part}"), shape), init)
+        };
+        match self {
+            Op::Conv2d { name, in_channels, out_channels, kernel, groups, bias, .. } => {
+                let area = kernel[0] as f64 * kernel[1] as f64;
+                let [fan_in, fan_out] =
+                    [in_channels, out_channels].map(|channels| (channels / groups) as f64 * area);
+                let shape = [*out_channels, in_channels / groups, kernel[0], kernel[1]];
+                let weight = trainable(name, "weight", &shape, Init::Normal((2.0 / fan_out).sqrt()));
+                let bias = bias
+                    .then(|| trainable(name, "bias", &[*out_channels], Init::Uniform(1.0 / fan_in.sqrt())));
+                [weight].into_iter().chain(bias).collect()
+            }
+            Op::BatchNorm2d { name, channels } => {
+                let statistic = |part: &str, value| {
+                    (Spec::buffer(format!("{name}.{part}"), [*channels]), Init::Constant(value))
+                };
+                vec![
+                    trainable(name, "weight", &[*channels], Init::Constant(1.0)),
+                    trainable(name, "bias", &[*channels], Init::Constant(0.0)),
+                    statistic("running_mean", 0.0),
+                    statistic("running_var", 1.0),
+                ]
+            }
+            Op::GroupNorm { name, channels, affine, .. } => {
+                let parts = [("weight", 1.0), ("bias", 0.0)].into_iter().filter(|_| *affine);
+                parts
+                    .map(|(part, value)| trainable(name, part, &[*channels], Init::Constant(value)))
+                    .collect()
+            }
+            Op::Linear { name, in_features, out_features } => {
+                let bound = Init::Uniform(1.0 / (*in_features as f64).sqrt());
+                vec![
+                    trainable(name, "weight", &[*out_features, *in_features], bound),
+                    trainable(name, "bias", &[*out_features], bound),
+                ]
+            }
+            Op::Residual { main, shortcut } => main.iter().chain(shortcut).flat_map(Op::parameters).collect(),
+            Op::Relu | Op::Relu6 | Op::MaxPool { .. } | Op::GlobalAvgPool | Op::Flatten => Vec::new(),
+        }
+    }
+}
+
+/// The distribution that a parameter's values are first drawn from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Init {
+    Constant(f32),
+    /// Mean 0, and this standard deviation.
+    Normal(f64),
+    /// From minus this to this.
+    Uniform(f64),
 }
 
 /// A run of operations that is base or personal as a whole: the unit that `K_P` counts.
@@ -200,6 +277,14 @@ impl Shape {
             Op::BatchNorm2d { channels: expected, .. } => {
                 spatial("batch norm")?;
                 channels(*expected)?;
+                Ok(*self)
+            }
+            Op::GroupNorm { groups, channels: expected, .. } => {
+                spatial("group norm")?;
+                channels(*expected)?;
+                if *groups == 0 || expected % groups != 0 {
+                    return Err(format!("{groups} groups do not divide {expected} channels"));
+                }
                 Ok(*self)
             }
             Op::Relu | Op::Relu6 => Ok(*self),

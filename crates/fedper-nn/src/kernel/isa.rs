@@ -55,6 +55,16 @@ impl InstructionSet {
         }
     }
 
+    /// Whether the environment asks for something that there is not; see [`crate::Network::plain`] for what
+    /// `FEDPER_ENGINE=plain` does to every network.
+    ///
+    /// # Errors
+    /// [`NnError::UnknownName`] if `FEDPER_ENGINE` is anything but `plain` or `fast`, or if `FEDPER_KERNELS` names no
+    /// instruction set of this machine.
+    pub fn check_environment() -> Result<(), NnError> {
+        Self::from_environment().and(plain_from_environment().map(|_| ()))
+    }
+
     /// What of it a network of this precision makes use of.
     pub fn used_in(self, precision: Precision) -> Self {
         match (self, precision) {
@@ -106,6 +116,27 @@ impl InstructionSet {
     fn is_here(self) -> bool {
         self == Self::Portable
     }
+}
+
+fn plain_from_environment() -> Result<bool, NnError> {
+    match std::env::var("FEDPER_ENGINE").as_deref() {
+        Err(_) | Ok("fast") => Ok(false),
+        Ok("plain") => Ok(true),
+        Ok(name) => Err(NnError::UnknownName {
+            what: "way of FEDPER_ENGINE",
+            found: name.to_owned(),
+            known: "plain, fast".to_owned(),
+        }),
+    }
+}
+
+/// Whether this process computes everything in the plainest way.
+///
+/// # Panics
+/// If [`InstructionSet::check_environment`] is an error.
+pub(crate) fn is_plain() -> bool {
+    static PLAIN: OnceLock<bool> = OnceLock::new();
+    *PLAIN.get_or_init(|| plain_from_environment().unwrap_or_else(|error| panic!("{error}")))
 }
 
 impl fmt::Display for InstructionSet {

@@ -27,6 +27,8 @@ pub(crate) struct Kernels {
     pub(crate) matrix: &'static gemm::Kernel,
     /// If its convolutions multiply in bf16: rounded, or as exactly as f32.
     pub(crate) bf16: Option<&'static bf16::Kernel>,
+    /// Whether everything is computed in the plainest way there is, to compare with.
+    pub(crate) plain: bool,
 }
 
 impl Kernels {
@@ -36,7 +38,25 @@ impl Kernels {
             Precision::Fp32 => bf16::Kernel::exact(set),
             Precision::Bf16 => Some(bf16::Kernel::rounding(set)),
         };
-        Self { matrix: gemm::Kernel::of(set), bf16 }
+        Self { matrix: gemm::Kernel::of(set), bf16, plain: false }
+    }
+
+    /// Those that this process uses, as the environment says.
+    pub(crate) fn here(precision: Precision) -> Self {
+        match isa::is_plain() {
+            true => Self::plain(),
+            false => Self::of(InstructionSet::current(), precision),
+        }
+    }
+
+    /// Those that compute in the plainest way, which is in f32.
+    pub(crate) fn plain() -> Self {
+        Self { plain: true, bf16: None, ..Self::of(InstructionSet::current(), Precision::Fp32) }
+    }
+
+    /// The kernel that is as exact as f32, if there is one.
+    pub(crate) fn exact(&self) -> Option<&'static bf16::Kernel> {
+        self.bf16.filter(|kernel| !kernel.rounds())
     }
 
     /// The kernel that rounds, if operands are rounded.
@@ -47,6 +67,11 @@ impl Kernels {
 
 /// Channels that lie together: one vector of AVX-512, two of AVX2, four of SSE2 or NEON.
 pub(crate) const BLOCK: usize = 16;
+
+/// How many blocks hold so many channels.
+pub(crate) fn blocks(channels: usize) -> usize {
+    channels.div_ceil(BLOCK)
+}
 
 /// The channels of a block at one position of one sample.
 pub(crate) type Row = [f32; BLOCK];

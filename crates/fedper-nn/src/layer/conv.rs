@@ -2,17 +2,16 @@
 
 mod panel;
 
-use fedper_core::params::Params;
-
 pub(super) use self::panel::{Taps, walk_panel};
 use super::bf16::Bf16;
 use super::geometry::{Link, Links, Walk, Window};
-use super::weight::{Bias, Panel, Weight};
+use super::way::{Way, Ways};
+use super::weight::{Bias, Weight};
 use super::winograd::{Part, Points, Winograd};
-use super::{Done, Extent, Scratch};
+use super::{Backward, Done, Extent, Forward, InputGradient, Layer, Scratch};
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Rows, Start, Stretch};
 use crate::kernel::{BLOCK, Kernels, winograd};
-use crate::optim::{Array, Parameter, Sink};
+use crate::parameter::{Panel, Sink, parameters};
 
 /// Taps that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 64;
@@ -32,12 +31,15 @@ pub(crate) struct Conv {
     pub(super) alive: Vec<bool>,
     /// Whether every tap has exactly one link, as in a pointwise convolution.
     linked_once: bool,
-    /// If it is computed by tiles.
+    ways: Ways,
+    /// For [`Way::Tiles`] and [`Way::PooledTiles`].
     pub(super) winograd: Option<Winograd>,
-    /// If it multiplies in bf16.
+    /// For [`Way::Rounded`] and [`Way::Parts`].
     bf16: Option<Bf16>,
     pub(super) kernel: &'static Kernel,
 }
+
+parameters!(Conv: weight, bias);
 
 impl Conv {
     /// # Shapes
@@ -49,11 +51,16 @@ impl Conv {
         groups: usize,
         bias: bool,
         kernels: Kernels,
+        ways: Ways,
     ) -> Self {
         let kernel = kernels.matrix;
         let weight = Weight::new(format!("{name}.weight"), channels, groups, window.taps(), true, kernel);
         let links = window.links();
-        let bf16 = kernels.bf16.and_then(|kernel| Bf16::of(kernel, window, channels));
+        let one_of = |of: [Way; 2]| of.iter().any(|&way| ways.largest(way) > 0);
+        let winograd = one_of([Way::Tiles, Way::PooledTiles])
+            .then(|| Winograd::new(window, channels, groups).expect("the plan knows that it can be"));
+        let bf16 = one_of([Way::Rounded, Way::Parts])
+            .then(|| Bf16::new(kernels.bf16.expect("the plan knows that there is one"), window));
         let counts = (0..window.taps()).map(|tap| links.of(tap, 0..links.rows()).len());
         let alive = counts.clone().map(|count| count > 0).collect();
         let linked_once = counts.into_iter().all(|count| count == 1);
@@ -67,25 +74,11 @@ impl Conv {
             links,
             alive,
             linked_once,
-            winograd: Winograd::new(window, channels, groups).filter(|_| kernels.rounding().is_none()),
+            ways,
+            winograd,
             bf16,
             kernel,
         }
-    }
-
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
-        if let Some(bf16) = self.bf16_of(max_batch) {
-            bf16.reserve(scratch, &self.weight, [self.inputs, self.outputs], max_batch);
-            if bf16.multiplies(1) {
-                return;
-            }
-        }
-        if let Some(winograd) = &self.winograd {
-            winograd.reserve_points(&mut scratch.points, self.blocks());
-            return self.reserve_tiles(scratch);
-        }
-        let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
-        scratch.reserve(self.weight.panel_len(), transposed);
     }
 
     /// What [`Conv::forward_tiles`] and [`Conv::backward_tiles`] need.
@@ -99,88 +92,7 @@ impl Conv {
         [self.inputs.blocks, self.outputs.blocks]
     }
 
-    /// If so many samples are multiplied in bf16.
-    fn bf16_of(&self, samples: usize) -> Option<Bf16> {
-        self.bf16.filter(|bf16| bf16.multiplies(samples))
-    }
-
-    pub(crate) fn forward(
-        &mut self,
-        x: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
-        if let Some(bf16) = self.bf16_of(samples) {
-            return self.forward_bf16(bf16, x, y, samples, scratch, done);
-        }
-        if let Some(winograd) = self.winograd {
-            let (outputs, size) = (self.outputs, winograd.output);
-            let mut points = std::mem::take(&mut scratch.points);
-            self.forward_tiles(&mut points, x, samples, scratch, |points, bias, part| {
-                let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
-                let side = part.side(outputs, size, samples);
-                winograd::outputs(points, &part.tile, y, &side, part.corner, start);
-            });
-            scratch.points = points;
-            done(0..outputs.blocks, y);
-            return;
-        }
-        let bias = self.bias.as_mut().map(Bias::refresh);
-        let values = self.weight.values();
-        for panel in self.weight.panels() {
-            let start = match bias {
-                Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
-                None => Start::Zero,
-            };
-            let weights = Taps { values: &values[panel.start..], stride: self.weight.rows * panel.width() };
-            let (walk, sides) = (&self.forward, [self.inputs, self.outputs]);
-            walk_panel(self.kernel, walk, sides, x, y, samples, panel, weights, start);
-            let stride = self.outputs.stride(samples);
-            done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
-        }
-    }
-
-    /// `dx (+)=` the gradient of the input, if that is asked for; then that of weights and bias: weights change as soon as
-    /// their gradient is known.
-    #[allow(clippy::too_many_arguments, reason = "two passes in one")]
-    pub(crate) fn backward(
-        &mut self,
-        x: &[f32],
-        dy: &[f32],
-        dx: Option<&mut [f32]>,
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        done: impl Done,
-    ) {
-        if let Some(bf16) = self.bf16_of(samples) {
-            return self.backward_bf16(bf16, x, dy, dx, samples, add, scratch, sink, done);
-        }
-        if let Some(winograd) = self.winograd {
-            let (outputs, size) = (self.outputs, winograd.output);
-            let mut points = std::mem::take(&mut scratch.points);
-            if dx.is_some() {
-                winograd.filters(&self.weight, &mut points.filters);
-            }
-            let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
-                let side = part.side(outputs, size, samples);
-                winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
-            };
-            self.backward_tiles(&mut points, false, x, dx, samples, add, scratch, sink, done, 1, take);
-            scratch.points = points;
-            return self.bias_gradient(dy, samples, sink);
-        }
-        if let Some(dx) = dx {
-            self.input_gradient(dy, dx, samples, add, scratch, done);
-        }
-        self.weight_gradient(x, dy, samples, scratch, sink);
-        self.bias_gradient(dy, samples, sink);
-    }
-
-    /// [`Conv::forward`] by tiles; `put` is handed points of the output, the bias, and which they are.
+    /// The forward pass by tiles; `put` is handed points of the output, the bias, and which they are.
     pub(super) fn forward_tiles(
         &mut self,
         points: &mut Points,
@@ -197,7 +109,7 @@ impl Conv {
         });
     }
 
-    /// [`Conv::backward`] by tiles but for the bias. The points of the weights are lost; those of the inputs may have been `kept`
+    /// The backward pass by tiles but for the bias. The points of the weights are lost; those of the inputs may have been `kept`
     /// since [`Conv::forward_tiles`]. `take` writes the points of the output's gradient, in so many groups.
     #[allow(clippy::too_many_arguments, reason = "two passes in one")]
     pub(super) fn backward_tiles(
@@ -205,19 +117,21 @@ impl Conv {
         points: &mut Points,
         kept: bool,
         x: &[f32],
-        mut dx: Option<&mut [f32]>,
+        dx: Option<InputGradient<'_>>,
         samples: usize,
-        add: bool,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        mut done: impl Done,
+        sink: Sink<'_>,
+        done: Done<'_>,
         groups: usize,
         take: impl FnMut(&mut [f32], &[f32], &Part, usize),
     ) {
         let winograd = self.winograd.expect("called for convolutions by tiles");
-        if let (Some(dx), false) = (&mut dx, add) {
-            dx.fill(0.0);
-        }
+        let mut dx = dx.map(|dx| {
+            if !dx.add {
+                dx.values.fill(0.0);
+            }
+            dx.values
+        });
         let sides = [self.inputs, self.outputs];
         let to = dx.as_deref_mut();
         winograd.gradients(
@@ -244,16 +158,46 @@ impl Conv {
         }
     }
 
+    fn forward_in_tiles(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, .. } = pass;
+        let (outputs, size) = (self.outputs, self.winograd.expect("made for it").output);
+        let mut points = std::mem::take(&mut scratch.points);
+        self.forward_tiles(&mut points, inputs.of(0), pass.samples, scratch, |points, bias, part| {
+            let start = bias.map_or(Start::Zero, |bias| Start::Row(bias.as_ptr()));
+            let side = part.side(outputs, size, pass.samples);
+            winograd::outputs(points, &part.tile, y, &side, part.corner, start);
+        });
+        scratch.points = points;
+    }
+
+    fn backward_in_tiles(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (samples, dx) = (pass.samples, gradients.of(0));
+        let winograd = self.winograd.expect("made for it");
+        let (outputs, size) = (self.outputs, winograd.output);
+        let mut points = std::mem::take(&mut scratch.points);
+        if dx.is_some() {
+            winograd.filters(&self.weight, &mut points.filters);
+        }
+        let take = |points: &mut [f32], zeros: &[f32], part: &Part, _| {
+            let side = part.side(outputs, size, samples);
+            winograd::output_gradients(dy, &side, part.corner, zeros, points, &part.tile);
+        };
+        self.backward_tiles(&mut points, false, inputs.of(0), dx, samples, scratch, sink, done, 1, take);
+        scratch.points = points;
+        self.bias_gradient(dy, samples, sink);
+    }
+
     /// `dx (+)=` the gradient of the input.
     fn input_gradient(
         &self,
         dy: &[f32],
-        dx: &mut [f32],
+        dx: InputGradient<'_>,
         samples: usize,
-        add: bool,
         scratch: &mut Scratch,
-        mut done: impl Done,
+        done: Done<'_>,
     ) {
+        let InputGradient { values: dx, add } = dx;
         let stride = self.inputs.stride(samples);
         let start = if add { Start::Add } else { Start::Zero };
         for panel in self.weight.input_panels() {
@@ -277,7 +221,7 @@ impl Conv {
         dy: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let gradient = &mut scratch.gradient[..self.weight.rows * panel.width()];
         gradient.fill(0.0);
@@ -285,7 +229,7 @@ impl Conv {
         self.weight.take(panel, tap..tap + 1, gradient, &self.alive, sink);
     }
 
-    pub(super) fn bias_gradient(&mut self, dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
+    pub(super) fn bias_gradient(&mut self, dy: &[f32], samples: usize, sink: Sink<'_>) {
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
         }
@@ -297,7 +241,7 @@ impl Conv {
         dy: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let taps = self.weight.taps;
         let height = self.links.rows();
@@ -370,25 +314,67 @@ impl Conv {
             flush(&stretches[..count]);
         }
     }
+}
 
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        self.weight.trainable(visit);
-        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
+impl Layer for Conv {
+    fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
+        if let Some(bf16) = &self.bf16 {
+            bf16.reserve(scratch, &self.weight, [self.inputs, self.outputs], max_batch);
+        }
+        if self.ways.largest(Way::Tiles) > 0 {
+            let winograd = self.winograd.expect("made for it");
+            winograd.reserve_points(&mut scratch.points, self.blocks());
+            self.reserve_tiles(scratch);
+        }
+        if self.ways.largest(Way::Taps) > 0 {
+            let transposed = if input_gradient { self.weight.transposed_len() } else { 0 };
+            scratch.reserve(self.weight.panel_len(), transposed);
+        }
     }
 
-    pub(crate) fn reset_velocity(&mut self) {
-        self.weight.reset_velocity();
-        self.bias.iter_mut().for_each(Bias::reset_velocity);
+    fn forward(&mut self, pass: Forward<'_>) {
+        match self.ways.of(pass.pass.samples) {
+            Way::Rounded | Way::Parts => {
+                return self.forward_bf16(self.bf16.expect("made for it"), pass);
+            }
+            Way::Tiles => return self.forward_in_tiles(pass),
+            _ => {}
+        }
+        let Forward { inputs, y, pass, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        let bias = self.bias.as_mut().map(Bias::refresh);
+        let values = self.weight.values();
+        for panel in self.weight.panels() {
+            let start = match bias {
+                Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
+                None => Start::Zero,
+            };
+            let weights = Taps { values: &values[panel.start..], stride: self.weight.rows * panel.width() };
+            let (walk, sides) = (&self.forward, [self.inputs, self.outputs]);
+            walk_panel(self.kernel, walk, sides, x, y, samples, panel, weights, start);
+            let stride = self.outputs.stride(samples);
+            done(panel.range(), &mut y[panel.first * stride..][..panel.blocks * stride]);
+        }
     }
 
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        self.weight.load(params, array);
-        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
+    fn backward(&mut self, pass: Backward<'_>) {
+        match self.ways.of(pass.pass.samples) {
+            Way::Rounded | Way::Parts => {
+                return self.backward_bf16(self.bf16.expect("made for it"), pass);
+            }
+            Way::Tiles => return self.backward_in_tiles(pass),
+            _ => {}
+        }
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        if let Some(dx) = gradients.of(0) {
+            self.input_gradient(dy, dx, samples, scratch, done);
+        }
+        self.weight_gradient(x, dy, samples, scratch, sink);
+        self.bias_gradient(dy, samples, sink);
     }
 
-    pub(crate) fn store(&self, params: &mut Params) {
-        self.weight.store(params);
-        self.bias.iter().for_each(|bias| bias.store(params));
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

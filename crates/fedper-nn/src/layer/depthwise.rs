@@ -1,14 +1,12 @@
 //! Depthwise convolution: every channel has its own kernel.
 
-use fedper_core::params::Params;
-
 use super::geometry::{Run, Walk, Window};
 use super::weight::Bias;
-use super::{Done, Extent, blocks};
+use super::{Backward, Extent, Forward, InputGradient, Layer, Scratch};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::depthwise::{MAX_TAPS, gradients, taps};
-use crate::kernel::{BLOCK, Row, rows, rows_mut};
-use crate::optim::{Array, Parameter, Sink, of};
+use crate::kernel::{BLOCK, Row, blocks, rows, rows_mut};
+use crate::parameter::{Order, Parameter, parameters};
 
 /// Rows of a weight gradient summed in one go.
 const GRADIENT_ROWS: usize = 256;
@@ -18,7 +16,6 @@ pub(crate) struct Depthwise {
     weight: Parameter,
     gradient: Buffer,
     bias: Option<Bias>,
-    channels: usize,
     taps: usize,
     inputs: Extent,
     outputs: Extent,
@@ -26,25 +23,33 @@ pub(crate) struct Depthwise {
     backward: Walk,
 }
 
+parameters!(Depthwise: weight, bias);
+
 impl Depthwise {
     /// # Shapes
     /// Input and output `channels`, at the window's input and output positions.
     pub(crate) fn new(name: &str, window: &Window, channels: usize, bias: bool) -> Self {
-        let len = blocks(channels) * window.taps() * BLOCK;
+        let taps = window.taps();
+        let len = blocks(channels) * taps * BLOCK;
         Self {
-            weight: Parameter::new(format!("{name}.weight"), len),
+            weight: Parameter::new(format!("{name}.weight"), len, Order::Lanes { channels, taps }),
             gradient: Buffer::zeros(len),
             bias: bias.then(|| Bias::new(format!("{name}.bias"), channels)),
-            channels,
-            taps: window.taps(),
+            taps,
             inputs: Extent::new(channels, window.input),
             outputs: Extent::new(channels, window.output()),
             forward: window.forward(),
             backward: window.backward(),
         }
     }
+}
 
-    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, mut done: impl Done) {
+impl Layer for Depthwise {
+    fn reserve(&self, _: &mut Scratch, _: usize, _: bool) {}
+
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let bias = self.bias.as_mut().map(Bias::refresh);
         for (block, weights) in rows(&self.weight.values).chunks_exact(self.taps).enumerate() {
             let x = rows(&x[self.inputs.range(block, samples)]);
@@ -57,24 +62,17 @@ impl Depthwise {
         }
     }
 
-    /// `dx (+)=` the gradient of the input.
-    pub(crate) fn input_gradient(
-        &self,
-        dy: &[f32],
-        dx: &mut [f32],
-        samples: usize,
-        add: bool,
-        mut done: impl Done,
-    ) {
-        for (block, weights) in rows(&self.weight.values).chunks_exact(self.taps).enumerate() {
-            let dy = rows(&dy[self.outputs.range(block, samples)]);
-            let dx = &mut dx[self.inputs.range(block, samples)];
-            walk(&self.backward, dy, rows_mut(dx), weights, samples, add);
-            done(block..block + 1, dx);
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, sink, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        if let Some(InputGradient { values: dx, add }) = gradients.of(0) {
+            for (block, weights) in rows(&self.weight.values).chunks_exact(self.taps).enumerate() {
+                let dy = rows(&dy[self.outputs.range(block, samples)]);
+                let dx = &mut dx[self.inputs.range(block, samples)];
+                walk(&self.backward, dy, rows_mut(dx), weights, samples, add);
+                done(block..block + 1, dx);
+            }
         }
-    }
-
-    pub(crate) fn weight_gradient(&mut self, x: &[f32], dy: &[f32], samples: usize, sink: &mut Sink<'_>) {
         self.gradient.fill(0.0);
         for (block, total) in rows_mut(&mut self.gradient).chunks_exact_mut(self.taps).enumerate() {
             let x = rows(&x[self.inputs.range(block, samples)]);
@@ -83,51 +81,14 @@ impl Depthwise {
                 run_gradient(&self.forward, run, x, dy, total, samples);
             }
         }
-        match sink {
-            Sink::Step(sgd) => self.weight.step(sgd, 0, &self.gradient),
-            Sink::Keep => self.weight.keep(0, &self.gradient),
-            Sink::Store(out) => {
-                let out = of(out, &self.weight.name);
-                each(self.channels, self.taps, |own, torch| out[torch] = self.gradient[own]);
-            }
-        }
+        self.weight.take(0, &self.gradient, sink);
         if let Some(bias) = &mut self.bias {
             bias.backward(dy, self.outputs, samples, sink);
         }
     }
 
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        visit(&mut self.weight);
-        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
-    }
-
-    pub(crate) fn reset_velocity(&mut self) {
-        self.weight.velocity.fill(0.0);
-        self.bias.iter_mut().for_each(Bias::reset_velocity);
-    }
-
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        if let Some((from, mut to)) = self.weight.take_array(params, array) {
-            each(self.channels, self.taps, |own, torch| to[own] = from[torch]);
-            self.weight.put(array, to);
-        }
-        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
-    }
-
-    pub(crate) fn store(&self, params: &mut Params) {
-        let to = of(params, &self.weight.name);
-        each(self.channels, self.taps, |own, torch| to[torch] = self.weight.values[own]);
-        self.bias.iter().for_each(|bias| bias.store(params));
-    }
-}
-
-/// Calls `visit` with each weight's place here and in PyTorch's order, `[channel][tap]`.
-fn each(channels: usize, taps: usize, mut visit: impl FnMut(usize, usize)) {
-    for channel in 0..channels {
-        for tap in 0..taps {
-            visit((channel / BLOCK * taps + tap) * BLOCK + channel % BLOCK, channel * taps + tap);
-        }
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }
 

@@ -6,32 +6,86 @@
 //! written is normalised while it is still in the cache. Channels that fill up the last block are zero, in activations,
 //! gradients and weights alike, and stay zero. What lies between planes ([`Extent`]) is never read. Only the input of the network is image-major,
 //! `[batch][height][width][channels]`.
+//!
+//! A layer is a file with an implementation of [`Layer`]; `network::compile` says when it is used.
 
+pub(crate) mod activation;
 pub(crate) mod bf16;
 pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod geometry;
+pub(crate) mod group_norm;
+pub(crate) mod input;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod norm;
+mod pass;
 pub(crate) mod pool;
 pub(crate) mod pooled_conv;
 pub(crate) mod pooled_stem;
 pub(crate) mod stem;
 #[cfg(test)]
 mod testing;
+pub(crate) mod way;
 pub(crate) mod weight;
 pub(crate) mod winograd;
 
 use std::ops::Range;
 
-use crate::kernel::BLOCK;
+pub(crate) use self::pass::{
+    Backward, Done, Forward, InputGradient, InputGradients, Inputs, Mode, Pass, Planes, Slot, Target,
+};
 use crate::kernel::bf16::Half;
 use crate::kernel::buffer::{Buffer, Value};
+use crate::kernel::{BLOCK, blocks};
+use crate::parameter::{Parameters, Sink};
 
-/// How many blocks hold so many channels.
-pub(crate) fn blocks(channels: usize) -> usize {
-    channels.div_ceil(BLOCK)
+/// What a network computes in one place: forward and backward, with the parameters that it has.
+pub(crate) trait Layer: Parameters + Send {
+    /// Asks for the memory that its passes use for batches of up to `max_batch`, with or without a gradient of its input.
+    fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool);
+
+    /// Computes the whole of `pass.y`. In train mode it keeps what its backward pass needs.
+    fn forward(&mut self, pass: Forward<'_>);
+
+    /// The backward pass of the last train-mode forward pass: the gradients of the inputs that are asked for, and those of
+    /// its parameters, which `pass.sink` uses up. Gradients of inputs come first: weights may change right after.
+    fn backward(&mut self, pass: Backward<'_>);
+
+    /// The input whose gradient it makes where that of its output lies, if there is one. To the gradients of its other
+    /// inputs such a layer never adds.
+    fn in_place(&self) -> Option<usize>;
+
+    /// Itself, if it can work on each plane by itself, as soon as that is there.
+    fn by_planes(&mut self) -> Option<&mut dyn ByPlanes> {
+        None
+    }
+
+    /// Whether each output is one of the inputs as it was. Then an activation before it can stop the gradient of the output
+    /// instead of that of the input, which has more positions.
+    fn selects(&self) -> bool {
+        false
+    }
+}
+
+/// A layer that works on planes. What is before it hands it each plane while that is in the cache.
+pub(crate) trait ByPlanes {
+    /// `z` of one block from `y`, and from the same block of its second input if it has one.
+    fn forward(&mut self, block: usize, y: &[f32], residual: Option<&[f32]>, z: &mut [f32], pass: Pass);
+
+    /// The backward pass of one block. `g` is the gradient of its output, and becomes that of `y`; with a second input, where
+    /// the output was `z`, it becomes the gradient of that, and the gradient of `y` goes into `dy`.
+    fn backward(
+        &mut self,
+        block: usize,
+        y: &[f32],
+        g: &mut [f32],
+        residual: Option<(&[f32], &mut [f32])>,
+        pass: Pass,
+    );
+
+    /// Uses up the gradients of its parameters, once the backward pass is over for all blocks.
+    fn finish(&mut self, sink: Sink<'_>);
 }
 
 /// The shape of activations, apart from the batch.
@@ -79,11 +133,6 @@ impl Extent {
         start..start + self.plane(samples)
     }
 }
-
-/// What a layer calls with each part of its output as soon as that is complete: which blocks, and their planes with what
-/// lies between them.
-pub(crate) trait Done: FnMut(Range<usize>, &mut [f32]) {}
-impl<F: FnMut(Range<usize>, &mut [f32])> Done for F {}
 
 /// Memory that layers use one after the other.
 #[derive(Default)]

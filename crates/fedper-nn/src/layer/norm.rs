@@ -1,34 +1,34 @@
 //! Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) with what follows it: a residual sum and an activation.
 
-use fedper_core::params::Params;
-
-use super::blocks;
+use super::{Backward, ByPlanes, Extent, Forward, Layer, Mode, Pass, Planes, Scratch};
 use crate::kernel::elementwise::Activation;
 use crate::kernel::norm::{
     Affine, Slope, Sums, denormalise, denormalise_into, gradient_sums, masked_gradient_sums, normalise,
     normalise_add, shifted_sums,
 };
 use crate::kernel::{BLOCK, Row, rows, rows_mut};
-use crate::optim::{Array, Parameter, Sink};
+use crate::parameter::{Order, Parameter, Sink, parameters};
 
 /// PyTorch's defaults.
 const EPS: f64 = 1e-5;
-pub(crate) const MOMENTUM: f32 = 0.1;
+const MOMENTUM: f32 = 0.1;
 
 pub(crate) struct Norm {
     weight: Parameter,
     bias: Parameter,
     running_mean: Parameter,
     running_var: Parameter,
-    pub(crate) activation: Activation,
-    /// How far a batch's statistics move the running ones.
-    pub(crate) momentum: f32,
+    activation: Activation,
+    extent: Extent,
+    adds: bool,
     /// Of the last forward pass, by block: mean, `weight * inverse` and bias; `inverse = 1 / sqrt(var + eps)`.
     affine: Vec<Affine>,
     inverse: Vec<Sums>,
     /// Of the backward pass.
     gradients: [Vec<f32>; 2],
 }
+
+parameters!(Norm: weight, bias, running_mean, running_var);
 
 /// The values of one block, filled up with zeros.
 fn row(values: &[f32], block: usize) -> Row {
@@ -37,36 +37,69 @@ fn row(values: &[f32], block: usize) -> Row {
 }
 
 impl Norm {
-    pub(crate) fn new(name: &str, channels: usize, activation: Activation) -> Self {
-        let parameter = |part: &str| Parameter::new(format!("{name}.{part}"), channels);
+    /// Of so many channels in `extent`; `adds` says that there is a residual, the second input.
+    pub(crate) fn new(
+        name: &str,
+        channels: usize,
+        extent: Extent,
+        adds: bool,
+        activation: Activation,
+    ) -> Self {
+        let parameter = |part: &str| Parameter::new(format!("{name}.{part}"), channels, Order::Torch);
+        let statistic = |part: &str| Parameter::statistic(format!("{name}.{part}"), channels);
         let zero = Affine { mean: [0.0; BLOCK], scale: [0.0; BLOCK], shift: [0.0; BLOCK] };
         Self {
             weight: parameter("weight"),
             bias: parameter("bias"),
-            running_mean: parameter("running_mean"),
-            running_var: parameter("running_var"),
+            running_mean: statistic("running_mean"),
+            running_var: statistic("running_var"),
             activation,
-            momentum: MOMENTUM,
-            affine: vec![zero; blocks(channels)],
-            inverse: vec![[0.0; BLOCK]; blocks(channels)],
+            extent,
+            adds,
+            affine: vec![zero; extent.blocks],
+            inverse: vec![[0.0; BLOCK]; extent.blocks],
             gradients: [vec![0.0; channels], vec![0.0; channels]],
         }
     }
+}
 
+impl Layer for Norm {
+    fn reserve(&self, _: &mut Scratch, _: usize, _: bool) {}
+
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y: z, pass, .. } = pass;
+        Planes::all(self.extent, pass).forward(self, inputs.of(0), inputs.second(), z);
+    }
+
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, z, dy: g, mut gradients, pass, sink, .. } = pass;
+        let residual = gradients.of(0).map(|dy| (z, dy.values));
+        Planes::all(self.extent, pass).backward(self, inputs.of(0), g, residual);
+        self.finish(sink);
+    }
+
+    /// The gradient of what is added to the output is that of the output.
+    fn in_place(&self) -> Option<usize> {
+        Some(usize::from(self.adds))
+    }
+
+    fn by_planes(&mut self) -> Option<&mut dyn ByPlanes> {
+        Some(self)
+    }
+}
+
+impl ByPlanes for Norm {
     /// `z = activation(batch norm of y (+ residual))` of one block. In train mode with the batch's own statistics,
     /// which also move the running ones, unless these are frozen; else with the running ones.
-    pub(crate) fn forward(
-        &mut self,
-        block: usize,
-        y: &[f32],
-        residual: Option<&[f32]>,
-        z: &mut [f32],
-        train: bool,
-    ) {
+    fn forward(&mut self, block: usize, y: &[f32], residual: Option<&[f32]>, z: &mut [f32], pass: Pass) {
         let y = rows(y);
         let channels = block * BLOCK..self.weight.values.len().min((block + 1) * BLOCK);
         let (mut mean, mut variance) = ([0.0; BLOCK], [0.0; BLOCK]);
-        if train && !self.running_mean.frozen {
+        let momentum = match pass.mode {
+            Mode::Measure(momentum) => momentum,
+            Mode::Train | Mode::Eval => MOMENTUM,
+        };
+        if pass.mode != Mode::Eval && !self.running_mean.frozen {
             let count = y.len() as f64;
             let (mut sum, mut squares) = ([0.0; BLOCK], [0.0; BLOCK]);
             // The first row is as good a pivot as any: it is within the spread of the values.
@@ -80,7 +113,7 @@ impl Norm {
                     [(&mut self.running_mean, mean[l] as f32), (&mut self.running_var, unbiased as f32)]
                 {
                     let running = &mut running.values[c];
-                    *running = (1.0 - self.momentum) * *running + self.momentum * new;
+                    *running = (1.0 - momentum) * *running + momentum * new;
                 }
             }
         } else {
@@ -109,12 +142,13 @@ impl Norm {
     /// With `d = y - mean`, `i = 1 / sqrt(var + eps)` and sums over the batch of m rows:
     /// `dweight = i sum(g d)`, `dbias = sum(g)`, `dy = weight i (g - sum(g) / m - d i^2 sum(g d) / m)`; with frozen
     /// statistics, which do not depend on `y`, `dy = weight i g`.
-    pub(crate) fn backward(
+    fn backward(
         &mut self,
         block: usize,
         y: &[f32],
         g: &mut [f32],
         residual: Option<(&[f32], &mut [f32])>,
+        _: Pass,
     ) {
         let (y, g) = (rows(y), rows_mut(g));
         let (affine, inverse) = (&self.affine[block], &self.inverse[block]);
@@ -145,43 +179,9 @@ impl Norm {
         }
     }
 
-    /// Uses up the gradients of weight and bias, once the backward pass is over for all blocks.
-    pub(crate) fn finish(&mut self, sink: &mut Sink<'_>) {
+    fn finish(&mut self, sink: Sink<'_>) {
         let [weight, bias] = &self.gradients;
-        self.weight.take(weight, sink);
-        self.bias.take(bias, sink);
-    }
-
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        visit(&mut self.weight);
-        visit(&mut self.bias);
-    }
-
-    /// Leaves the running statistics alone if `frozen` says so of the mean's name: then they are what normalises, in train
-    /// mode too.
-    pub(crate) fn freeze_statistics(&mut self, frozen: &dyn Fn(&str) -> bool) {
-        self.running_mean.frozen = frozen(&self.running_mean.name);
-    }
-
-    pub(crate) fn reset_velocity(&mut self) {
-        self.weight.velocity.fill(0.0);
-        self.bias.velocity.fill(0.0);
-    }
-
-    /// Statistics have values and nothing else: they are never tilted.
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        self.weight.load(params, array);
-        self.bias.load(params, array);
-        if array == Array::Values {
-            self.running_mean.load(params, array);
-            self.running_var.load(params, array);
-        }
-    }
-
-    pub(crate) fn store(&self, params: &mut Params) {
-        for parameter in [&self.weight, &self.bias, &self.running_mean, &self.running_var] {
-            parameter.store(params);
-        }
+        self.weight.take(0, weight, sink);
+        self.bias.take(0, bias, sink);
     }
 }

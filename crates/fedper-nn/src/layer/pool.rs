@@ -1,9 +1,10 @@
 //! Pooling.
 
-use super::Extent;
 use super::geometry::{Walk, Window};
+use super::{Backward, Extent, Forward, InputGradient, Layer, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::pool::{add_scaled, max_gradient, max_tap};
+use crate::parameter::parameters;
 
 /// The largest value in each window.
 pub(crate) struct MaxPool {
@@ -14,6 +15,8 @@ pub(crate) struct MaxPool {
     /// The tap that each output came through.
     winner: Vec<u8>,
 }
+
+parameters!(MaxPool:);
 
 impl MaxPool {
     /// # Shapes
@@ -28,8 +31,14 @@ impl MaxPool {
             winner: vec![0; outputs.capacity(max_batch)],
         }
     }
+}
 
-    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize) {
+impl Layer for MaxPool {
+    fn reserve(&self, _: &mut Scratch, _: usize, _: bool) {}
+
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let row = samples * BLOCK;
         for block in 0..self.inputs.blocks {
             let (x, range) = (&x[self.inputs.range(block, samples)], self.outputs.range(block, samples));
@@ -52,8 +61,10 @@ impl MaxPool {
         }
     }
 
-    /// `dx (+)=` the gradient of the input.
-    pub(crate) fn backward(&self, dy: &[f32], dx: &mut [f32], samples: usize, add: bool) {
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { dy, mut gradients, pass, .. } = pass;
+        let Some(InputGradient { values: dx, add }) = gradients.of(0) else { return };
+        let samples = pass.samples;
         let row = samples * BLOCK;
         for block in 0..self.inputs.blocks {
             let (dx, range) =
@@ -75,30 +86,63 @@ impl MaxPool {
             }
         }
     }
-}
+    fn in_place(&self) -> Option<usize> {
+        None
+    }
 
-/// The mean over all positions of an input of `extent`.
-pub(crate) fn average(x: &[f32], y: &mut [f32], extent: Extent, samples: usize) {
-    let to = Extent { positions: 1, ..extent };
-    for block in 0..extent.blocks {
-        let y = &mut y[to.range(block, samples)];
-        y.fill(0.0);
-        for x in x[extent.range(block, samples)].chunks_exact(samples * BLOCK) {
-            add_scaled(y, x, 1.0 / extent.positions as f32);
-        }
+    fn selects(&self) -> bool {
+        true
     }
 }
 
-/// `dx (+)=` the gradient of the input of [`average`].
-pub(crate) fn average_gradient(dy: &[f32], dx: &mut [f32], extent: Extent, samples: usize, add: bool) {
-    let from = Extent { positions: 1, ..extent };
-    for block in 0..extent.blocks {
-        let dy = &dy[from.range(block, samples)];
-        for dx in dx[extent.range(block, samples)].chunks_exact_mut(samples * BLOCK) {
-            if !add {
-                dx.fill(0.0);
+/// The mean over all positions.
+pub(crate) struct AveragePool {
+    pub(crate) inputs: Extent,
+}
+
+parameters!(AveragePool:);
+
+impl AveragePool {
+    fn outputs(&self) -> Extent {
+        Extent { positions: 1, ..self.inputs }
+    }
+
+    fn share(&self) -> f32 {
+        1.0 / self.inputs.positions as f32
+    }
+}
+
+impl Layer for AveragePool {
+    fn reserve(&self, _: &mut Scratch, _: usize, _: bool) {}
+
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
+        for block in 0..self.inputs.blocks {
+            let y = &mut y[self.outputs().range(block, samples)];
+            y.fill(0.0);
+            for x in x[self.inputs.range(block, samples)].chunks_exact(samples * BLOCK) {
+                add_scaled(y, x, self.share());
             }
-            add_scaled(dx, dy, 1.0 / extent.positions as f32);
         }
+    }
+
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { dy, mut gradients, pass, .. } = pass;
+        let Some(InputGradient { values: dx, add }) = gradients.of(0) else { return };
+        let samples = pass.samples;
+        for block in 0..self.inputs.blocks {
+            let dy = &dy[self.outputs().range(block, samples)];
+            for dx in dx[self.inputs.range(block, samples)].chunks_exact_mut(samples * BLOCK) {
+                if !add {
+                    dx.fill(0.0);
+                }
+                add_scaled(dx, dy, self.share());
+            }
+        }
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

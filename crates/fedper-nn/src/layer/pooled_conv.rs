@@ -3,24 +3,24 @@
 
 use super::conv::Conv;
 use super::geometry::Window;
-use super::pooled_stem::is_2x2;
-use super::winograd::{Part, Points, Winograd};
-use super::{Extent, Scratch};
-use crate::arch::Op;
+use super::winograd::{Part, Points};
+use super::{Backward, Extent, Forward, Layer, Scratch};
 use crate::kernel::elementwise::Activation;
 use crate::kernel::winograd::Side;
 use crate::kernel::winograd::pooled::{pooled_gradients, pooled_outputs};
-use crate::optim::Sink;
+use crate::parameter::parameters;
 
 pub(crate) struct PooledConv {
-    pub(crate) conv: Conv,
-    pub(crate) activation: Activation,
+    conv: Conv,
+    activation: Activation,
     windows: Windows,
     /// From one pass to the next.
     points: Points,
     /// The position of its window that each output came from.
     winner: Vec<u8>,
 }
+
+parameters!(PooledConv: conv);
 
 /// What is pooled to.
 #[derive(Clone, Copy)]
@@ -38,15 +38,8 @@ impl Windows {
 }
 
 impl PooledConv {
-    /// Whether a convolution with this window and the operation after its activation are such a layer.
-    pub(crate) fn fits(window: &Window, channels: [usize; 2], groups: usize, pool: &Op) -> bool {
-        is_2x2(pool)
-            && window.output().into_iter().all(|extent| extent > 1)
-            && Winograd::new(window, channels, groups).is_some()
-    }
-
     /// # Panics
-    /// If they are none.
+    /// If the convolution is not one by tiles.
     pub(crate) fn new(
         conv: Conv,
         window: &Window,
@@ -60,14 +53,18 @@ impl PooledConv {
         let windows = Windows { extent: Extent::new(channels, size), size };
         Self { conv, activation, windows, points, winner: vec![0; windows.extent.capacity(max_batch)] }
     }
+}
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch) {
+impl Layer for PooledConv {
+    fn reserve(&self, scratch: &mut Scratch, _: usize, _: bool) {
         self.conv.reserve_tiles(scratch);
     }
 
     /// # Shapes
     /// `y` is what the pool leaves.
-    pub(crate) fn forward(&mut self, x: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let Self { conv, activation, windows, points, winner } = self;
         conv.forward_tiles(points, x, samples, scratch, |points, bias, part| {
             let (side, corner) = windows.of(part, samples);
@@ -75,22 +72,11 @@ impl PooledConv {
         });
     }
 
-    /// The backward pass of the last [`PooledConv::forward`]: `dx (+)=` the gradient of the input, then that of the
-    /// weights.
-    ///
     /// # Shapes
     /// `dy` is the gradient of what the pool left, already stopped by the activation.
-    #[allow(clippy::too_many_arguments, reason = "what a layer's backward pass touches")]
-    pub(crate) fn backward(
-        &mut self,
-        x: &[f32],
-        dy: &[f32],
-        dx: Option<&mut [f32]>,
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-    ) {
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let Self { conv, windows, points, winner, .. } = self;
         let winograd = conv.winograd.expect("a convolution by tiles");
         let take = |points: &mut [f32], _: &[f32], part: &Part, pair| {
@@ -98,9 +84,13 @@ impl PooledConv {
             pooled_gradients(dy, winner, &side, corner, pair, points, &part.tile);
         };
         let groups = winograd.pairs();
-        conv.backward_tiles(points, true, x, dx, samples, add, scratch, sink, |_, _| {}, groups, take);
+        conv.backward_tiles(points, true, x, gradients.of(0), samples, scratch, sink, done, groups, take);
         if let Some(bias) = &mut conv.bias {
             bias.backward(dy, windows.extent, samples, sink);
         }
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

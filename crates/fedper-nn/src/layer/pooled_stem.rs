@@ -3,102 +3,49 @@
 
 use super::geometry::Window;
 use super::stem::Stem;
-use super::weight::Panel;
-use super::{Extent, Scratch};
-use crate::arch::Op;
+use super::{Backward, Extent, Forward, Layer, Scratch};
 use crate::kernel::BLOCK;
 use crate::kernel::elementwise::Activation;
 use crate::kernel::gemm::OUTER_ROWS;
 use crate::kernel::pool::{max_gradient, max_of_four};
 use crate::kernel::window::{POSITIONS, Window2x2, Winners, convolve_2x2, knows_winners, winners_gradient};
 use crate::kernel::winograd::lines::{self, PooledLines};
-use crate::optim::Sink;
+use crate::parameter::{Panel, parameters};
 
-/// Terms that one chain may add up, as in the matrix kernel.
-const MAX_TERMS: usize = 128;
 /// Samples whose points are computed at a time, so that they stay in the second-level cache.
 const LINE_SAMPLES: usize = 16;
 
 pub(crate) struct PooledStem {
-    pub(crate) stem: Stem,
-    pub(crate) activation: Activation,
+    stem: Stem,
+    activation: Activation,
     pooled: Extent,
     /// Height and width of what is pooled to.
     side: [usize; 2],
+    /// Whether it is computed by tiles of lines, or by windows.
+    by_lines: bool,
     /// The position of its window that each output came from.
     winner: Vec<u8>,
 }
 
-/// Whether `pool` is the one there are kernels for: 2x2, side by side.
-pub(super) fn is_2x2(pool: &Op) -> bool {
-    matches!(pool, Op::MaxPool { kernel: 2, stride: 2, padding: 0 })
+parameters!(PooledStem: stem);
+
+/// If there is a kernel for tiles of a line of a convolution with such windows, pooled 2x2.
+pub(crate) fn has_lines(window: &Window) -> bool {
+    let [_, width] = window.output();
+    window.kernel[1] == lines::TAPS && window.stride == 1 && 2 * (width / 2) >= lines::OUTPUTS
 }
 
 impl PooledStem {
-    /// Whether a stem with this window over so many channels, and the operation after its activation, are such a layer.
-    pub(crate) fn fits(window: &Window, channels: usize, pool: &Op) -> bool {
-        window.taps() * channels <= MAX_TERMS && is_2x2(pool)
-    }
-
-    pub(crate) fn new(stem: Stem, channels: usize, activation: Activation, max_batch: usize) -> Self {
+    pub(crate) fn new(
+        stem: Stem,
+        channels: usize,
+        activation: Activation,
+        max_batch: usize,
+        by_lines: bool,
+    ) -> Self {
         let side = stem.window.output().map(|extent| extent / 2);
         let pooled = Extent::new(channels, side);
-        Self { stem, activation, pooled, side, winner: vec![0; pooled.capacity(max_batch)] }
-    }
-
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
-        self.stem.reserve(scratch, max_batch);
-        if self.by_lines() {
-            let taps = self.stem.window.kernel[0] * self.stem.channels * lines::POINTS;
-            let points = LINE_SAMPLES.min(max_batch) * self.line_points()[1];
-            scratch.reserve_lines([points, taps * self.stem.kernel.blocks * BLOCK]);
-        }
-        let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
-        scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
-    }
-
-    /// # Shapes
-    /// `y` is what the pool leaves.
-    pub(crate) fn forward(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
-        self.stem.pad(images, samples);
-        if self.by_lines() {
-            return self.forward_lines(images, y, samples, scratch);
-        }
-        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
-        let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
-        let images = if window.padding > 0 { &padded[..] } else { images };
-        let bias = bias.as_mut().map_or(&[][..], |bias| bias.refresh());
-        let range = self.activation.range();
-        let row = samples * BLOCK;
-        for panel in weight.panels() {
-            let outputs = &mut scratch.outputs[..POSITIONS * panel.blocks * row];
-            for position in 0..self.side[0] * self.side[1] {
-                let (top, left) = (position / self.side[1] * 2 * down, position % self.side[1] * 2 * right);
-                convolve_2x2(&mut Window2x2 {
-                    images,
-                    corners: [0, right, down, down + right].map(|corner| top + left + corner),
-                    line,
-                    image,
-                    samples,
-                    extent: [window.kernel[0], window.kernel[1] * *channels],
-                    weights: &weight.values()[panel.start..],
-                    bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
-                    blocks: panel.blocks,
-                    y: outputs,
-                });
-                for (block, four) in panel.range().zip(outputs.chunks_exact(POSITIONS * row)) {
-                    let at = self.pooled.range(block, samples).start + position * row;
-                    let four = std::array::from_fn(|i| &four[i * row..][..row]);
-                    max_of_four(four, &mut y[at..at + row], &mut self.winner[at..at + row], range);
-                }
-            }
-        }
-    }
-
-    /// If there is a kernel for tiles of a line of this convolution.
-    fn by_lines(&self) -> bool {
-        let window = &self.stem.window;
-        window.kernel[1] == lines::TAPS && window.stride == 1 && 2 * self.side[1] >= lines::OUTPUTS
+        Self { stem, activation, pooled, side, by_lines, winner: vec![0; pooled.capacity(max_batch)] }
     }
 
     /// Values of the points of a line of an image, and of an image.
@@ -107,7 +54,7 @@ impl PooledStem {
         [line, line * (2 * self.side[0] + self.stem.window.kernel[0] - 1)]
     }
 
-    /// [`PooledStem::forward`] by tiles of lines, from images that have their padding.
+    /// The forward pass by tiles of lines, from images that have their padding.
     fn forward_lines(&mut self, images: &[f32], y: &mut [f32], samples: usize, scratch: &mut Scratch) {
         let ([line, image], outputs) = (self.line_points(), 2 * self.side[1]);
         let from_extents = self.stem.extents();
@@ -147,35 +94,6 @@ impl PooledStem {
                     range: self.activation.range(),
                 });
             }
-        }
-    }
-
-    /// The backward pass of the last [`PooledStem::forward`].
-    ///
-    /// # Shapes
-    /// `dy` is the gradient of what the pool left, already stopped by the activation.
-    pub(crate) fn weight_gradient(
-        &mut self,
-        images: &[f32],
-        dy: &[f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-    ) {
-        let ((line, _), (down, right)) = (self.stem.extents(), self.stem.steps());
-        let by_winners = down == line && knows_winners(self.extent(), right);
-        for panel in self.stem.weight.panels() {
-            let Scratch { gradient, outputs, .. } = &mut *scratch;
-            let gradient = self.stem.clear_gradient(panel, gradient);
-            if by_winners {
-                self.add_winners(panel, images, dy, samples, gradient);
-            } else {
-                self.add_positions(panel, images, dy, samples, outputs, gradient);
-            }
-            self.stem.take_gradient(panel, gradient, sink);
-        }
-        if let Some(bias) = &mut self.stem.bias {
-            bias.backward(dy, self.pooled, samples, sink);
         }
     }
 
@@ -251,5 +169,84 @@ impl PooledStem {
                 }
             }
         }
+    }
+}
+
+impl Layer for PooledStem {
+    fn reserve(&self, scratch: &mut Scratch, max_batch: usize, input_gradient: bool) {
+        self.stem.reserve(scratch, max_batch, input_gradient);
+        if self.by_lines {
+            let taps = self.stem.window.kernel[0] * self.stem.channels * lines::POINTS;
+            let points = LINE_SAMPLES.min(max_batch) * self.line_points()[1];
+            scratch.reserve_lines([points, taps * self.stem.kernel.blocks * BLOCK]);
+        }
+        let rows = (POSITIONS * max_batch).max(OUTER_ROWS);
+        scratch.reserve_pooled(rows * BLOCK * self.stem.kernel.blocks, 0);
+    }
+
+    /// # Shapes
+    /// `y` is what the pool leaves.
+    fn forward(&mut self, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, .. } = pass;
+        let (images, samples) = (inputs.of(0), pass.samples);
+        self.stem.pad(images, samples);
+        if self.by_lines {
+            return self.forward_lines(images, y, samples, scratch);
+        }
+        let ((line, image), (down, right)) = (self.stem.extents(), self.stem.steps());
+        let Stem { weight, bias, padded, window, channels, .. } = &mut self.stem;
+        let images = if window.padding > 0 { &padded[..] } else { images };
+        let bias = bias.as_mut().map_or(&[][..], |bias| bias.refresh());
+        let range = self.activation.range();
+        let row = samples * BLOCK;
+        for panel in weight.panels() {
+            let outputs = &mut scratch.outputs[..POSITIONS * panel.blocks * row];
+            for position in 0..self.side[0] * self.side[1] {
+                let (top, left) = (position / self.side[1] * 2 * down, position % self.side[1] * 2 * right);
+                convolve_2x2(&mut Window2x2 {
+                    images,
+                    corners: [0, right, down, down + right].map(|corner| top + left + corner),
+                    line,
+                    image,
+                    samples,
+                    extent: [window.kernel[0], window.kernel[1] * *channels],
+                    weights: &weight.values()[panel.start..],
+                    bias: if bias.is_empty() { bias } else { &bias[panel.first * BLOCK..] },
+                    blocks: panel.blocks,
+                    y: outputs,
+                });
+                for (block, four) in panel.range().zip(outputs.chunks_exact(POSITIONS * row)) {
+                    let at = self.pooled.range(block, samples).start + position * row;
+                    let four = std::array::from_fn(|i| &four[i * row..][..row]);
+                    max_of_four(four, &mut y[at..at + row], &mut self.winner[at..at + row], range);
+                }
+            }
+        }
+    }
+
+    /// # Shapes
+    /// `dy` is the gradient of what the pool left, already stopped by the activation.
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, pass, scratch, sink, .. } = pass;
+        let (images, samples) = (inputs.of(0), pass.samples);
+        let ((line, _), (down, right)) = (self.stem.extents(), self.stem.steps());
+        let by_winners = down == line && knows_winners(self.extent(), right);
+        for panel in self.stem.weight.panels() {
+            let Scratch { gradient, outputs, .. } = &mut *scratch;
+            let gradient = self.stem.clear_gradient(panel, gradient);
+            if by_winners {
+                self.add_winners(panel, images, dy, samples, gradient);
+            } else {
+                self.add_positions(panel, images, dy, samples, outputs, gradient);
+            }
+            self.stem.take_gradient(panel, gradient, sink);
+        }
+        if let Some(bias) = &mut self.stem.bias {
+            bias.backward(dy, self.pooled, samples, sink);
+        }
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

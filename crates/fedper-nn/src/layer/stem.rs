@@ -1,16 +1,14 @@
 //! The first convolution (or linear layer) of a network, straight from image-major input: a tile's rows are the same
 //! window of consecutive images, and each row of a window is a run of consecutive values. It needs no input gradient.
 
-use fedper_core::params::Params;
-
 use super::bf16::stem::Bf16Stem;
 use super::geometry::Window;
-use super::weight::{Bias, Panel, Weight};
-use super::{Done, Extent, Scratch};
+use super::weight::{Bias, Weight};
+use super::{Backward, Extent, Forward, Layer, Scratch};
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::{Kernel, OUTER_ROWS, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::{BLOCK, bf16};
-use crate::optim::{Array, Parameter, Sink};
+use crate::parameter::{Panel, Sink, parameters};
 
 /// Rows of a window that one call of the matrix kernel adds up.
 const MAX_SEGMENTS: usize = 32;
@@ -29,6 +27,8 @@ pub(crate) struct Stem {
     /// If it computes in bf16.
     bf16: Option<Bf16Stem>,
 }
+
+parameters!(Stem: weight, bias);
 
 impl Stem {
     /// # Shapes
@@ -66,14 +66,6 @@ impl Stem {
         self
     }
 
-    pub(crate) fn reserve(&self, scratch: &mut Scratch, max_batch: usize) {
-        if let Some(bf16) = &self.bf16 {
-            bf16.reserve(scratch, self, max_batch);
-            return;
-        }
-        scratch.reserve(self.weight.panel_len(), 0);
-    }
-
     /// Values of a row of the padded image, and of all of it.
     pub(super) fn extents(&self) -> (usize, usize) {
         let [height, width] = self.window.input.map(|extent| extent + 2 * self.window.padding);
@@ -101,108 +93,6 @@ impl Stem {
                 to[padding * self.channels..][..from.len()].copy_from_slice(from);
             }
         }
-    }
-
-    pub(crate) fn forward(
-        &mut self,
-        images: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
-        if let Some(mut bf16) = self.bf16.take() {
-            self.forward_bf16(&mut bf16, images, y, samples, scratch, done);
-            self.bf16 = Some(bf16);
-            return;
-        }
-        self.pad(images, samples);
-        let ((line, image), (down, right)) = (self.extents(), self.steps());
-        let [height, width] = self.window.output();
-        let stride = self.outputs.stride(samples);
-        let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
-        let bias = self.bias.as_mut().map(Bias::refresh);
-        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
-        assert!(images.len() >= samples * image);
-        let rows = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
-        for panel in self.weight.panels() {
-            let weights = &self.weight.values()[panel.start..];
-            let tap_row = self.window.kernel[1] * self.channels * panel.width();
-            let planes = &mut y[panel.first * stride..][..panel.blocks * stride];
-            for (position, (row, column)) in
-                (0..height).flat_map(|row| (0..width).map(move |column| (row, column))).enumerate()
-            {
-                let corner = row * down + column * right;
-                let mut start = match bias {
-                    Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
-                    None => Start::Zero,
-                };
-                for first in (0..self.window.kernel[0]).step_by(MAX_SEGMENTS) {
-                    let count = MAX_SEGMENTS.min(self.window.kernel[0] - first);
-                    for (i, segment) in segments[..count].iter_mut().enumerate() {
-                        *segment = Segment {
-                            a: images[corner + (first + i) * line..].as_ptr(),
-                            b: weights[(first + i) * tap_row..][..tap_row].as_ptr(),
-                        };
-                    }
-                    let product = Product {
-                        segments: &segments[..count],
-                        rows,
-                        c: planes[position * samples * BLOCK..].as_mut_ptr(),
-                        c_plane: stride,
-                        start,
-                    };
-                    // SAFETY: a window lies on the padded image, of which there are `samples`; weights and bias are
-                    // whole rows of the panel, and every plane holds `samples` rows at this position.
-                    unsafe { self.kernel.product(&product, panel.blocks, samples) };
-                    start = Start::Add;
-                }
-            }
-            done(panel.range(), planes);
-        }
-    }
-
-    /// The backward pass of the last [`Stem::forward`].
-    pub(crate) fn weight_gradient(
-        &mut self,
-        images: &[f32],
-        dy: &[f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-    ) {
-        if let Some(bf16) = self.bf16.take() {
-            self.weight_gradient_bf16(&bf16, dy, samples, scratch, sink);
-            self.bf16 = Some(bf16);
-            return;
-        }
-        let (down, right) = self.steps();
-        let [height, width] = self.window.output();
-        let (row, stride) = (samples * BLOCK, self.outputs.stride(samples));
-        // As many positions at a time as make a good outer product; every row of the window passes over them while they
-        // are in the cache.
-        let step = (OUTER_ROWS / samples).clamp(1, width);
-        for panel in self.weight.panels() {
-            let gradient = self.clear_gradient(panel, &mut scratch.gradient);
-            let dy = &dy[panel.first * stride..][..panel.blocks * stride];
-            for top in 0..height {
-                for left in (0..width).step_by(step) {
-                    let corners = (left..width.min(left + step)).map(|left| top * down + left * right);
-                    let dy = &dy[(top * width + left) * row..];
-                    self.add_gradient(images, corners, dy, stride, panel, samples, gradient);
-                }
-            }
-            self.take_gradient(panel, gradient, sink);
-        }
-        if let Some(bias) = &mut self.bias {
-            bias.backward(dy, self.outputs, samples, sink);
-        }
-    }
-
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        self.weight.trainable(visit);
-        self.bias.iter_mut().for_each(|bias| bias.trainable(visit));
     }
 
     /// The gradient of a panel, set to 0.
@@ -250,22 +140,106 @@ impl Stem {
     }
 
     /// Uses up the gradient of a panel.
-    pub(super) fn take_gradient(&mut self, panel: Panel, gradient: &mut [f32], sink: &mut Sink<'_>) {
+    pub(super) fn take_gradient(&mut self, panel: Panel, gradient: &mut [f32], sink: Sink<'_>) {
         self.weight.take(panel, 0..self.weight.taps, gradient, &self.alive, sink);
     }
+}
 
-    pub(crate) fn reset_velocity(&mut self) {
-        self.weight.reset_velocity();
-        self.bias.iter_mut().for_each(Bias::reset_velocity);
+impl Layer for Stem {
+    fn reserve(&self, scratch: &mut Scratch, max_batch: usize, _: bool) {
+        if let Some(bf16) = &self.bf16 {
+            bf16.reserve(scratch, self, max_batch);
+            return;
+        }
+        scratch.reserve(self.weight.panel_len(), 0);
     }
 
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        self.weight.load(params, array);
-        self.bias.iter_mut().for_each(|bias| bias.load(params, array));
+    fn forward(&mut self, pass: Forward<'_>) {
+        if let Some(mut bf16) = self.bf16.take() {
+            self.forward_bf16(&mut bf16, pass);
+            self.bf16 = Some(bf16);
+            return;
+        }
+        let Forward { inputs, y, pass, done, .. } = pass;
+        let (images, samples) = (inputs.of(0), pass.samples);
+        self.pad(images, samples);
+        let ((line, image), (down, right)) = (self.extents(), self.steps());
+        let [height, width] = self.window.output();
+        let stride = self.outputs.stride(samples);
+        let mut segments = [Segment { a: std::ptr::null(), b: std::ptr::null() }; MAX_SEGMENTS];
+        let bias = self.bias.as_mut().map(Bias::refresh);
+        let images = if self.window.padding > 0 { &self.padded[..] } else { images };
+        assert!(images.len() >= samples * image);
+        let rows = Rows::Lines { len: self.window.kernel[1] * self.channels, stride: image };
+        for panel in self.weight.panels() {
+            let weights = &self.weight.values()[panel.start..];
+            let tap_row = self.window.kernel[1] * self.channels * panel.width();
+            let planes = &mut y[panel.first * stride..][..panel.blocks * stride];
+            for (position, (row, column)) in
+                (0..height).flat_map(|row| (0..width).map(move |column| (row, column))).enumerate()
+            {
+                let corner = row * down + column * right;
+                let mut start = match bias {
+                    Some(bias) => Start::Row(bias[panel.first * BLOCK..][..panel.width()].as_ptr()),
+                    None => Start::Zero,
+                };
+                for first in (0..self.window.kernel[0]).step_by(MAX_SEGMENTS) {
+                    let count = MAX_SEGMENTS.min(self.window.kernel[0] - first);
+                    for (i, segment) in segments[..count].iter_mut().enumerate() {
+                        *segment = Segment {
+                            a: images[corner + (first + i) * line..].as_ptr(),
+                            b: weights[(first + i) * tap_row..][..tap_row].as_ptr(),
+                        };
+                    }
+                    let product = Product {
+                        segments: &segments[..count],
+                        rows,
+                        c: planes[position * samples * BLOCK..].as_mut_ptr(),
+                        c_plane: stride,
+                        start,
+                    };
+                    // SAFETY: a window lies on the padded image, of which there are `samples`; weights and bias are
+                    // whole rows of the panel, and every plane holds `samples` rows at this position.
+                    unsafe { self.kernel.product(&product, panel.blocks, samples) };
+                    start = Start::Add;
+                }
+            }
+            done(panel.range(), planes);
+        }
     }
 
-    pub(crate) fn store(&self, params: &mut Params) {
-        self.weight.store(params);
-        self.bias.iter().for_each(|bias| bias.store(params));
+    fn backward(&mut self, pass: Backward<'_>) {
+        let Backward { inputs, dy, pass, scratch, sink, .. } = pass;
+        let (images, samples) = (inputs.of(0), pass.samples);
+        if let Some(bf16) = self.bf16.take() {
+            self.weight_gradient_bf16(&bf16, dy, samples, scratch, sink);
+            self.bf16 = Some(bf16);
+            return;
+        }
+        let (down, right) = self.steps();
+        let [height, width] = self.window.output();
+        let (row, stride) = (samples * BLOCK, self.outputs.stride(samples));
+        // As many positions at a time as make a good outer product; every row of the window passes over them while they
+        // are in the cache.
+        let step = (OUTER_ROWS / samples).clamp(1, width);
+        for panel in self.weight.panels() {
+            let gradient = self.clear_gradient(panel, &mut scratch.gradient);
+            let dy = &dy[panel.first * stride..][..panel.blocks * stride];
+            for top in 0..height {
+                for left in (0..width).step_by(step) {
+                    let corners = (left..width.min(left + step)).map(|left| top * down + left * right);
+                    let dy = &dy[(top * width + left) * row..];
+                    self.add_gradient(images, corners, dy, stride, panel, samples, gradient);
+                }
+            }
+            self.take_gradient(panel, gradient, sink);
+        }
+        if let Some(bias) = &mut self.bias {
+            bias.backward(dy, self.outputs, samples, sink);
+        }
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        None
     }
 }

@@ -1,13 +1,79 @@
-//! Convolutions by plain loops, for the tests of those that are not.
+//! Convolutions by plain loops, for the tests of those that are not, and passes of a layer outside a network.
 
 use std::sync::Arc;
 
 use fedper_core::params::{Layout, Params, Spec};
 
-use super::Extent;
 use super::geometry::Window;
+use super::{Backward, Done, Extent, Forward, InputGradients, Inputs, Mode, Pass, Scratch, Slot, Target};
 use crate::kernel::BLOCK;
+use crate::kernel::buffer::Buffer;
+use crate::parameter::{Array, Parameters, Sink};
 use crate::testing::noise;
+
+/// A train-mode forward pass from `x`, by whatever `run` calls.
+pub(super) fn forward(
+    x: (&[f32], Extent),
+    y: &mut [f32],
+    samples: usize,
+    scratch: &mut Scratch,
+    done: Done<'_>,
+    run: impl FnOnce(Forward<'_>),
+) {
+    let reads = [Slot { number: Slot::INPUT, extent: x.1 }];
+    let inputs = Inputs { images: x.0, slots: &[], reads: &reads, samples };
+    run(Forward { inputs, y, pass: Pass { samples, mode: Mode::Train }, scratch, done });
+}
+
+/// The backward pass after that, which keeps the parameters' gradients. If `dx` is asked for, the gradient of `x` is added to
+/// what is there.
+pub(super) fn backward(
+    x: (&[f32], Extent),
+    dy: &[f32],
+    dx: Option<&mut Vec<f32>>,
+    samples: usize,
+    scratch: &mut Scratch,
+    run: impl FnOnce(Backward<'_>),
+) {
+    let reads = [Slot { number: Slot::INPUT, extent: x.1 }];
+    let written = [Slot { number: 1, extent: x.1 }];
+    let mut buffers = [Buffer::zeros(x.1.len(samples))];
+    let target = Target { buffer: dx.is_some().then_some(0), add: true, then: None };
+    if let Some(dx) = &dx {
+        buffers[0].copy_from_slice(dx);
+    }
+    run(Backward {
+        inputs: Inputs { images: x.0, slots: &[], reads: &reads, samples },
+        z: &[],
+        dy: &mut dy.to_vec(),
+        gradients: InputGradients {
+            reads: &written,
+            targets: &[target],
+            buffers: &mut buffers,
+            unread: 0,
+            samples,
+        },
+        pass: Pass { samples, mode: Mode::Train },
+        scratch,
+        sink: Sink::Keep,
+        done: &mut |_, _| {},
+    });
+    if let Some(dx) = dx {
+        dx.copy_from_slice(&buffers[0]);
+    }
+}
+
+/// Loads what a layer or a part of one has.
+pub(super) fn load(into: &mut impl Parameters, params: &Params) {
+    into.parameters_mut(&mut |parameter| parameter.load(params, Array::Values));
+}
+
+/// The gradients that it has kept; what they do not reach is noise.
+pub(super) fn gradients(of: &impl Parameters, layout: &Arc<Layout>) -> Params {
+    let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
+    of.parameters(&mut |parameter| parameter.store_gradient(&mut out));
+    out
+}
 
 /// A convolution of one size and what it computes.
 pub(super) struct Case {

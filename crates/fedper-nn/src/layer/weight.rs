@@ -1,60 +1,23 @@
-//! The weights of a convolution in the order the matrix kernel reads them, and biases.
+//! The weights of a convolution or a linear layer in the order in which the matrix kernels read them, and biases.
 
 use std::ops::Range;
 
-use fedper_core::params::Params;
-
-use super::{Extent, blocks};
+use super::Extent;
 use crate::kernel::gemm::Kernel;
 use crate::kernel::norm::column_sums;
 use crate::kernel::transpose::transpose;
-use crate::kernel::{BLOCK, rows};
-use crate::optim::{Array, Parameter, Sink, of};
+use crate::kernel::{BLOCK, blocks, rows};
+use crate::parameter::{Order, Panel, Panels, Parameter, Sink, parameters};
 
-/// Weights as `[panel][tap][input][panel width]`: what a tile needs lies in a row. A panel is one block of output
-/// channels or two, as the kernel has it, the last one perhaps narrower. Rows and columns beyond the channels there are,
-/// and those that lead from one group to another, are zero and stay zero: their gradient is.
+/// Weights in [`Panels`].
 pub(crate) struct Weight {
     parameter: Parameter,
-    groups: usize,
-    /// Whether what are inputs here are PyTorch's outputs, and the other way round.
-    exchanged: bool,
+    panels: Panels,
     pub(crate) taps: usize,
-    /// Rows of a tap: input channels, filled up to whole blocks or not; of exchanged ones, one more.
     pub(crate) rows: usize,
-    inputs: usize,
-    outputs: usize,
-    panel_blocks: usize,
 }
 
-/// A panel of output channels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Panel {
-    /// Its first block.
-    pub(crate) first: usize,
-    pub(crate) blocks: usize,
-    /// Where its weights begin.
-    pub(crate) start: usize,
-}
-
-impl Panel {
-    pub(crate) fn width(&self) -> usize {
-        self.blocks * BLOCK
-    }
-
-    pub(crate) fn range(&self) -> Range<usize> {
-        self.first..self.first + self.blocks
-    }
-}
-
-/// `count` blocks in panels of up to `panel_blocks`; a panel's weights are `rows` rows.
-fn panels(count: usize, panel_blocks: usize, rows: usize) -> impl DoubleEndedIterator<Item = Panel> + Clone {
-    (0..count).step_by(panel_blocks).map(move |first| Panel {
-        first,
-        blocks: panel_blocks.min(count - first),
-        start: first * BLOCK * rows,
-    })
-}
+parameters!(Weight: parameter);
 
 impl Weight {
     /// # Shapes
@@ -68,16 +31,10 @@ impl Weight {
         kernel: &Kernel,
     ) -> Self {
         let rows = if fill_up { blocks(inputs) * BLOCK } else { inputs };
-        Self {
-            parameter: Parameter::new(name, blocks(outputs) * BLOCK * taps * rows),
-            groups,
-            exchanged: false,
-            taps,
-            rows,
-            inputs,
-            outputs,
-            panel_blocks: kernel.blocks,
-        }
+        Self::of(
+            name,
+            Panels { groups, exchanged: false, taps, rows, inputs, outputs, blocks: kernel.blocks },
+        )
     }
 
     /// As [`Weight::new`], with inputs and outputs exchanged: `[block of inputs][tap][output][16]`. A panel is one block, so
@@ -85,20 +42,19 @@ impl Weight {
     /// same output of all taps does not lie in the same sets of a cache.
     pub(crate) fn exchanged(name: String, [inputs, outputs]: [usize; 2], taps: usize) -> Self {
         let rows = blocks(outputs) * BLOCK + 1;
-        Self {
-            parameter: Parameter::new(name, blocks(inputs) * BLOCK * taps * rows),
-            groups: 1,
-            exchanged: true,
-            taps,
-            rows,
-            inputs: outputs,
-            outputs: inputs,
-            panel_blocks: 1,
-        }
+        Self::of(
+            name,
+            Panels { groups: 1, exchanged: true, taps, rows, inputs: outputs, outputs: inputs, blocks: 1 },
+        )
+    }
+
+    fn of(name: String, panels: Panels) -> Self {
+        let parameter = Parameter::new(name, panels.len(), Order::Panels(panels));
+        Self { parameter, taps: panels.taps, rows: panels.rows, panels }
     }
 
     pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = Panel> + Clone + use<> {
-        panels(blocks(self.outputs), self.panel_blocks, self.taps * self.rows)
+        self.panels.panels()
     }
 
     /// How many pairs of a block of inputs and one of outputs there are.
@@ -108,12 +64,12 @@ impl Weight {
 
     /// Values of a full panel.
     pub(crate) fn panel_len(&self) -> usize {
-        self.taps * self.rows * self.panel_blocks * BLOCK
+        self.taps * self.rows * self.panels.blocks * BLOCK
     }
 
     /// Blocks of a full panel.
     pub(crate) fn panel_blocks(&self) -> usize {
-        self.panel_blocks
+        self.panels.blocks
     }
 
     pub(crate) fn values(&self) -> &[f32] {
@@ -127,18 +83,19 @@ impl Weight {
 
     /// Panels of input channels, for [`Weight::transpose`].
     pub(crate) fn input_panels(&self) -> impl Iterator<Item = Panel> + Clone + use<> {
-        panels(self.rows / BLOCK, self.panel_blocks, 0)
+        self.panels.input_panels()
     }
 
     /// Values that [`Weight::transpose`] writes.
     pub(crate) fn transposed_len(&self) -> usize {
-        self.taps * blocks(self.outputs) * BLOCK * self.panel_blocks.min(self.rows / BLOCK) * BLOCK
+        let Panels { outputs, blocks: panel, .. } = self.panels;
+        self.taps * blocks(outputs) * BLOCK * panel.min(self.rows / BLOCK) * BLOCK
     }
 
     /// Writes the weights of one panel of inputs with inputs and outputs exchanged: `[tap][output][panel width]`.
     /// `alive` says which taps are wanted.
     pub(crate) fn transpose(&self, inputs: Panel, alive: impl Fn(usize) -> bool, to: &mut [f32]) {
-        let (outputs, width) = (blocks(self.outputs) * BLOCK, inputs.width());
+        let (outputs, width) = (blocks(self.panels.outputs) * BLOCK, inputs.width());
         for panel in self.panels() {
             for tap in (0..self.taps).filter(|&tap| alive(tap)) {
                 for (i, input) in inputs.range().enumerate() {
@@ -153,7 +110,7 @@ impl Weight {
     }
 
     /// Whether a tap's gradient, which is 0 unless it is `alive`, would change nothing.
-    pub(crate) fn leaves(&self, alive: bool, sink: &Sink<'_>) -> bool {
+    pub(crate) fn leaves(&self, alive: bool, sink: Sink<'_>) -> bool {
         // Velocities were zero, and no weight decay has changed that.
         !alive && matches!(sink, Sink::Step(sgd) if sgd.weight_decay == 0.0)
     }
@@ -165,36 +122,27 @@ impl Weight {
         taps: Range<usize>,
         gradient: &mut [f32],
         alive: &[bool],
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let tap_len = self.rows * panel.width();
         let start = panel.start + taps.start * tap_len;
-        if self.groups > 1 {
+        if self.panels.groups > 1 {
             self.mask_groups(panel, gradient);
         }
-        match sink {
-            Sink::Step(_) => {
-                let mut tap = 0;
-                for run in alive[taps].chunk_by(|a, b| a == b) {
-                    let range = tap * tap_len..(tap + run.len()) * tap_len;
-                    if let (false, Sink::Step(sgd)) = (self.leaves(run[0], sink), &*sink) {
-                        self.parameter.step(sgd, start + range.start, &gradient[range]);
-                    }
-                    tap += run.len();
-                }
+        let mut tap = 0;
+        for run in alive[taps].chunk_by(|a, b| a == b) {
+            let range = tap * tap_len..(tap + run.len()) * tap_len;
+            if !self.leaves(run[0], sink) {
+                self.parameter.take(start + range.start, &gradient[range], sink);
             }
-            Sink::Keep => self.parameter.keep(start, gradient),
-            Sink::Store(out) => {
-                let out = of(out, &self.parameter.name);
-                let first = taps.start * tap_len;
-                self.in_panel(panel, taps, |own, torch| out[torch] = gradient[own - first]);
-            }
+            tap += run.len();
         }
     }
 
     /// Zero between groups.
     fn mask_groups(&self, panel: Panel, gradient: &mut [f32]) {
-        let (ins, outs) = (self.inputs / self.groups, self.outputs / self.groups);
+        let Panels { groups, inputs, outputs, .. } = self.panels;
+        let (ins, outs) = (inputs / groups, outputs / groups);
         for (i, row) in gradient.chunks_exact_mut(panel.width()).enumerate() {
             for (column, value) in row.iter_mut().enumerate() {
                 if i % self.rows / ins != (panel.first * BLOCK + column) / outs {
@@ -208,52 +156,9 @@ impl Weight {
     pub(crate) fn is_frozen(&self) -> bool {
         self.parameter.frozen
     }
-
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        visit(&mut self.parameter);
-    }
-
-    pub(crate) fn reset_velocity(&mut self) {
-        self.parameter.velocity.fill(0.0);
-    }
-
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        let Some((from, mut to)) = self.parameter.take_array(params, array) else { return };
-        for panel in self.panels() {
-            self.in_panel(panel, 0..self.taps, |own, torch| to[panel.start + own] = from[torch]);
-        }
-        self.parameter.put(array, to);
-    }
-
-    pub(crate) fn store(&self, params: &mut Params) {
-        let to = of(params, &self.parameter.name);
-        for panel in self.panels() {
-            let values = &self.values()[panel.start..];
-            self.in_panel(panel, 0..self.taps, |own, torch| to[torch] = values[own]);
-        }
-    }
-
-    /// Calls `visit` with the place in the panel and in PyTorch's order of each value of some taps.
-    fn in_panel(&self, panel: Panel, taps: Range<usize>, mut visit: impl FnMut(usize, usize)) {
-        let (ins, outs) = (self.inputs / self.groups, self.outputs / self.groups);
-        let width = panel.width();
-        for output in panel.first * BLOCK..self.outputs.min(panel.range().end * BLOCK) {
-            let group = output / outs;
-            for input in 0..ins {
-                let own = (group * ins + input) * width + output - panel.first * BLOCK;
-                let torch = match self.exchanged {
-                    false => output * ins + input,
-                    true => input * outs + output,
-                } * self.taps;
-                for tap in taps.clone() {
-                    visit(tap * self.rows * width + own, torch + tap);
-                }
-            }
-        }
-    }
 }
 
-/// The bias of a convolution.
+/// The bias of a convolution or a linear layer.
 pub(crate) struct Bias {
     parameter: Parameter,
     gradient: Vec<f32>,
@@ -264,7 +169,7 @@ pub(crate) struct Bias {
 impl Bias {
     pub(crate) fn new(name: String, outputs: usize) -> Self {
         Self {
-            parameter: Parameter::new(name, outputs),
+            parameter: Parameter::new(name, outputs, Order::Torch),
             gradient: vec![0.0; outputs],
             padded: vec![0.0; blocks(outputs) * BLOCK],
         }
@@ -281,7 +186,7 @@ impl Bias {
         &self.padded
     }
 
-    pub(crate) fn backward(&mut self, dy: &[f32], extent: Extent, samples: usize, sink: &mut Sink<'_>) {
+    pub(crate) fn backward(&mut self, dy: &[f32], extent: Extent, samples: usize, sink: Sink<'_>) {
         for (block, gradient) in self.gradient.chunks_mut(BLOCK).enumerate() {
             let mut sums = [0.0; BLOCK];
             column_sums(rows(&dy[extent.range(block, samples)]), &mut sums);
@@ -289,31 +194,18 @@ impl Bias {
                 *g = s as f32;
             }
         }
-        self.parameter.take(&self.gradient, sink);
-    }
-
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        visit(&mut self.parameter);
-    }
-
-    pub(crate) fn reset_velocity(&mut self) {
-        self.parameter.velocity.fill(0.0);
-    }
-
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        self.parameter.load(params, array);
-    }
-
-    pub(crate) fn store(&self, params: &mut Params) {
-        self.parameter.store(params);
+        self.parameter.take(0, &self.gradient, sink);
     }
 }
+
+parameters!(Bias: parameter);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameter::{Array, Parameters};
     use crate::testing::noise;
-    use fedper_core::params::{Layout, Spec};
+    use fedper_core::params::{Layout, Params, Spec};
 
     #[test]
     fn weights_survive_load_store_and_transpose() {
@@ -331,9 +223,9 @@ mod tests {
                     Layout::new(vec![Spec::trainable("w", [outputs, inputs / groups, taps])]).unwrap();
                 let params = Params::from_values(layout.clone(), noise(layout.numel(), 1)).unwrap();
                 let mut weight = Weight::new("w".into(), [inputs, outputs], groups, taps, true, kernel);
-                weight.load(&params, Array::Values);
+                weight.parameters_mut(&mut |parameter| parameter.load(&params, Array::Values));
                 let mut back = Params::zeros(layout);
-                weight.store(&mut back);
+                weight.parameters(&mut |parameter| parameter.store(&mut back));
                 assert_eq!(back, params);
 
                 let padded = blocks(outputs) * BLOCK;

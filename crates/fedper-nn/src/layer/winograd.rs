@@ -8,12 +8,13 @@ use std::ops::Range;
 
 use self::multiply::{multiply, multiply_outer, turn};
 use super::geometry::Window;
-use super::weight::{Panel, Weight};
+use super::weight::Weight;
 use super::{Extent, Scratch, blocks, grow};
 use crate::kernel::BLOCK;
 use crate::kernel::buffer::Buffer;
 use crate::kernel::gemm::Kernel;
 use crate::kernel::winograd::{Scheme, Side, Tile, filter_gradients, filters, input_gradients, inputs};
+use crate::parameter::Panel;
 
 /// Channels from which on transforms cost little beside the products.
 const MIN_CHANNELS: usize = 32;

@@ -1,110 +1,55 @@
 //! From an architecture to nodes: layers with the slots they read and write.
 
-use fedper_core::params::Params;
-
-use super::gradients::{self, Gradients};
+use super::gradients::{self, Plan};
+use super::plan::{Case, Planned};
 use crate::NnError;
 use crate::arch::{Architecture, Op, Shape};
 use crate::kernel::Kernels;
 use crate::kernel::elementwise::Activation;
-use crate::layer::Extent;
+use crate::layer::activation::{Add, Elementwise};
 use crate::layer::conv::Conv;
 use crate::layer::depthwise::Depthwise;
 use crate::layer::geometry::Window;
+use crate::layer::group_norm::GroupNorm;
+use crate::layer::input::Input;
 use crate::layer::linear::Linear;
 use crate::layer::norm::Norm;
-use crate::layer::pool::MaxPool;
+use crate::layer::pool::{AveragePool, MaxPool};
 use crate::layer::pooled_conv::PooledConv;
 use crate::layer::pooled_stem::PooledStem;
 use crate::layer::stem::Stem;
-use crate::optim::{Array, Parameter};
+use crate::layer::way::Way;
+use crate::layer::{ByPlanes, Extent, Layer, Slot};
 
-/// What a node does.
-pub(crate) enum Layer {
-    /// Image-major input into blocked activations.
-    Input {
-        channels: usize,
-    },
-    /// A first convolution straight from image-major input.
-    Stem(Stem, Activation),
-    Conv(Conv, Activation),
-    Linear(Linear, Activation),
-    /// [`Layer::Stem`] and the max-pool after it.
-    PooledStem(PooledStem),
-    /// [`Layer::Conv`] and the max-pool after it.
-    PooledConv(Box<PooledConv>),
-    Depthwise(Depthwise, Activation),
-    Norm(Norm),
-    Activation(Activation),
-    /// The sum of the source and the residual.
-    Add(Activation),
-    /// With the activation before it whose gradient it stops in that node's place: at a quarter of the positions.
-    MaxPool(MaxPool, Activation),
-    AveragePool,
-}
-
-impl Layer {
-    /// Takes over an array of every parameter.
-    pub(crate) fn load(&mut self, params: &Params, array: Array) {
-        match self {
-            Self::Stem(layer, _) => layer.load(params, array),
-            Self::Conv(layer, _) => layer.load(params, array),
-            Self::Linear(layer, _) => layer.load(params, array),
-            Self::PooledStem(layer) => layer.stem.load(params, array),
-            Self::PooledConv(layer) => layer.conv.load(params, array),
-            Self::Depthwise(layer, _) => layer.load(params, array),
-            Self::Norm(layer) => layer.load(params, array),
-            Self::Input { .. }
-            | Self::Activation(_)
-            | Self::Add(_)
-            | Self::MaxPool(..)
-            | Self::AveragePool => {}
-        }
-    }
-
-    /// Hands every parameter that training changes to `visit`.
-    pub(crate) fn trainable(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        match self {
-            Self::Stem(layer, _) => layer.trainable(visit),
-            Self::Conv(layer, _) => layer.trainable(visit),
-            Self::Linear(layer, _) => layer.trainable(visit),
-            Self::PooledStem(layer) => layer.stem.trainable(visit),
-            Self::PooledConv(layer) => layer.conv.trainable(visit),
-            Self::Depthwise(layer, _) => layer.trainable(visit),
-            Self::Norm(layer) => layer.trainable(visit),
-            Self::Input { .. }
-            | Self::Activation(_)
-            | Self::Add(_)
-            | Self::MaxPool(..)
-            | Self::AveragePool => {}
-        }
-    }
-}
-
-/// A layer and the slots it reads (`from`, `residual`) and writes (`to`).
+/// A layer, the slots it reads and the one it writes, which is that after the node's number.
 pub(crate) struct Node {
-    pub(crate) layer: Layer,
-    pub(crate) from: usize,
-    pub(crate) residual: Option<usize>,
-    pub(crate) to: usize,
-    pub(crate) gradients: Gradients,
-    /// The next node is a batch norm of just this node's output, which takes each part of it as soon as it is there.
-    pub(crate) feeds_norm: bool,
-    /// The node before is a batch norm whose output's gradient this node completes: it takes each part of that as soon as
-    /// it is there.
-    pub(crate) completes_norm: bool,
-    /// The next node stops the gradient of this one's activation.
-    pub(crate) stopped: bool,
+    pub(crate) layer: Box<dyn Layer>,
+    pub(crate) reads: Vec<Slot>,
+    pub(crate) to: Slot,
+    /// Follows the layer, and is applied to each part of its output as soon as that is there.
+    pub(crate) activation: Activation,
+    /// Stops the gradient of the output, before the layer's backward pass.
+    pub(crate) stops: Activation,
+    pub(crate) plan: Plan,
+    /// The next node works by planes on just this node's output, and takes each part of it as soon as it is there.
+    pub(crate) feeds: bool,
+    /// The node before works by planes, and this one completes the gradient of its output: it takes each part of that as soon
+    /// as it is there.
+    pub(crate) completes: bool,
 }
 
-/// The slot of the network's input, which needs no gradient.
-pub(crate) const INPUT: usize = 0;
+impl Node {
+    /// Its layer, where another node feeds or completes it.
+    pub(crate) fn by_planes(&mut self) -> &mut dyn ByPlanes {
+        self.layer.by_planes().expect("such nodes work by planes")
+    }
+}
 
 /// A network ready to be given memory.
 pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
-    /// The shape of each slot; the last one is the logits.
-    pub(crate) slots: Vec<Extent>,
+    /// How the largest batch is computed.
+    pub(crate) plan: Vec<Planned>,
     /// Values of each gradient buffer.
     pub(crate) buffers: Vec<usize>,
     /// The gradient buffer of the logits.
@@ -115,7 +60,7 @@ pub(crate) struct Program {
 
 struct Compiler {
     nodes: Vec<Node>,
-    slots: Vec<Extent>,
+    plan: Vec<Planned>,
     single: Option<String>,
     max_batch: usize,
     kernels: Kernels,
@@ -131,103 +76,109 @@ pub(crate) fn compile(
     architecture.validate()?;
     let ops: Vec<Op> = architecture.blocks.iter().flat_map(|block| block.ops.iter().cloned()).collect();
     let shape = architecture.input_shape();
-    let mut compiler =
-        Compiler { nodes: Vec::new(), slots: vec![extent(shape)], single: None, max_batch, kernels };
+    let mut compiler = Compiler { nodes: Vec::new(), plan: Vec::new(), single: None, max_batch, kernels };
     let (slot, shape, rest) = compiler.stem(&ops, shape);
-    let (last, _) = compiler.path(rest, slot, shape);
-    let Compiler { mut nodes, slots, single, .. } = compiler;
-    assert_eq!(last, slots.len() - 1, "the last node writes the last slot");
-    fuse(&mut nodes, slots.len());
-    let (buffers, logits_gradient) = gradients::assign(&mut nodes, &slots, max_batch);
-    Ok(Program { nodes, slots, buffers, logits_gradient, single })
+    compiler.path(rest, slot, shape);
+    let Compiler { mut nodes, plan, single, .. } = compiler;
+    if !kernels.plain {
+        fuse(&mut nodes);
+    }
+    let (buffers, logits_gradient) = gradients::assign(&mut nodes, max_batch);
+    Ok(Program { nodes, plan, buffers, logits_gradient, single })
 }
 
 /// Finds nodes that do a part of their neighbour's work, or work on what it has just computed.
-fn fuse(nodes: &mut [Node], slots: usize) {
-    let mut readers = vec![0; slots];
-    for node in nodes.iter() {
-        readers[node.from] += 1;
-        node.residual.iter().for_each(|&slot| readers[slot] += 1);
-    }
+fn fuse(nodes: &mut [Node]) {
+    let mut readers = vec![0; nodes.len() + 1];
+    nodes.iter().flat_map(|node| &node.reads).for_each(|slot| readers[slot.number] += 1);
     for i in 1..nodes.len() {
         let [before, after] = &mut nodes[i - 1..=i] else { unreachable!("two nodes") };
-        let computes = |layer: &Layer| match layer {
-            Layer::Stem(_, activation)
-            | Layer::Conv(_, activation)
-            | Layer::Linear(_, activation)
-            | Layer::Depthwise(_, activation) => Some(*activation),
-            _ => None,
-        };
-        if let (Some(Activation::Identity), Layer::Norm(_)) = (computes(&before.layer), &after.layer) {
-            before.feeds_norm = after.from == before.to && after.residual != Some(before.to);
+        let reads = |node: &Node| node.reads.iter().filter(|&&slot| slot == before.to).count();
+        if after.reads[0] != before.to || reads(after) != 1 {
+            continue;
         }
-        if let (Some(activation), Layer::MaxPool(_, stops)) = (computes(&before.layer), &mut after.layer)
-            && after.from == before.to
-            && readers[before.to] == 1
-        {
-            *stops = activation;
-            before.stopped = true;
+        let in_place = |node: &Node| node.layer.in_place().is_some();
+        if before.activation == Activation::Identity && !in_place(before) {
+            before.feeds = after.layer.by_planes().is_some();
+        }
+        if after.layer.selects() && readers[before.to.number] == 1 && !in_place(before) {
+            after.stops = std::mem::replace(&mut before.stops, Activation::Identity);
         }
         // The first node to read a slot is the last to add to its gradient.
-        if let (Layer::Norm(_), Layer::Conv(..) | Layer::Linear(..) | Layer::Depthwise(..)) =
-            (&before.layer, &after.layer)
-        {
-            after.completes_norm = after.from == before.to;
-        }
+        after.completes = before.layer.by_planes().is_some() && !in_place(after);
     }
 }
 
 impl Compiler {
     /// Begins with a convolution or linear layer from image-major input if that is what the network begins with;
     /// otherwise reorders the input. Returns where its output is, and the operations that are left.
-    fn stem<'a>(&mut self, ops: &'a [Op], shape: Shape) -> (usize, Shape, &'a [Op]) {
+    fn stem<'a>(&mut self, ops: &'a [Op], shape: Shape) -> (Slot, Shape, &'a [Op]) {
+        let from = Slot { number: Slot::INPUT, extent: extent(shape) };
         let (first, skipped) = match ops {
             [Op::Flatten, first, ..] => (Some(first), 1),
             [first, ..] => (Some(first), 0),
             [] => (None, 0),
         };
-        let stem = match first {
-            Some(Op::Conv2d { name, out_channels, groups: 1, bias, .. }) => {
-                Some((name, *out_channels, *bias))
-            }
-            Some(Op::Linear { name, out_features, .. }) => Some((name, *out_features, true)),
-            _ => None,
+        let (Some(op), Some((name, outputs, bias))) = (first, first.and_then(of_images)) else {
+            return self.blocked(shape, ops);
         };
-        let Some((op, (name, outputs, bias))) = first.zip(stem) else {
-            let to = self.slot(shape);
-            self.push(Layer::Input { channels: shape.channels }, INPUT, None, to);
-            return (to, shape, ops);
-        };
-        let shape = if skipped == 1 { Shape { flat: true, ..shape } } else { shape };
-        let after = shape.after(op).expect("validated");
+        let flat = Shape { flat: skipped == 1, ..shape };
+        let after = flat.after(op).expect("validated");
         let (activation, used) = activation(&ops[skipped + 1..]);
-        let channels = [shape.channels, outputs];
-        let window = window(op, shape);
-        let stem = Stem::new(name, &window, channels, bias, self.max_batch, self.kernels.matrix);
         let rest = &ops[skipped + 1 + used..];
-        if let Some(pool) = rest.first().filter(|pool| PooledStem::fits(&window, channels[0], pool)) {
-            let after = after.after(pool).expect("validated");
-            let stem = PooledStem::new(stem, outputs, activation, self.max_batch);
-            let to = self.slot(after);
-            self.push(Layer::PooledStem(stem), INPUT, None, to);
-            return (to, after, &rest[1..]);
-        }
-        let bf16 = self.kernels.rounding().filter(|_| matches!(op, Op::Conv2d { .. }));
-        let stem = stem.in_bf16(bf16, self.max_batch);
-        let to = self.slot(after);
-        self.push(Layer::Stem(stem, activation), INPUT, None, to);
+        let (window, channels) = (window(op, flat), [shape.channels, outputs]);
+        let case = Case {
+            linear: matches!(op, Op::Linear { .. }),
+            first: true,
+            pooled: rest.first().is_some_and(is_2x2),
+            ..Case::new(window, channels, 1, self.kernels)
+        };
+        let way = case.way(self.max_batch);
+        let stem = || Stem::new(name, &window, channels, bias, self.max_batch, self.kernels.matrix);
+        let (to, after, rest) = match way.0 {
+            Way::PooledLines | Way::PooledWindows => {
+                let after = after.after(&rest[0]).expect("validated");
+                let lines = way.0 == Way::PooledLines;
+                let stem = PooledStem::new(stem(), outputs, activation, self.max_batch, lines);
+                (self.whole(Box::new(stem), &[from], activation, after), after, &rest[1..])
+            }
+            Way::RoundedImages => {
+                let stem = stem().in_bf16(self.kernels.rounding(), self.max_batch);
+                (self.node(Box::new(stem), &[from], activation, after), after, rest)
+            }
+            Way::Images => (self.node(Box::new(stem()), &[from], activation, after), after, rest),
+            _ => return self.blocked(shape, ops),
+        };
+        self.note(name, way);
         (to, after, rest)
     }
 
+    /// Begins with the input in blocks.
+    fn blocked<'a>(&mut self, shape: Shape, ops: &'a [Op]) -> (Slot, Shape, &'a [Op]) {
+        let from = Slot { number: Slot::INPUT, extent: extent(shape) };
+        let input = Input { channels: shape.channels, extent: extent(shape) };
+        (self.node(Box::new(input), &[from], Activation::Identity, shape), shape, ops)
+    }
+
+    fn note(&mut self, name: &str, (way, why): (Way, &'static str)) {
+        self.plan.push(Planned { name: name.to_owned(), way, why });
+    }
+
     /// Compiles `ops` from slot `from`; returns the slot of the result.
-    fn path(&mut self, ops: &[Op], mut from: usize, mut shape: Shape) -> (usize, Shape) {
+    fn path(&mut self, ops: &[Op], mut from: Slot, mut shape: Shape) -> (Slot, Shape) {
         let mut rest = ops;
         while let [op, next @ ..] = rest {
             let (follows, used) = activation(next);
             let mut after = shape.after(op).expect("validated");
             rest = match op {
-                Op::Relu => self.elementwise(Activation::Relu, &mut from, after, next),
-                Op::Relu6 => self.elementwise(Activation::Relu6, &mut from, after, next),
+                Op::Relu => {
+                    from = self.elementwise(Activation::Relu, from, after);
+                    next
+                }
+                Op::Relu6 => {
+                    from = self.elementwise(Activation::Relu6, from, after);
+                    next
+                }
                 Op::Flatten => next,
                 Op::Residual { main, shortcut } => {
                     from = self.residual(main, shortcut, from, shape, follows);
@@ -235,47 +186,49 @@ impl Compiler {
                 }
                 Op::MaxPool { .. } => {
                     let pool = MaxPool::new(&window(op, shape), shape.channels, self.max_batch);
-                    from = self.node(Layer::MaxPool(pool, Activation::Identity), from, after);
+                    from = self.node(Box::new(pool), &[from], Activation::Identity, after);
                     next
                 }
                 Op::GlobalAvgPool => {
-                    from = self.node(Layer::AveragePool, from, after);
+                    let pool = AveragePool { inputs: extent(shape) };
+                    from = self.node(Box::new(pool), &[from], Activation::Identity, after);
                     next
                 }
-                Op::BatchNorm2d { name, channels } => {
-                    from = self.norm(name, *channels, from, None, shape, follows);
+                Op::BatchNorm2d { .. } | Op::GroupNorm { .. } => {
+                    from = self.norm(op, from, None, shape, follows);
                     &next[used..]
                 }
                 Op::Conv2d { name, in_channels, out_channels, groups, bias, .. } => {
-                    let window = window(op, shape);
-                    let pool = next[used..].first();
-                    // In bf16 there are no tiles whose outputs could be pooled in registers.
-                    if let Some(pool) = pool.filter(|pool| {
-                        self.kernels.rounding().is_none()
-                            && PooledConv::fits(&window, [*in_channels, *out_channels], *groups, pool)
-                    }) {
-                        let channels = [*in_channels, *out_channels];
-                        let kernels = Kernels { bf16: None, ..self.kernels };
-                        let conv = Conv::new(name, &window, channels, *groups, *bias, kernels);
-                        let conv = PooledConv::new(conv, &window, follows, *out_channels, self.max_batch);
-                        after = after.after(pool).expect("validated");
-                        from = self.node(Layer::PooledConv(Box::new(conv)), from, after);
-                        (rest, shape) = (&next[used + 1..], after);
-                        continue;
+                    let (window, channels) = (window(op, shape), [*in_channels, *out_channels]);
+                    let pool = next[used..].first().filter(|pool| is_2x2(pool));
+                    let case =
+                        Case { pooled: pool.is_some(), ..Case::new(window, channels, *groups, self.kernels) };
+                    let (way, ways) = (case.way(self.max_batch), case.ways(self.max_batch));
+                    let conv =
+                        || Conv::new(name, &window, channels, *groups, *bias, self.kernels, ways.clone());
+                    match (way.0, pool) {
+                        (Way::PooledTiles, Some(pool)) => {
+                            let conv =
+                                PooledConv::new(conv(), &window, follows, *out_channels, self.max_batch);
+                            after = after.after(pool).expect("validated");
+                            from = self.whole(Box::new(conv), &[from], follows, after);
+                        }
+                        (Way::Depthwise, _) => {
+                            let conv = Depthwise::new(name, &window, *groups, *bias);
+                            from = self.node(Box::new(conv), &[from], follows, after);
+                        }
+                        _ => from = self.node(Box::new(conv()), &[from], follows, after),
                     }
-                    let layer = if groups == in_channels && groups == out_channels && *groups > 1 {
-                        Layer::Depthwise(Depthwise::new(name, &window, *groups, *bias), follows)
-                    } else {
-                        let channels = [*in_channels, *out_channels];
-                        Layer::Conv(Conv::new(name, &window, channels, *groups, *bias, self.kernels), follows)
-                    };
-                    from = self.node(layer, from, after);
-                    &next[used..]
+                    self.note(name, way);
+                    &next[used + usize::from(way.0 == Way::PooledTiles)..]
                 }
                 Op::Linear { name, out_features, .. } => {
-                    let channels = [shape.channels, *out_features];
-                    let layer = Linear::new(name, [shape.height, shape.width], channels, self.kernels.matrix);
-                    from = self.node(Layer::Linear(layer, follows), from, after);
+                    let (window, channels) = (window(op, shape), [shape.channels, *out_features]);
+                    let case = Case { linear: true, ..Case::new(window, channels, 1, self.kernels) };
+                    let ways = case.ways(self.max_batch);
+                    let layer = Linear::new(name, &window, channels, self.kernels.matrix, ways);
+                    from = self.node(Box::new(layer), &[from], follows, after);
+                    self.note(name, case.way(self.max_batch));
                     &next[used..]
                 }
             };
@@ -284,87 +237,99 @@ impl Compiler {
         (from, shape)
     }
 
-    fn elementwise<'a>(
-        &mut self,
-        activation: Activation,
-        from: &mut usize,
-        shape: Shape,
-        next: &'a [Op],
-    ) -> &'a [Op] {
-        *from = self.node(Layer::Activation(activation), *from, shape);
-        next
+    /// An activation that no layer applies.
+    fn elementwise(&mut self, activation: Activation, from: Slot, shape: Shape) -> Slot {
+        self.whole(Box::new(Elementwise(activation)), &[from], activation, shape)
     }
 
-    /// A residual sum. If a path ends in a batch norm, that batch norm adds the other path to its output.
+    /// A residual sum. If a path ends in a norm, that norm adds the other path to its output.
     fn residual(
         &mut self,
         main: &[Op],
         shortcut: &[Op],
-        from: usize,
+        from: Slot,
         shape: Shape,
         follows: Activation,
-    ) -> usize {
+    ) -> Slot {
         let (ends_in_norm, other) = match (main, shortcut) {
-            ([.., Op::BatchNorm2d { .. }], _) => (main, shortcut),
-            (_, [.., Op::BatchNorm2d { .. }]) => (shortcut, main),
+            ([.., Op::BatchNorm2d { .. } | Op::GroupNorm { .. }], _) => (main, shortcut),
+            (_, [.., Op::BatchNorm2d { .. } | Op::GroupNorm { .. }]) => (shortcut, main),
             _ => {
                 let (a, after) = self.path(main, from, shape);
                 let (b, _) = self.path(shortcut, from, shape);
-                let to = self.slot(after);
-                self.push(Layer::Add(follows), a, Some(b), to);
-                return to;
+                return self.whole(Box::new(Add(follows)), &[a, b], follows, after);
             }
         };
-        let [before @ .., Op::BatchNorm2d { name, channels }] = ends_in_norm else {
-            unreachable!("the path was chosen for its end")
-        };
-        // The other path first, so that the batch norm follows right upon what it normalises.
+        let [before @ .., norm] = ends_in_norm else { unreachable!("the path was chosen for its end") };
+        // The other path first, so that the norm follows right upon what it normalises.
         let (added, _) = self.path(other, from, shape);
         let (y, after) = self.path(before, from, shape);
-        self.norm(name, *channels, y, Some(added), after, follows)
+        self.norm(norm, y, Some(added), after, follows)
     }
 
+    /// A norm with what follows it: it adds a residual, and applies and stops its activation by itself.
     fn norm(
         &mut self,
-        name: &str,
-        channels: usize,
-        from: usize,
-        residual: Option<usize>,
+        op: &Op,
+        from: Slot,
+        residual: Option<Slot>,
         shape: Shape,
         follows: Activation,
-    ) -> usize {
-        if shape.positions() == 1 && self.single.is_none() {
-            self.single = Some(name.to_owned());
-        }
-        let to = self.slot(shape);
-        self.push(Layer::Norm(Norm::new(name, channels, follows)), from, residual, to);
-        to
+    ) -> Slot {
+        let (extent, adds) = (extent(shape), residual.is_some());
+        let layer: Box<dyn Layer> = match op {
+            Op::BatchNorm2d { name, channels } => {
+                if shape.positions() == 1 && self.single.is_none() {
+                    self.single = Some(name.clone());
+                }
+                Box::new(Norm::new(name, *channels, extent, adds, follows))
+            }
+            Op::GroupNorm { name, groups, channels, affine } => {
+                let counts = [*channels, *groups];
+                Box::new(GroupNorm::new(name, counts, *affine, extent, adds, follows, self.max_batch))
+            }
+            _ => unreachable!("called for norms"),
+        };
+        let reads: Vec<Slot> = [from].into_iter().chain(residual).collect();
+        self.node(layer, &reads, Activation::Identity, shape)
     }
 
-    fn node(&mut self, layer: Layer, from: usize, after: Shape) -> usize {
-        let to = self.slot(after);
-        self.push(layer, from, None, to);
-        to
-    }
-
-    fn slot(&mut self, shape: Shape) -> usize {
-        self.slots.push(extent(shape));
-        self.slots.len() - 1
-    }
-
-    fn push(&mut self, layer: Layer, from: usize, residual: Option<usize>, to: usize) {
-        let gradients = Gradients::default();
+    /// A node whose output an activation follows.
+    fn node(&mut self, layer: Box<dyn Layer>, reads: &[Slot], activation: Activation, after: Shape) -> Slot {
+        let to = Slot { number: self.nodes.len() + 1, extent: extent(after) };
         self.nodes.push(Node {
             layer,
-            from,
-            residual,
+            reads: reads.to_vec(),
             to,
-            gradients,
-            feeds_norm: false,
-            completes_norm: false,
-            stopped: false,
+            activation,
+            stops: activation,
+            plan: Plan::default(),
+            feeds: false,
+            completes: false,
         });
+        to
     }
+
+    /// A node whose layer applies the activation after it by itself, but does not stop its gradient.
+    fn whole(&mut self, layer: Box<dyn Layer>, reads: &[Slot], activation: Activation, after: Shape) -> Slot {
+        let to = self.node(layer, reads, activation, after);
+        self.nodes.last_mut().expect("just pushed").activation = Activation::Identity;
+        to
+    }
+}
+
+/// Name, outputs and bias of what can be computed from images.
+fn of_images(op: &Op) -> Option<(&str, usize, bool)> {
+    match op {
+        Op::Conv2d { name, out_channels, groups: 1, bias, .. } => Some((name, *out_channels, *bias)),
+        Op::Linear { name, out_features, .. } => Some((name, *out_features, true)),
+        _ => None,
+    }
+}
+
+/// Whether it is the max-pool that a convolution can do along: 2x2, side by side.
+fn is_2x2(op: &Op) -> bool {
+    matches!(op, Op::MaxPool { kernel: 2, stride: 2, padding: 0 })
 }
 
 fn extent(shape: Shape) -> Extent {

@@ -1,30 +1,16 @@
 //! Which gradient lives in which buffer: gradients of activations live only from the last reader's backward pass to the
 //! writer's, so a few buffers serve a deep network.
 
-use super::compile::{INPUT, Layer, Node};
-use crate::layer::Extent;
-
-/// Where a node's backward pass puts a gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) buffer: usize,
-    /// Another reader's gradient is there already.
-    pub(crate) add: bool,
-}
+use super::compile::Node;
+use crate::layer::{Slot, Target};
 
 /// The buffers of a node's backward pass.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gradients {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
     /// The gradient of what the node wrote; its own to overwrite.
     pub(crate) output: usize,
-    /// For nodes that can work in place: where they compute the gradient of what they read, `output` or a buffer of
-    /// its own.
-    pub(crate) compute: usize,
-    /// The gradient of what the node read, unless that is the input. For nodes that can work in place, not to add
-    /// means that it is `compute` itself.
-    pub(crate) source: Option<Target>,
-    /// The gradient of what the node added; not to add means that it is `output` itself.
-    pub(crate) residual: Option<Target>,
+    /// For the gradient of each of its inputs.
+    pub(crate) targets: Vec<Target>,
 }
 
 #[derive(Default)]
@@ -58,58 +44,55 @@ impl Pool {
 
 /// Walks the nodes from the logits to the input and assigns buffers. Returns the size of each buffer, in values, and the
 /// buffer of the logits' gradient.
-pub(crate) fn assign(nodes: &mut [Node], slots: &[Extent], max_batch: usize) -> (Vec<usize>, usize) {
-    let slots: Vec<usize> = slots.iter().map(|slot| slot.capacity(max_batch)).collect();
+pub(crate) fn assign(nodes: &mut [Node], max_batch: usize) -> (Vec<usize>, usize) {
+    let size = |slot: &Slot| slot.extent.capacity(max_batch);
     let mut pool = Pool::default();
-    let mut held: Vec<Option<usize>> = vec![None; slots.len()];
-    let logits = pool.take(*slots.last().expect("there is an input"));
-    held[slots.len() - 1] = Some(logits);
-    // The output gradient of a node that completes a batch norm's is still read while that one's is computed.
+    // The buffer of each slot's gradient, once a reader has written to it. Every node writes one slot.
+    let mut held: Vec<Option<usize>> = vec![None; nodes.len() + 1];
+    let last = nodes.last().expect("there are nodes").to;
+    let logits = pool.take(size(&last));
+    held[last.number] = Some(logits);
+    // The output gradient of a node that completes the one before is still read while that one's is computed.
     let mut still_read = None;
     for node in nodes.iter_mut().rev() {
-        let output = held[node.to].take().expect("every slot is read, and the last one is the logits");
-        let mut gradients = Gradients { output, compute: output, ..Gradients::default() };
-        let in_place = matches!(node.layer, Layer::Norm(_) | Layer::Activation(_) | Layer::Add(_));
+        let output = held[node.to.number].take().expect("every slot is read, and the last one is the logits");
+        let mut targets = vec![Target::default(); node.reads.len()];
         let mut output_taken = false;
-        if let Some(slot) = node.residual {
-            // The residual's gradient is read after the source's is computed, so that one needs its own buffer.
-            gradients.compute = pool.take(slots[node.from]);
-            gradients.residual = Some(match held[slot] {
-                Some(buffer) => Target { buffer, add: true },
+        let in_place = node.layer.in_place();
+        if let Some(i) = in_place {
+            let held = &mut held[node.reads[i].number];
+            targets[i].then = *held;
+            if held.is_none() {
+                (*held, output_taken) = (Some(output), true);
+            }
+        }
+        let mut own = Vec::new();
+        for (i, slot) in node.reads.iter().enumerate() {
+            if slot.is_input() || in_place == Some(i) {
+                continue;
+            }
+            let twice = node.reads[..i].contains(slot);
+            targets[i] = match held[slot.number] {
+                // To a gradient that it has written itself no layer adds.
+                Some(buffer) if in_place.is_some() || twice => {
+                    own.push(pool.take(size(slot)));
+                    Target { buffer: own.last().copied(), add: false, then: Some(buffer) }
+                }
+                Some(buffer) => Target { buffer: Some(buffer), add: true, then: None },
                 None => {
-                    output_taken = true;
-                    held[slot] = Some(output);
-                    Target { buffer: output, add: false }
+                    held[slot.number] = Some(pool.take(size(slot)));
+                    Target { buffer: held[slot.number], add: false, then: None }
                 }
-            });
-        }
-        if node.from != INPUT {
-            let target = match held[node.from] {
-                Some(buffer) => {
-                    if gradients.compute != output {
-                        pool.give(gradients.compute);
-                    }
-                    Target { buffer, add: true }
-                }
-                None if in_place => {
-                    output_taken |= gradients.compute == output;
-                    Target { buffer: gradients.compute, add: false }
-                }
-                None => Target { buffer: pool.take(slots[node.from]), add: false },
             };
-            held[node.from] = Some(target.buffer);
-            gradients.source = Some(target);
         }
-        if let Some(buffer) = still_read.take() {
-            pool.give(buffer);
-        }
+        own.into_iter().chain(still_read.take()).for_each(|buffer| pool.give(buffer));
         if !output_taken {
-            match node.completes_norm {
+            match node.completes {
                 true => still_read = Some(output),
                 false => pool.give(output),
             }
         }
-        node.gradients = gradients;
+        node.plan = Plan { output, targets };
     }
     (pool.sizes, logits)
 }

@@ -3,21 +3,25 @@
 mod compile;
 mod demand;
 mod gradients;
+mod plan;
 mod run;
 mod training;
 
 use std::sync::Arc;
 
-use fedper_core::params::{Kind, Layout, Params, ParamsError};
+use fedper_core::params::{Layout, Params, ParamsError};
 
 use crate::arch::Architecture;
 use crate::kernel::Kernels;
 use crate::kernel::buffer::Buffer;
-use crate::layer::Scratch;
+use crate::kernel::elementwise::Sgd;
+use crate::layer::input::{block_rows, unblock_rows};
 use crate::layer::loss::{StepMetrics, cross_entropy, cross_entropy_gradient};
-use crate::optim::{Array, Sgd, Sink};
-use crate::{InstructionSet, NnError, Precision};
-use compile::{INPUT, Layer, Program};
+use crate::layer::{Mode, Pass, Scratch};
+use crate::parameter::{Array, Parameter, Sink};
+use crate::{NnError, Precision};
+use compile::Program;
+pub use plan::Planned;
 use run::Memory;
 
 /// Samples to train on or to evaluate.
@@ -83,32 +87,34 @@ impl Network {
         max_batch: usize,
         precision: Precision,
     ) -> Result<Self, NnError> {
+        Self::compiled(arch, max_batch, Kernels::here(precision))
+    }
+
+    /// As [`Network::new`], computed in the plainest way there is: no layer does a part of another's work, and none takes
+    /// another way than a matrix product for each tap. For comparison: it is slow, and differs by rounding.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn plain(arch: &Architecture, max_batch: usize) -> Result<Self, NnError> {
+        Self::compiled(arch, max_batch, Kernels::plain())
+    }
+
+    fn compiled(arch: &Architecture, max_batch: usize, kernels: Kernels) -> Result<Self, NnError> {
         if max_batch == 0 {
             return Err(NnError::BatchSize { maximum: usize::MAX, found: 0 });
         }
         Self::fits(arch, max_batch)?;
-        let kernels = Kernels::of(InstructionSet::current(), precision);
         let program = compile::compile(arch, max_batch, kernels)?;
         let mut scratch = Scratch::default();
         for node in &program.nodes {
-            match &node.layer {
-                Layer::Stem(stem, _) => stem.reserve(&mut scratch, max_batch),
-                Layer::PooledStem(stem) => stem.reserve(&mut scratch, max_batch),
-                Layer::PooledConv(layer) => layer.reserve(&mut scratch),
-                Layer::Conv(conv, _) => {
-                    conv.reserve(&mut scratch, max_batch, node.gradients.source.is_some());
-                }
-                Layer::Linear(layer, _) => layer.reserve(&mut scratch),
-                _ => {}
-            }
+            let input_gradient = node.plan.targets[0].buffer.is_some();
+            node.layer.reserve(&mut scratch, max_batch, input_gradient);
         }
-        let extents = program.slots.clone();
-        let mut slots: Vec<Buffer> =
-            extents.iter().map(|extent| Buffer::zeros(extent.capacity(max_batch))).collect();
-        slots[INPUT] = Buffer::default();
+        let of_node = program.nodes.iter().map(|node| Buffer::zeros(node.to.extent.capacity(max_batch)));
+        let slots = std::iter::once(Buffer::default()).chain(of_node).collect();
         let gradients = program.buffers.iter().map(|&len| Buffer::zeros(len)).collect();
         let logits = Buffer::zeros(max_batch * arch.classes);
-        let memory = Memory { slots, gradients, extents, image: arch.input.numel(), logits, scratch };
+        let memory = Memory { slots, gradients, image: arch.input.numel(), logits, scratch };
         Ok(Self {
             program,
             memory,
@@ -127,6 +133,15 @@ impl Network {
     pub fn fits(arch: &Architecture, max_batch: usize) -> Result<(), NnError> {
         arch.validate()?;
         demand::check(arch, max_batch)
+    }
+
+    /// How a network's convolutions and linear layers compute a batch of so many samples on this machine, in order.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn plan(arch: &Architecture, samples: usize, precision: Precision) -> Result<Vec<Planned>, NnError> {
+        Self::fits(arch, samples.max(1))?;
+        Ok(compile::compile(arch, samples.max(1), Kernels::here(precision))?.plan)
     }
 
     /// Names, shapes and kinds of the network's parameters.
@@ -152,8 +167,13 @@ impl Network {
     }
 
     fn load_array(&mut self, params: &Params, array: Array) {
+        self.each(|parameter| parameter.load(params, array));
+    }
+
+    /// Calls `visit` with each parameter and running statistic, always in the same order.
+    fn each(&mut self, mut visit: impl FnMut(&mut Parameter)) {
         for node in &mut self.program.nodes {
-            node.layer.load(params, array);
+            node.layer.parameters_mut(&mut visit);
         }
     }
 
@@ -164,34 +184,14 @@ impl Network {
     pub fn store(&self, params: &mut Params) -> Result<(), ParamsError> {
         self.check(params.layout())?;
         for node in &self.program.nodes {
-            match &node.layer {
-                Layer::Stem(layer, _) => layer.store(params),
-                Layer::Conv(layer, _) => layer.store(params),
-                Layer::Linear(layer, _) => layer.store(params),
-                Layer::PooledStem(layer) => layer.stem.store(params),
-                Layer::PooledConv(layer) => layer.conv.store(params),
-                Layer::Depthwise(layer, _) => layer.store(params),
-                Layer::Norm(layer) => layer.store(params),
-                _ => {}
-            }
+            node.layer.parameters(&mut |parameter| parameter.store(params));
         }
         Ok(())
     }
 
     /// Sets all velocities to zero, as at the start of a round.
     pub fn reset_momentum(&mut self) {
-        for node in &mut self.program.nodes {
-            match &mut node.layer {
-                Layer::Stem(layer, _) => layer.reset_velocity(),
-                Layer::Conv(layer, _) => layer.reset_velocity(),
-                Layer::Linear(layer, _) => layer.reset_velocity(),
-                Layer::PooledStem(layer) => layer.stem.reset_velocity(),
-                Layer::PooledConv(layer) => layer.conv.reset_velocity(),
-                Layer::Depthwise(layer, _) => layer.reset_velocity(),
-                Layer::Norm(layer) => layer.reset_velocity(),
-                _ => {}
-            }
-        }
+        self.each(|parameter| parameter.velocity.fill(0.0));
     }
 
     /// One step of SGD on the mean loss of a batch, in train mode. The metrics are those before the step.
@@ -205,7 +205,7 @@ impl Network {
     pub fn train_step(&mut self, batch: Batch<'_>, sgd: &Sgd) -> Result<StepMetrics, NnError> {
         match self.tilted {
             true => self.step_kept(batch, sgd, None),
-            false => self.forward_backward(batch, &mut Sink::Step(sgd)),
+            false => self.forward_backward(batch, Sink::Step(sgd), self.first_trained),
         }
     }
 
@@ -216,10 +216,9 @@ impl Network {
     /// As [`Network::train_step`], and [`NnError::Params`] if `out` does not hold exactly this network's parameters.
     pub fn gradients(&mut self, batch: Batch<'_>, out: &mut Params) -> Result<StepMetrics, NnError> {
         self.check(out.layout())?;
-        let metrics = self.forward_backward(batch, &mut Sink::Store(out))?;
-        let layout = out.layout().clone();
-        for (i, _) in layout.specs().iter().enumerate().filter(|(_, spec)| spec.kind == Kind::Buffer) {
-            out.at_mut(i).fill(0.0);
+        let metrics = self.forward_backward(batch, Sink::Keep, 0)?;
+        for node in &self.program.nodes {
+            node.layer.parameters(&mut |parameter| parameter.store_gradient(out));
         }
         Ok(metrics)
     }
@@ -231,7 +230,7 @@ impl Network {
     pub fn evaluate(&mut self, batch: Batch<'_>) -> Result<StepMetrics, NnError> {
         self.check_batch(batch)?;
         let samples = batch.labels.len();
-        run::forward(&mut self.program.nodes, &mut self.memory, batch.images, samples, false);
+        self.forward(batch.images, samples, Mode::Eval);
         let classes = self.classes;
         Ok(cross_entropy(self.read_logits(samples), batch.labels, classes))
     }
@@ -245,7 +244,7 @@ impl Network {
     /// [`NnError::BatchSize`] or [`NnError::ImageLength`].
     pub fn logits(&mut self, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
         self.check_images(images, samples)?;
-        run::forward(&mut self.program.nodes, &mut self.memory, images, samples, false);
+        self.forward(images, samples, Mode::Eval);
         Ok(self.read_logits(samples))
     }
 
@@ -257,25 +256,38 @@ impl Network {
     /// # Errors
     /// [`NnError::BatchSize`], [`NnError::ImageLength`] or [`NnError::SingleValue`].
     pub fn train_logits(&mut self, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
+        self.logits_in(Mode::Train, images, samples)
+    }
+
+    fn logits_in(&mut self, mode: Mode, images: &[f32], samples: usize) -> Result<&[f32], NnError> {
         self.check_images(images, samples)?;
         self.check_single(samples)?;
-        run::forward(&mut self.program.nodes, &mut self.memory, images, samples, true);
+        self.forward(images, samples, mode);
         Ok(self.read_logits(samples))
     }
 
-    fn forward_backward(&mut self, batch: Batch<'_>, sink: &mut Sink<'_>) -> Result<StepMetrics, NnError> {
+    fn forward(&mut self, images: &[f32], samples: usize, mode: Mode) {
+        run::forward(&mut self.program.nodes, &mut self.memory, images, Pass { samples, mode });
+    }
+
+    /// A train-mode pass forward, and back down to node `first`.
+    fn forward_backward(
+        &mut self,
+        batch: Batch<'_>,
+        sink: Sink<'_>,
+        first: usize,
+    ) -> Result<StepMetrics, NnError> {
         self.check_batch(batch)?;
         let samples = batch.labels.len();
         self.check_single(samples)?;
-        run::forward(&mut self.program.nodes, &mut self.memory, batch.images, samples, true);
+        let pass = Pass { samples, mode: Mode::Train };
+        self.forward(batch.images, samples, pass.mode);
         self.read_logits(samples);
-        let mut gradient = std::mem::take(&mut self.memory.gradients[self.program.logits_gradient]);
-        let logits = &mut self.memory.logits[..samples * self.classes];
-        let metrics = cross_entropy_gradient(logits, batch.labels, self.classes);
-        run::block_rows(logits, &mut gradient, samples, self.classes);
-        self.memory.gradients[self.program.logits_gradient] = gradient;
-        let first = if matches!(sink, Sink::Store(_)) { 0 } else { self.first_trained };
-        run::backward(&mut self.program.nodes, first, &mut self.memory, batch.images, samples, sink);
+        let Self { program, memory, classes, .. } = self;
+        let logits = &mut memory.logits[..samples * *classes];
+        let metrics = cross_entropy_gradient(logits, batch.labels, *classes);
+        block_rows(logits, &mut memory.gradients[program.logits_gradient], samples, *classes);
+        run::backward(&mut program.nodes, first, memory, batch.images, pass, sink);
         Ok(metrics)
     }
 
@@ -283,7 +295,7 @@ impl Network {
     fn read_logits(&mut self, samples: usize) -> &[f32] {
         let Memory { slots, logits, .. } = &mut self.memory;
         let logits = &mut logits[..samples * self.classes];
-        run::unblock_rows(&slots[slots.len() - 1], logits, samples, self.classes);
+        unblock_rows(&slots[slots.len() - 1], logits, samples, self.classes);
         logits
     }
 

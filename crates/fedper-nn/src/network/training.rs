@@ -2,12 +2,12 @@
 
 use fedper_core::params::Params;
 
-use super::compile::Layer;
 use super::{Batch, Network};
 use crate::NnError;
+use crate::kernel::elementwise::Sgd;
+use crate::layer::Mode;
 use crate::layer::loss::StepMetrics;
-use crate::layer::norm::MOMENTUM;
-use crate::optim::{Array, Sgd, Sink};
+use crate::parameter::{Array, Sink};
 
 impl Network {
     /// [`Network::train_step`] after scaling all gradients together so that their global L2 norm is at most `max_norm`, as
@@ -35,20 +35,16 @@ impl Network {
         sgd: &Sgd,
         max_norm: Option<f64>,
     ) -> Result<StepMetrics, NnError> {
-        let metrics = self.forward_backward(batch, &mut Sink::Keep)?;
+        let metrics = self.forward_backward(batch, Sink::Keep, self.first_trained)?;
         let factor = max_norm.map_or(1.0, |max_norm| self.clip_factor(max_norm));
-        for node in &mut self.program.nodes {
-            node.layer.trainable(&mut |parameter| parameter.step_kept(sgd, factor));
-        }
+        self.each(|parameter| parameter.step_kept(sgd, factor));
         Ok(metrics)
     }
 
     /// What the kept gradients are multiplied with.
     fn clip_factor(&mut self, max_norm: f64) -> f32 {
         let mut squares = 0.0;
-        for node in &mut self.program.nodes {
-            node.layer.trainable(&mut |parameter| squares += parameter.squares());
-        }
+        self.each(|parameter| squares += parameter.squares());
         let factor = max_norm / (squares.sqrt() + 1e-6);
         // Written so that a gradient that is not a number stays one, and shows.
         if factor > 1.0 { 1.0 } else { factor as f32 }
@@ -75,9 +71,7 @@ impl Network {
         }
         let toward = toward.filter(|_| pull != 0.0);
         self.tilted = toward.is_some() || add.is_some();
-        for node in &mut self.program.nodes {
-            node.layer.trainable(&mut |parameter| parameter.tilt(pull));
-        }
+        self.each(|parameter| parameter.tilt(pull));
         for (params, array) in [(toward, Array::Toward), (add, Array::Add)] {
             params.into_iter().for_each(|params| self.load_array(params, array));
         }
@@ -87,9 +81,7 @@ impl Network {
     /// Steps are on the plain gradient again. Memory of a tilt is kept for the next one.
     pub fn untilt(&mut self) {
         self.tilted = false;
-        for node in &mut self.program.nodes {
-            node.layer.trainable(&mut |parameter| parameter.tilt(0.0));
-        }
+        self.each(|parameter| parameter.tilt(0.0));
     }
 
     /// Measures the running statistics of all batch norms afresh: after calls with batches of `samples` images, `seen` being
@@ -103,18 +95,8 @@ impl Network {
     /// # Errors
     /// As [`Network::train_logits`].
     pub fn measure_statistics(&mut self, images: &[f32], samples: usize, seen: usize) -> Result<(), NnError> {
-        self.set_norm_momentum(samples as f32 / (seen + samples) as f32);
-        let measured = self.train_logits(images, samples).map(|_| ());
-        self.set_norm_momentum(MOMENTUM);
-        measured
-    }
-
-    fn set_norm_momentum(&mut self, momentum: f32) {
-        for node in &mut self.program.nodes {
-            if let Layer::Norm(norm) = &mut node.layer {
-                norm.momentum = momentum;
-            }
-        }
+        let share = samples as f32 / (seen + samples) as f32;
+        self.logits_in(Mode::Measure(share), images, samples).map(|_| ())
     }
 
     /// From now on training leaves alone the parameters that `frozen` names, until it is called again.
@@ -131,13 +113,10 @@ impl Network {
         self.first_trained = nodes.len();
         for (i, node) in nodes.iter_mut().enumerate() {
             let mut trains = false;
-            node.layer.trainable(&mut |parameter| {
+            node.layer.parameters_mut(&mut |parameter| {
                 parameter.frozen = frozen(&parameter.name);
-                trains |= !parameter.frozen;
+                trains |= parameter.trains();
             });
-            if let Layer::Norm(norm) = &mut node.layer {
-                norm.freeze_statistics(&frozen);
-            }
             if trains {
                 self.first_trained = self.first_trained.min(i);
             }

@@ -30,6 +30,10 @@ def norm(name, channels):
     return dict(op="batch_norm2d", name=name, channels=channels)
 
 
+def group_norm(name, channels, groups, affine=True):
+    return dict(op="group_norm", name=name, channels=channels, groups=groups, affine=affine)
+
+
 def pool(kernel, stride, padding=0):
     return dict(op="max_pool", kernel=kernel, stride=stride, padding=padding)
 
@@ -45,7 +49,7 @@ def residual(main, shortcut):
 RELU, RELU6, AVERAGE, FLATTEN = ({"op": op} for op in ("relu", "relu6", "global_avg_pool", "flatten"))
 
 
-def basic_block(c_in, c_out, stride):
+def basic_block(c_in, c_out, stride, norm=norm):
     """ResNet's, with a projection where the shape changes."""
     shortcut = [] if (c_in, stride) == (c_out, 1) else [conv("down", [c_in, c_out], 1, stride), norm("down_bn", c_out)]
     return [residual([conv("conv1", [c_in, c_out], 3, stride, 1), norm("bn1", c_out), RELU,
@@ -98,6 +102,19 @@ def cases():
     for n, chw in [(7, (5, 4, 3)), (1, (16, 3, 5)), (7, (33, 1, 1)), (7, (1, 6, 7)), (2, (16, 1, 1))]:
         add(f"batch norm {chw[0]} {chw[1]}x{chw[2]} n{n}", n, chw, norm("layer", chw[0]))
     add("batch norm far from 0", 7, (5, 4, 3), norm("layer", 5), scale=0.1, shift=3.0)
+    for n, chw, groups, affine in [(7, (6, 4, 3), 2, True), (1, (16, 3, 5), 16, True), (7, (48, 1, 1), 2, True),
+                                   (7, (64, 5, 4), 2, False), (3, (40, 6, 7), 1, True), (7, (33, 3, 2), 3, False),
+                                   (1, (80, 9, 9), 20, True)]:
+        name = f"group norm {chw[0]} in {groups} {chw[1]}x{chw[2]} n{n}{'' if affine else ' plain'}"
+        add(name, n, chw, group_norm("layer", chw[0], groups, affine))
+    add("group norm far from 0", 7, (6, 4, 3), group_norm("layer", 6, 2), scale=0.1, shift=3.0)
+    add("conv gn relu", 7, (3, 7, 6), conv("conv", [3, 32], 3, 1, 1), group_norm("gn", 32, 2), RELU)
+    add("conv gn relu6 wide", 2, (3, 7, 6), conv("conv", [3, 48], 3, 1, 1), group_norm("gn", 48, 1), RELU6)
+    for groups in (1, 2, 8):
+        add(f"residual of group norms in {groups}", 7, (5, 6, 5),
+            *basic_block(5, 32, 2, lambda name, channels: group_norm(name, channels, groups)))
+        add(f"residual of input and group norm in {groups}", 3, (32, 5, 4),
+            *basic_block(32, 32, 1, lambda name, channels: group_norm(name, channels, groups)))
     for n, chw in [(7, (5, 4, 3)), (1, (33, 2, 5))]:
         add(f"relu {chw[0]} n{n}", n, chw, RELU)
         add(f"relu6 {chw[0]} n{n}", n, chw, RELU6, scale=12.0)
@@ -127,7 +144,8 @@ def cases():
         conv("pw", [33, 16], 1), norm("bn2", 16), RELU6)
     add("cross-entropy of large logits", 7, (5, 1, 1), linear("layer", 5, 33), scale=300.0)
     for name in ["conv k3 s1 p1 g4 16-8 6x5 n7", "conv k3 s1 p0 g33 33-33 7x9 n1", "batch norm 5 4x3 n7", "stem",
-                 "flatten linear n7", "residual projection", "conv bias bn", "separable"]:
+                 "flatten linear n7", "residual projection", "conv bias bn", "separable", "group norm 6 in 2 4x3 n7",
+                 "residual of group norms in 2"]:
         found[name]["steps"] = True
     return found
 
@@ -147,6 +165,8 @@ class Ops(nn.Module):
                                                       op["padding"], groups=op["groups"], bias=op["bias"]))
             elif op["op"] == "batch_norm2d":
                 self.add_module(op["name"], nn.BatchNorm2d(op["channels"]))
+            elif op["op"] == "group_norm":
+                self.add_module(op["name"], nn.GroupNorm(op["groups"], op["channels"], affine=op["affine"]))
             elif op["op"] == "linear":
                 self.add_module(op["name"], nn.Linear(op["in_features"], op["out_features"]))
             elif op["op"] == "residual":

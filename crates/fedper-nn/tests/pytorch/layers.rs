@@ -29,6 +29,12 @@ fn op(value: &Value) -> Op {
             bias: value["bias"].as_bool().unwrap(),
         },
         "batch_norm2d" => Op::BatchNorm2d { name: name(), channels: number("channels") },
+        "group_norm" => Op::GroupNorm {
+            name: name(),
+            groups: number("groups"),
+            channels: number("channels"),
+            affine: value["affine"].as_bool().unwrap(),
+        },
         "relu" => Op::Relu,
         "relu6" => Op::Relu6,
         "max_pool" => {

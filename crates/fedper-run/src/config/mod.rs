@@ -16,7 +16,7 @@ mod value;
 use std::path::{Path, PathBuf};
 
 use fedper_data::{Dataset, Scheme, TestSplit};
-use fedper_nn::{Model, Precision, Stem};
+use fedper_nn::{Architecture, InputShape, Model, NnError, Norm, Precision, Stem};
 use serde::Serialize;
 
 pub use self::choices::{Augment, BatchNorm, LrSchedule, NewClientLayers};
@@ -52,6 +52,9 @@ pub struct Config {
     /// Its first layers.
     #[serde(serialize_with = "as_text")]
     pub stem: Stem,
+    /// What normalises in it.
+    #[serde(serialize_with = "as_text")]
+    pub norm: Norm,
     /// What its convolutions compute in.
     #[serde(serialize_with = "as_text")]
     pub precision: Precision,
@@ -189,6 +192,14 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, Error> {
 }
 
 impl Config {
+    /// The built-in network that it names, for such images.
+    ///
+    /// # Errors
+    /// If they are too small for it, or it has nothing to normalise as it is asked to.
+    pub fn architecture(&self, input: InputShape, classes: usize) -> Result<Architecture, NnError> {
+        Architecture::with_norm(self.model, self.stem, self.norm, input, classes)
+    }
+
     /// Fills in the defaults and checks everything that can be checked without the data.
     ///
     /// # Errors
@@ -241,6 +252,7 @@ impl Config {
             skip_broken: s.skip_broken.unwrap_or(false),
             model,
             stem,
+            norm: parse(s.norm.as_deref().unwrap_or("batch"))?,
             precision: parse(s.precision.as_deref().unwrap_or("fp32"))?,
             init: s.init.map(absolute),
             momentum: training::momentum(settings, &algorithm, &own, default.momentum)?,

@@ -57,7 +57,7 @@ const DEALING: [&str; 7] = [
     "test_fraction",
 ];
 /// Keys that say which network it is.
-const NETWORK: [&str; 2] = ["model", "stem"];
+const NETWORK: [&str; 3] = ["model", "stem", "norm"];
 
 impl Own {
     /// Whether there is nothing of the kind.
@@ -115,7 +115,7 @@ impl Own {
             settings.with_replacement == Some(true),
             settings.test_fraction.is_some(),
         ];
-        let network = [settings.model.is_some(), settings.stem.is_some()];
+        let network = [settings.model.is_some(), settings.stem.is_some(), settings.norm.is_some()];
         let given = |keys: &[&'static str], set: &[bool]| {
             keys.iter().zip(set).find(|&(_, &set)| set).map(|(&key, _)| key)
         };

@@ -54,6 +54,8 @@ keys! {
         /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2), cifar (stride 1), or auto: cifar for
         /// mobilenet_v1 on images below 64 pixels, imagenet otherwise
         stem: String = With("NAME"), default "auto";
+        /// What normalises in resnet34 and mobilenet_v1: batch, group (of 16 channels each), or group:32 (in 32 groups)
+        norm: String = With("KIND"), default "batch";
         /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16 and less exact
         precision: String = With("NAME"), default "fp32";
         /// Start from the weights in this safetensors file, on the server and on every device

@@ -138,7 +138,7 @@ impl Rebuilt {
         let classes = read_classes(run)?.len();
         let [height, width, channels] = image_shape(run, config)?;
         let input = InputShape { channels, height, width };
-        let architecture = Architecture::new(config.model, config.stem, input, classes)?;
+        let architecture = config.architecture(input, classes)?;
         let layout: Arc<Layout> = architecture.layout();
         let parts = parts(config, strategy, &cut(config, &architecture, &layout)?);
         Ok(Self { architecture, parts })

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fedper_nn::{Architecture, InputShape, InstructionSet, Precision, Sgd};
+use fedper_nn::{InputShape, InstructionSet, Precision, Sgd};
 use serde::Serialize;
 
 use super::bench_scale;
@@ -68,6 +68,9 @@ pub(super) struct TrainArgs {
     /// First layers of resnet34 and mobilenet_v1: imagenet (stride 2) or cifar (stride 1)
     #[arg(long, value_name = "NAME", default_value = "imagenet")]
     stem: String,
+    /// What normalises in resnet34 and mobilenet_v1: batch, group or group:COUNT
+    #[arg(long, value_name = "KIND", default_value = "batch")]
+    norm: String,
     /// What convolutions compute in: fp32, or bf16, which is faster on a CPU with AMX or AVX512-BF16
     #[arg(long, value_name = "NAME", default_value = "fp32")]
     precision: String,
@@ -160,6 +163,7 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
     let config = Config::resolve(&Settings {
         model: Some(args.model.clone()),
         stem: Some(args.stem.clone()),
+        norm: Some(args.norm.clone()),
         precision: Some(args.precision.clone()),
         image_size: Some(args.image_size),
         batch_size: Some(args.batch_size),
@@ -169,7 +173,7 @@ fn train(args: &TrainArgs) -> Result<(), Error> {
     })?;
     let input = input(args.image_size, args.channels);
     let options = train::Options {
-        architecture: Architecture::new(config.model, config.stem, input, args.classes)?,
+        architecture: config.architecture(input, args.classes)?,
         precision: config.precision,
         batch_size: config.batch_size,
         sgd: Sgd { lr: config.lr as f32, momentum: config.momentum as f32, weight_decay: 0.0 },
@@ -263,8 +267,7 @@ fn aggregate(args: &AggregateArgs) -> Result<(), Error> {
         rounds: Some(args.rounds),
         ..Settings::default()
     })?;
-    let architecture =
-        Architecture::new(config.model, config.stem, input(args.image_size, args.channels), args.classes)?;
+    let architecture = config.architecture(input(args.image_size, args.channels), args.classes)?;
     let params = train::initial(&architecture);
     let (base, _) = experiment::cut(&config, &architecture, params.layout())?.cut(&params);
     if base.params().layout().is_empty() {

@@ -57,7 +57,8 @@ Examples:
   fedper report runs/a runs/b --out compared      several runs side by side
   fedper predict --run runs/a --device 3 cat.jpg  what device 3's own network sees in a photo
 
-Environment: FEDPER_KERNELS=amx|avx512|avx2|portable computes in that instruction set instead of the machine's best
+Environment: FEDPER_KERNELS=amx|avx512|avx2|portable computes in that instruction set instead of the machine's best;
+FEDPER_ENGINE=plain computes every layer in the plainest way, to compare with
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 130 interrupted after a checkpoint";
 
@@ -98,8 +99,8 @@ pub fn main() -> ExitCode {
     // Clap prints its own errors, and exits with 2 for them and 0 for --help.
     let cli = Cli::parse();
     // Asked before anything is computed, so that a wrong name is an error message and not a panic.
-    let kernels = fedper_nn::InstructionSet::from_environment().map_err(Failure::from);
-    let result = kernels.and_then(|_| match cli.command {
+    let environment = fedper_nn::InstructionSet::check_environment().map_err(Failure::from);
+    let result = environment.and_then(|()| match cli.command {
         Command::Run(args) => run::main(*args),
         Command::Reproduce(args) => reproduce::main(&args),
         Command::Report(args) => report::main(&args),

@@ -6,7 +6,7 @@ use fedper_core::params::{Kind, Params, Spec};
 use fedper_core::seed::{self, Purpose, SERVER};
 use fedper_core::split::Split;
 use fedper_nn::weights::{WeightsError, write_safetensors, write_with_note};
-use fedper_nn::{Architecture, InputShape, NnError};
+use fedper_nn::{Architecture, InputShape, InstructionSet, Network, NnError};
 
 use super::import;
 use super::table::{Align, bytes, grouped, table};
@@ -38,7 +38,8 @@ const SUMMARY_EXAMPLES: &str = "\
 Examples:
   fedper model summary
   fedper model summary --model resnet34 --stem cifar --input 3x32x32 --classes 100 --personal-layers 4
-  fedper model summary --model cnn --personal-pattern 'fc.*' --parameters";
+  fedper model summary --model cnn --personal-pattern 'fc.*' --parameters
+  fedper model summary --model cnn --plan --batch-size 32";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -54,6 +55,9 @@ pub(super) struct NetworkArgs {
     /// 64 pixels, imagenet otherwise [default: auto]
     #[arg(long, value_name = "NAME")]
     stem: Option<String>,
+    /// What normalises in resnet34 and mobilenet_v1: batch, group (of 16 channels each), or group:32 (in 32 groups)
+    #[arg(long, value_name = "KIND")]
+    norm: Option<String>,
     /// Channels, height and width of the images
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28", value_parser = parse_input)]
     input: InputShape,
@@ -75,12 +79,21 @@ pub(super) struct SummaryArgs {
     /// List every parameter too
     #[arg(long)]
     parameters: bool,
+    /// List how each convolution and linear layer is computed on this machine, and why
+    #[arg(long)]
+    plan: bool,
+    /// For --plan: samples a step [default: the network's]
+    #[arg(long, value_name = "COUNT", requires = "plan")]
+    batch_size: Option<usize>,
+    /// For --plan: fp32 or bf16 [default: fp32]
+    #[arg(long, value_name = "NAME", requires = "plan")]
+    precision: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub(super) struct ExportArgs {
     /// Take the weights of a finished run
-    #[arg(long, value_name = "DIR", requires = "algorithm", conflicts_with_all = ["model", "stem", "seed"])]
+    #[arg(long, value_name = "DIR", requires = "algorithm", conflicts_with_all = ["model", "stem", "norm", "seed"])]
     run: Option<PathBuf>,
     /// Of this algorithm
     #[arg(long, value_name = "NAME", requires = "run")]
@@ -120,11 +133,12 @@ pub(super) fn build(network: &NetworkArgs, settings: Settings) -> Result<(Config
     let settings = Settings {
         model: network.model.clone(),
         stem: network.stem.clone(),
+        norm: network.norm.clone(),
         image_size: Some(side),
         ..settings
     };
     let config = Config::resolve(&settings)?;
-    let architecture = Architecture::new(config.model, config.stem, network.input, network.classes as usize)?;
+    let architecture = config.architecture(network.input, network.classes as usize)?;
     Ok((config, architecture))
 }
 
@@ -132,6 +146,8 @@ fn summary(args: SummaryArgs) -> Result<(), Error> {
     let settings = Settings {
         personal_layers: args.personal_layers,
         personal_pattern: args.personal_pattern,
+        batch_size: args.batch_size,
+        precision: args.precision,
         ..Settings::default()
     };
     let (config, architecture) = build(&args.network, settings)?;
@@ -186,8 +202,23 @@ fn summary(args: SummaryArgs) -> Result<(), Error> {
         let columns = ["parameter", "shape", "kind", "side"].map(|title| (title, Align::Left));
         text += &format!("\n{}", table(&columns, &rows));
     }
+    if args.plan {
+        text += &format!("\n{}", plan(&config, &architecture)?);
+    }
     text += &format!("\n{}", traffic(&cut));
     super::print(&text)
+}
+
+/// How each layer computes a batch.
+fn plan(config: &Config, architecture: &Architecture) -> Result<String, Error> {
+    let planned = Network::plan(architecture, config.batch_size, config.precision)?;
+    let rows: Vec<Vec<String>> = planned
+        .into_iter()
+        .map(|layer| vec![layer.name, layer.way.to_string(), layer.why.to_owned()])
+        .collect();
+    let columns = ["layer", "computed by", "because"].map(|title| (title, Align::Left));
+    let set = InstructionSet::current().used_in(config.precision);
+    Ok(format!("In batches of {}, in {set}:\n\n{}", config.batch_size, table(&columns, &rows)))
 }
 
 /// What a device receives and sends in a round, with and without personalization.

@@ -11,12 +11,12 @@ pub(crate) mod stem;
 
 use super::conv::Conv;
 use super::geometry::{Walk, Window};
-use super::weight::{Bias, Panel, Weight};
-use super::{Done, Extent, Scratch};
+use super::weight::{Bias, Weight};
+use super::{Backward, Extent, Forward, InputGradient, Scratch};
 use crate::kernel::bf16::{DEPTH, Half, Kernel, Left, Outcome, Product, Right, Segment, TILE};
 use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
-use crate::optim::Sink;
+use crate::parameter::{Panel, Sink};
 use lines::{Lines, Operands};
 
 /// What a convolution needs to multiply in bf16.
@@ -53,26 +53,8 @@ fn pack_activations(kernel: &Kernel, side: Extent, x: &[f32], samples: usize, to
     }
 }
 
-/// Positions up to which an exact kernel is faster: of a larger plane, [`super::winograd`]'s tiles save as much.
-const MAX_POSITIONS: usize = 64;
-/// Products of each value of the inputs and of the outputs, from which on packing it costs little beside them.
-const MIN_PRODUCTS: usize = 256;
-
 impl Bf16 {
-    /// If a kernel is that of a convolution: one that rounds always is, an exact one where it is faster.
-    pub(super) fn of(kernel: &'static Kernel, window: &Window, channels: [usize; 2]) -> Option<Self> {
-        let positions: usize = window.output().iter().product();
-        let products = window.taps() * channels[0].min(channels[1]);
-        let faster = positions <= MAX_POSITIONS && products >= MIN_PRODUCTS;
-        (kernel.rounds() || faster).then(|| Self::new(kernel, window))
-    }
-
-    /// Whether so many samples are multiplied so: an exact kernel is slower where they do not fill a tile.
-    pub(super) fn multiplies(&self, samples: usize) -> bool {
-        self.kernel.rounds() || samples >= BLOCK
-    }
-
-    fn new(kernel: &'static Kernel, window: &Window) -> Self {
+    pub(super) fn new(kernel: &'static Kernel, window: &Window) -> Self {
         Self { kernel, lines: Lines::new(window, kernel.parts) }
     }
 
@@ -226,15 +208,9 @@ impl Bf16 {
 }
 
 impl Conv {
-    pub(super) fn forward_bf16(
-        &mut self,
-        own: Bf16,
-        x: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
+    pub(super) fn forward_bf16(&mut self, own: Bf16, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, done, .. } = pass;
+        let (x, samples) = (inputs.of(0), pass.samples);
         let bias = self.bias.as_mut().map(Bias::refresh);
         let [left, right, _] = &mut scratch.halves;
         let _ready = own.kernel.ready();
@@ -252,23 +228,13 @@ impl Conv {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "as Conv::backward")]
-    pub(super) fn backward_bf16(
-        &mut self,
-        own: Bf16,
-        x: &[f32],
-        dy: &[f32],
-        dx: Option<&mut [f32]>,
-        samples: usize,
-        add: bool,
-        scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
-        mut done: impl Done,
-    ) {
+    pub(super) fn backward_bf16(&mut self, own: Bf16, pass: Backward<'_>) {
+        let Backward { inputs, dy, mut gradients, pass, scratch, sink, done, .. } = pass;
+        let (x, samples, dx) = (inputs.of(0), pass.samples, gradients.of(0));
         let [left, right, pairs] = &mut scratch.halves;
         let _ready = own.kernel.ready();
         own.pack_gradient(self.outputs, dy, samples, dx.is_some().then_some(&mut left[..]), pairs);
-        if let Some(dx) = dx {
+        if let Some(InputGradient { values: dx, add }) = dx {
             let start = if add { Start::Add } else { Start::Zero };
             let stride = self.inputs.stride(samples);
             for panel in self.weight.input_panels() {
@@ -289,7 +255,7 @@ impl Conv {
         x: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let Bf16 { kernel, lines } = own;
         let layout = lines.layout(samples);

@@ -12,8 +12,8 @@ use crate::kernel::gemm::Start;
 use crate::kernel::{BLOCK, rows};
 use crate::layer::stem::Stem;
 use crate::layer::weight::Bias;
-use crate::layer::{Done, Scratch};
-use crate::optim::Sink;
+use crate::layer::{Forward, Scratch};
+use crate::parameter::Sink;
 
 /// Values of windows that are multiplied at a time.
 const CACHED: usize = 256 << 10;
@@ -90,15 +90,9 @@ impl Bf16Stem {
 }
 
 impl Stem {
-    pub(in crate::layer) fn forward_bf16(
-        &mut self,
-        own: &mut Bf16Stem,
-        images: &[f32],
-        y: &mut [f32],
-        samples: usize,
-        scratch: &mut Scratch,
-        mut done: impl Done,
-    ) {
+    pub(in crate::layer) fn forward_bf16(&mut self, own: &mut Bf16Stem, pass: Forward<'_>) {
+        let Forward { inputs, y, pass, scratch, .. } = pass;
+        let (images, samples) = (inputs.of(0), pass.samples);
         own.round(self, images, samples);
         let [left, right, _] = &mut scratch.halves;
         let (deep, row, plane) =
@@ -146,7 +140,6 @@ impl Stem {
                 unsafe { own.kernel.product(&product, panel.blocks, count) };
             }
         }
-        done(0..self.outputs.blocks, y);
     }
 
     pub(in crate::layer) fn weight_gradient_bf16(
@@ -155,7 +148,7 @@ impl Stem {
         dy: &[f32],
         samples: usize,
         scratch: &mut Scratch,
-        sink: &mut Sink<'_>,
+        sink: Sink<'_>,
     ) {
         let Scratch { halves: [windows, pairs, lines], gradient, transposed: total, .. } = scratch;
         let (deep, row, blocks) = (self.weight.taps * self.weight.rows, own.row(), self.outputs.blocks);
@@ -217,12 +210,11 @@ impl Stem {
 mod tests {
     use super::*;
     use crate::kernel::{Kernels, bf16};
+    use crate::layer::Layer;
     use crate::layer::geometry::Window;
-    use crate::layer::testing::Case;
-    use crate::optim::Array;
+    use crate::layer::testing::{self, Case, gradients};
     use crate::testing::noise;
     use crate::{InstructionSet, Precision};
-    use fedper_core::params::Params;
 
     #[test]
     fn first_convolutions_match_plain_loops_of_rounded_operands() {
@@ -252,24 +244,24 @@ mod tests {
                 let kernels = Kernels::of(set, Precision::Bf16);
                 let stem = Stem::new("w", &window, channels, true, samples + 1, kernels.matrix);
                 let mut stem = stem.in_bf16(kernels.bf16, samples + 1);
-                stem.load(&case.params, Array::Values);
+                testing::load(&mut stem, &case.params);
                 let mut scratch = Scratch::default();
-                stem.reserve(&mut scratch, samples + 1);
+                stem.reserve(&mut scratch, samples + 1, false);
                 for halves in &mut scratch.halves {
                     halves.fill(0x7fc0);
                 }
                 let what = format!("{set} {window:?} {channels:?} {samples}");
                 let mut found = noise(outputs.len(samples), 6);
-                stem.forward(&images, &mut found, samples, &mut scratch, |_, _| {});
+                let x = (&images[..], case.sides[0]);
+                testing::forward(x, &mut found, samples, &mut scratch, &mut |_, _| {}, |pass| {
+                    stem.forward(pass);
+                });
                 case.check_output(&found, 3e-6, &what);
                 for halves in &mut scratch.halves {
                     halves.fill(0x7fc0);
                 }
-                let layout = case.layout().clone();
-                let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
-                let mut sink = Sink::Store(&mut out);
-                stem.weight_gradient(&images, &case.dy, samples, &mut scratch, &mut sink);
-                case.check_gradients(&out, 3e-6, &what);
+                testing::backward(x, &case.dy, None, samples, &mut scratch, |pass| stem.backward(pass));
+                case.check_gradients(&gradients(&stem, case.layout()), 3e-6, &what);
             }
         }
     }

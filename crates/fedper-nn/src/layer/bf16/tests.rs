@@ -1,10 +1,9 @@
 use super::*;
 use crate::kernel::{Kernels, bf16};
-use crate::layer::testing::Case;
-use crate::optim::Array;
+use crate::layer::testing::{self, Case, gradients};
+use crate::layer::way::{Way, Ways};
 use crate::testing::noise;
 use crate::{InstructionSet, Precision};
-use fedper_core::params::Params;
 
 #[test]
 fn convolutions_match_plain_loops() {
@@ -42,8 +41,9 @@ fn convolutions_match_plain_loops() {
             let kernels = Kernels::of(set, precision);
             let Some(kernel) = kernels.bf16 else { continue };
             let own = Bf16::new(kernel, &window);
-            let mut conv = Conv::new("w", &window, channels, groups, true, kernels);
-            conv.load(&case.params, Array::Values);
+            let ways = Ways::new(vec![Way::Parts; samples + 1]);
+            let mut conv = Conv::new("w", &window, channels, groups, true, kernels, ways);
+            testing::load(&mut conv, &case.params);
             let mut scratch = Scratch::default();
             // A batch smaller than there is memory for, after one that used it all.
             own.reserve(&mut scratch, &conv.weight, case.sides, samples + 1);
@@ -61,27 +61,26 @@ fn convolutions_match_plain_loops() {
 
             let mut found = noise(outputs.len(samples), 6);
             let mut blocks = 0;
-            conv.forward_bf16(own, &case.x, &mut found, samples, &mut scratch, |range, part| {
+            let x = (&case.x[..], case.sides[0]);
+            let mut done = |range: std::ops::Range<usize>, part: &mut [f32]| {
                 assert_eq!((range.start, part.len()), (blocks, range.len() * outputs.stride(samples)));
                 blocks = range.end;
+            };
+            testing::forward(x, &mut found, samples, &mut scratch, &mut done, |pass| {
+                conv.forward_bf16(own, pass);
             });
             assert_eq!(blocks, outputs.blocks);
             case.check_output(&found, tolerance, &what);
 
-            let layout = case.layout().clone();
-            let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
             let mut found = case.before.clone();
-            let mut backward = |dx: Option<&mut [f32]>, add, out: &mut Params| {
-                let (mut sink, scratch) = (Sink::Store(out), &mut scratch);
-                conv.backward_bf16(own, &case.x, &case.dy, dx, samples, add, scratch, &mut sink, |_, _| {});
-            };
-            backward(Some(&mut found[..]), true, &mut out);
+            // With the input's gradient, and without.
+            for dx in [Some(&mut found), None] {
+                testing::backward(x, &case.dy, dx, samples, &mut scratch, |pass| {
+                    conv.backward_bf16(own, pass);
+                });
+                case.check_gradients(&gradients(&conv, case.layout()), tolerance, &what);
+            }
             case.check_input_gradient(&found, tolerance, &what);
-            case.check_gradients(&out, tolerance, &what);
-            // Without the input's.
-            let mut out = Params::from_values(layout.clone(), noise(layout.numel(), 7)).unwrap();
-            backward(None, false, &mut out);
-            case.check_gradients(&out, tolerance, &what);
         }
     }
 }

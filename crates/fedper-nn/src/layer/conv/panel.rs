@@ -5,7 +5,7 @@ use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, Product, Rows, Segment, Start};
 use crate::layer::Extent;
 use crate::layer::geometry::Walk;
-use crate::layer::weight::Panel;
+use crate::parameter::Panel;
 
 /// Weights of one panel `[tap][input][panel width]`.
 #[derive(Clone, Copy)]

@@ -4,7 +4,8 @@ use crate::kernel::BLOCK;
 use crate::kernel::gemm::{Kernel, Outer, Product, Rows, Segment, Start, Stretch};
 use crate::kernel::transpose::transpose;
 use crate::layer::Extent;
-use crate::layer::weight::{Panel, Weight};
+use crate::layer::weight::Weight;
+use crate::parameter::Panel;
 
 /// One point of weights with inputs and outputs exchanged.
 pub(super) fn turn(weight: &Weight, from: &[f32], to: &mut [f32]) {

@@ -1,8 +1,8 @@
 use super::*;
 use crate::kernel::gemm::Start;
 use crate::kernel::winograd::{output_gradients, outputs};
-use crate::layer::testing::Case;
-use crate::optim::{Array, Sink};
+use crate::layer::testing::{self, Case};
+use crate::parameter::{Parameters, Sink};
 use crate::testing::noise;
 
 #[test]
@@ -26,7 +26,7 @@ fn tiles_match_plain_loops() {
         bias.resize(sides[1].blocks * BLOCK, 0.0);
         for kernel in Kernel::available() {
             let mut weight = Weight::new("w.weight".into(), channels, 1, window.taps(), true, kernel);
-            weight.load(&case.params, Array::Values);
+            testing::load(&mut weight, &case.params);
             let mut scratch = Scratch::default();
             scratch.reserve(weight.panel_len(), weight.transposed_len());
             winograd.reserve(&mut scratch, sides.map(|side| side.blocks));
@@ -59,8 +59,9 @@ fn tiles_match_plain_loops() {
                 let gradient = &mut scratch.gradient[..window.taps() * weight.rows * panel.width()];
                 winograd.gradient(&weight, panel, &kept.filters, gradient);
                 let alive = vec![true; window.taps()];
-                weight.take(panel, 0..window.taps(), gradient, &alive, &mut Sink::Store(&mut out));
+                weight.take(panel, 0..window.taps(), gradient, &alive, Sink::Keep);
             }
+            weight.parameters(&mut |parameter| parameter.store_gradient(&mut out));
             let bias = case.expected[2][out.at(0).len()..].iter().map(|&value| value as f32);
             out.at_mut(1).iter_mut().zip(bias).for_each(|(out, bias)| *out = bias);
             case.check_gradients(&out, tolerance, &what);
